@@ -1,0 +1,80 @@
+# Recipes of mcpd. `just` alone lists them; `pip install rust-just` brings just where no package does.
+
+venv := env("VIRTUAL_ENV", justfile_directory() / ".venv")
+python := venv / "bin/python"
+
+# List the recipes.
+default:
+    @just --list --unsorted
+
+# Make .venv and install mcpd into it, editable, with what the tests need.
+install:
+    test -x {{ python }} || python3 -m venv {{ venv }}
+    {{ python }} -m pip install --quiet --editable '.[test]'
+
+# Install the pinned Node.js packages: the conformance suite and the TypeScript clients.
+node:
+    for lock in tests/*/package-lock.json; do npm ci --prefix "$(dirname "$lock")"; done
+
+# Run the server with its embedded default; arguments go to `mcpd serve`.
+run *arguments:
+    {{ python }} -m mcpd serve {{ arguments }}
+
+# Run the tests; arguments go to pytest.
+test *arguments:
+    {{ python }} -m pytest {{ arguments }}
+
+# Run the tests that take no more than a few seconds each.
+test-fast *arguments:
+    {{ python }} -m pytest -m 'not slow' {{ arguments }}
+
+# Look for mistakes and unusual formatting.
+lint:
+    .ci/lint {{ python }}
+
+# Format the code and mend what ruff can mend by itself.
+format:
+    {{ python }} -m ruff check --fix
+    {{ python }} -m ruff format
+
+# Check the types, strictly.
+types:
+    {{ python }} -m mypy
+
+# Run the official conformance suite, both revisions, against a server started for it.
+conformance: node
+    {{ python }} -m pytest tests/conformance
+
+# Measure against the bare limit and the peers, over HTTP and WebSocket; never part of pass or fail.
+bench *arguments:
+    {{ python }} -m tests.bench.http {{ arguments }}
+    {{ python }} -m tests.bench.websocket {{ arguments }}
+    {{ python }} -m tests.bench.start_memory {{ arguments }}
+    {{ python }} -m tests.bench.disconnect {{ arguments }}
+
+# Measure one echo call from body bytes to reply bytes without HTTP, with a profile.
+bench-core *arguments:
+    {{ python }} -m tests.bench.core {{ arguments }}
+
+# Break each law once, in a copy, and show that its test turns red.
+break-laws *arguments:
+    {{ python }} -m tests.break_laws {{ arguments }}
+
+# Write the generated tables of the README (settings) anew.
+readme:
+    {{ python }} -m tests.readme
+
+# Say which protocol requirements have no test yet; with --write, add newly cited tests to the map.
+requirements *arguments:
+    {{ python }} -m tests.requirements {{ arguments }}
+
+# Lock the dependencies and export the two requirements files; needs poetry and poetry-plugin-export.
+lock:
+    python3 .ci/lock.py
+
+# Everything that has to be green before a commit.
+check: lint types test
+
+# What continuous integration runs, from nothing.
+ci:
+    bash .ci/run

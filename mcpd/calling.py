@@ -1,0 +1,211 @@
+"""What `mcpd call` does around the client: words to arguments, a result to text, progress to one line.
+
+The command line knows only words (`depth=3`), a tool's schema knows types; `read_arguments` brings the two together,
+so that `text=3` stays text for a tool that wants text. `run` is the whole command, from connection to exit code.
+
+Called by: `cli`. Calls `client`. Deliberately not: validation of arguments, which is the server's.
+
+Laws: the result goes to stdout and everything else to stderr; the first Ctrl-C cancels the call on the server, the
+second ends the process at once.
+
+Sources: surfaces "Command line"; CAN-3, PRG-1, TOOL-4.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Self
+
+import click
+import trio
+
+from mcpd.client import Client, open_client
+from mcpd.errors import McpdError
+
+INTERRUPTED = 130
+
+
+class UsageMistake(McpdError):
+    """The words on the command line cannot be arguments of the tool."""
+
+
+class Order(NamedTuple):
+    """One call as it was ordered on the command line."""
+
+    tool: str
+    pairs: tuple[str, ...]
+    url: str
+    key: str | None
+    timeout_s: float | None
+    as_json: bool
+
+
+def run(order: Order) -> int:
+    """Call the tool, print what comes, and return the exit code.
+
+    Raises: UsageMistake, ConfigurationError, client.ConnectionFailed, client.RequestFailed.
+    """
+    return trio.run(_until_interrupted, order)
+
+
+async def _until_interrupted(order: Order) -> int:
+    code, failure = INTERRUPTED, None
+    calling = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_watch_signals, calling)
+        with calling:
+            try:
+                code = await _call(order)
+            except McpdError as error:
+                failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return code
+
+
+async def _watch_signals(
+    calling: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            if calling.cancel_called:
+                os._exit(INTERRUPTED)
+            calling.cancel(reason="interrupted")
+
+
+async def _call(order: Order) -> int:
+    async with open_client(order.url, key=order.key) as client:
+        arguments = read_arguments(order.pairs, await _schema(client, order.tool))
+        with Progress() as progress:
+            result = await client.call_tool(order.tool, arguments, on_progress=progress.show, timeout_s=order.timeout_s)
+    return _print(result, as_json=order.as_json)
+
+
+async def _schema(client: Client, tool: str) -> dict[str, Any]:
+    tools = {item["name"]: item for item in await client.list_tools()}
+    if tool not in tools:
+        near = difflib.get_close_matches(tool, tools, n=1) or sorted(tools)[:10]
+        raise UsageMistake(f"the server has no tool {tool!r}; it has: {', '.join(near) or 'none'}")
+    schema: dict[str, Any] = tools[tool]["inputSchema"]
+    return schema
+
+
+def read_arguments(pairs: Iterable[str], schema: dict[str, Any]) -> dict[str, Any]:
+    """Turn `name=value` words into arguments: text where the schema admits text, JSON elsewhere.
+
+    Raises: UsageMistake.
+    """
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise UsageMistake(f"{pair!r}: arguments are written name=value")
+        if name in arguments:
+            raise UsageMistake(f"{name} is given twice")
+        arguments[name] = _value(name, text, schema)
+    return arguments
+
+
+def _value(name: str, text: str, schema: dict[str, Any]) -> Any:
+    kinds = _kinds(schema.get("properties", {}).get(name, {}), schema)
+    if "string" in kinds:
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        if kinds:
+            wanted = " or ".join(sorted(kinds))
+            raise UsageMistake(f"{name}={text}: the tool wants {wanted}, written as JSON") from None
+        return text
+
+
+def _kinds(schema: Any, root: dict[str, Any]) -> set[str]:
+    """Collect the JSON types a schema names, through local references and alternatives; empty when it names none."""
+    kinds: set[str] = set()
+    waiting, seen = [schema], 0
+    while waiting and seen < 100:
+        item, seen = waiting.pop(), seen + 1
+        if not isinstance(item, dict):
+            continue
+        named = item.get("type", [])
+        kinds.update([named] if isinstance(named, str) else named)
+        kinds.update("string" for value in item.get("enum", [item.get("const")]) if isinstance(value, str))
+        for keyword in ("anyOf", "oneOf", "allOf"):
+            waiting.extend(item.get(keyword, []))
+        if str(item.get("$ref", "")).startswith("#/$defs/"):
+            waiting.append(root.get("$defs", {}).get(item["$ref"].removeprefix("#/$defs/")))
+    return kinds
+
+
+def _print(result: dict[str, Any], *, as_json: bool) -> int:
+    failed = bool(result.get("isError"))
+    if as_json:
+        click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+    elif result.get("resultType") == "input_required":
+        click.echo("mcpd: the tool asks for input, which `mcpd call` cannot give", err=True)
+        return 1
+    else:
+        _show(result.get("content", []), failed=failed)
+    return 1 if failed else 0
+
+
+def _show(content: list[dict[str, Any]], *, failed: bool) -> None:
+    for block in content:
+        for_others = "user" not in (block.get("annotations") or {}).get("audience", ["user"])
+        text = render([block])
+        click.echo(text, nl=not text.endswith("\n"), err=failed or for_others)
+
+
+def render(content: Iterable[dict[str, Any]]) -> str:
+    """Return the text of content blocks, one below the other; what is not text is described in brackets."""
+    return "\n".join(_block(block) for block in content)
+
+
+def _block(block: dict[str, Any]) -> str:
+    kind = block.get("type")
+    if kind == "text":
+        return str(block.get("text", ""))
+    if kind == "resource_link":
+        return f"[link to {block.get('uri')}]"
+    inner = block.get("resource", block)
+    if "text" in inner:
+        return str(inner["text"])
+    data = str(inner.get("data", inner.get("blob", "")))
+    size = len(data) * 3 // 4 - data[-2:].count("=")
+    return f"[{kind}, {inner.get('mimeType', 'unknown type')}, {size} bytes; --json shows it]"
+
+
+class Progress:
+    """Shows progress on stderr: one line that rewrites itself on a terminal, one line a step elsewhere."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._shown = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live and self._shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+    def show(self, params: dict[str, Any]) -> None:
+        """Show one progress notification."""
+        self._shown = True
+        start = "\r\x1b[K" if self._live else ""
+        click.echo(start + describe_progress(params), nl=not self._live, err=True)
+
+
+def describe_progress(params: dict[str, Any]) -> str:
+    """Put a progress notification into a few words, such as ` 40% 2/5 reading`."""
+    done, total = params.get("progress", 0), params.get("total")
+    counted = f"{done / total:4.0%} {done:g}/{total:g}" if total else f"{done:g}"
+    words = (counted, str(params.get("message") or ""))
+    return "".join(c if c.isprintable() else " " for c in " ".join(words)).rstrip()[:200]

@@ -1,0 +1,139 @@
+"""What `mcpd check` finds: the configuration in force, and everything that would keep a server from starting with it.
+
+Each check is one small function that yields findings; all run even when one of them finds something. Nothing is
+changed and nobody is called over the network.
+
+Called by: `cli`. Calls what `app` would call at start, one piece after the other. Deliberately not: a start of the
+server, and no judgement on what is allowed but unwise.
+
+Sources: surfaces "Command line" (check), "Access", "Writing tools".
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mcpd import settings
+from mcpd.authoring.declarations import ToolDeclaration, load
+from mcpd.config import Config
+from mcpd.errors import ConfigurationError, McpdError, RegistrationError
+from mcpd.gateway.access import startup_check
+from mcpd.gateway.keys import KeyStore
+from mcpd.tools.builtin.files import file_tools
+from mcpd.tools.builtin.jail import missing_support
+from mcpd.tools.registry import Tool
+
+
+class Finding(NamedTuple):
+    """One thing worth saying. `wrong`: the server cannot start, or cannot serve something it was told to serve."""
+
+    wrong: bool
+    text: str
+
+
+class Report(NamedTuple):
+    """All that was found. `settings` is empty when the configuration cannot be read."""
+
+    settings: list[settings.Effective]
+    findings: list[Finding]
+
+    @property
+    def problems(self) -> list[str]:
+        """The texts of what is wrong."""
+        return [finding.text for finding in self.findings if finding.wrong]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return `{"settings": [{"name", "value", "origin"}], "problems": [...], "notes": [...]}`."""
+        notes = [finding.text for finding in self.findings if not finding.wrong]
+        return {"settings": [row._asdict() for row in self.settings], "problems": self.problems, "notes": notes}
+
+    def as_text(self) -> str:
+        """Return one line per setting and finding."""
+        name_width = max((len(row.name) for row in self.settings), default=0)
+        value_width = min(40, max((len(row.value) for row in self.settings), default=0))
+        lines = [f"{row.name:{name_width}}  {row.value:{value_width}}  ({row.origin})" for row in self.settings]
+        lines += [("WRONG  " if finding.wrong else "note   ") + finding.text for finding in self.findings]
+        return "\n".join([*lines, *([] if self.problems else ["ok     a server can start with this"])])
+
+
+def examine(read: Callable[[], Config]) -> Report:
+    """Read the configuration with `read` and run every check on it. Blocks on the disk; never raises McpdError."""
+    try:
+        config = read()
+    except ConfigurationError as error:
+        return Report([], [Finding(wrong=True, text=str(error))])
+    findings = [finding for check in _CHECKS for finding in _guarded(partial(check, config))]
+    return Report(settings.describe(config), findings)
+
+
+def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except McpdError as error:
+        yield Finding(wrong=True, text=str(error))
+
+
+def _check_access(config: Config) -> Iterator[Finding]:
+    store = KeyStore(config.keys_file, config.auth.api_key)
+    startup_check(config, store)
+    if not store.required:
+        yield Finding(wrong=False, text="no API keys: whoever can reach the server can use it")
+
+
+def _check_tls(config: Config) -> Iterator[Finding]:
+    cert, key = config.server.tls_cert, config.server.tls_key
+    if cert is None or key is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        yield Finding(wrong=True, text=f"server.tls_cert {cert}, server.tls_key {key}: {reason}")
+
+
+def _check_data(config: Config) -> Iterator[Finding]:
+    folder = config.data.folder.absolute()
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if not nearest.is_dir():
+        yield Finding(wrong=True, text=f"data.folder {config.data.folder}: {nearest} is not a folder")
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        yield Finding(wrong=True, text=f"data.folder {config.data.folder}: {nearest} cannot be written to")
+
+
+def _check_files(config: Config) -> Iterator[Finding]:
+    reason = missing_support()
+    root = config.files.folder(working=Path.cwd(), home=Path.home())
+    if reason is not None:
+        yield Finding(wrong=False, text=f"no file tools: {reason}")
+    elif root is None:
+        yield Finding(wrong=False, text="no file tools: they do not serve / or the home folder unless --files names it")
+    else:
+        file_tools(root, config.files, config.limits, excluded=(config.data.folder, config.keys_file))
+
+
+def _check_tools(config: Config) -> Iterator[Finding]:
+    for module in config.tools.modules:
+        yield from _guarded(partial(_check_module, module))
+
+
+def _check_module(module: str) -> Iterator[Finding]:
+    for declaration in load(module):
+        if isinstance(declaration, ToolDeclaration):
+            try:
+                Tool(declaration)
+            except RegistrationError as error:
+                yield Finding(wrong=True, text=f"{module}: {error}")
+
+
+def _check_prompts(config: Config) -> Iterator[Finding]:
+    folder = config.prompts.folder
+    if folder is not None and not folder.is_dir():
+        yield Finding(wrong=True, text=f"prompts.folder {folder} is not a folder")
+
+
+_CHECKS = (_check_access, _check_tls, _check_data, _check_files, _check_tools, _check_prompts)

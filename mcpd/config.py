@@ -1,0 +1,275 @@
+"""What mcpd can be told: frozen value objects, one per section of `mcpd.toml`.
+
+A setting is one field here with its default, its unit and the reason for that default; the loader, `mcpd check` and
+the generated reference table all read these fields, so that there is no second list of settings. Values are read once
+at start (`mcpd.settings.load`) and handed down by the composition root; nothing reads the environment later.
+
+Called by: every room but `wire` and `drivers`, which are given plain numbers. Calls nothing. Deliberately not: the
+loading, which is `mcpd.settings`, and checks that need more than one section (`mcpd.gateway.access.startup_check`).
+
+Laws: times are seconds as floats (`*_s`), sizes are bytes (`*_bytes`), counts are `max_*`; a secret is a `Secret` and
+shows only as `***`; every bound that a peer can reach has a number in `Limits` or `Timeouts`.
+
+Sources: surfaces "Configuration"; architecture law 8; SEC-3, SEC-4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class About(NamedTuple):
+    """What a setting's field says of itself besides its type and default."""
+
+    unit: str
+    reason: str
+    minimum: float | None
+    maximum: float | None
+    choices: tuple[str, ...]
+
+
+def _about(
+    unit: str,
+    reason: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Mapping[str, About]:
+    return {"about": About(unit, reason, minimum, maximum, choices)}
+
+
+def _count(unit: str, reason: str, *, minimum: float = 1) -> Mapping[str, About]:
+    return _about(unit, reason, minimum=minimum)
+
+
+def _seconds(reason: str, *, minimum: float = 0.001) -> Mapping[str, About]:
+    return _about("seconds", reason, minimum=minimum, maximum=86400 * 365)
+
+
+class Secret:
+    """A string that is never shown: `repr`, `str` and format give `***`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the string itself; the caller must not log or store it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Who the server says it is, where it listens and whom it listens to."""
+
+    name: str = field(default="mcpd", metadata=_about("text", "Clients show it and key their settings by it."))
+    title: str | None = field(default=None, metadata=_about("text", "Shown by clients instead of the name."))
+    instructions: str | None = field(
+        default=None, metadata=_about("text", "Tells a model how to use this server; none is better than a guess.")
+    )
+    host: str = field(default="127.0.0.1", metadata=_about("address", "Loopback: nobody else can reach it."))
+    port: int = field(default=8000, metadata=_about("TCP port", "0 takes a free one.", minimum=0, maximum=65535))
+    bind: str | None = field(
+        default=None, metadata=_about("unix:PATH or fd://N", "Replaces host and port, for a proxy on this machine.")
+    )
+    tls_cert: Path | None = field(default=None, metadata=_about("PEM file", "Needs tls_key; without it: plain HTTP."))
+    tls_key: Path | None = field(default=None, metadata=_about("PEM file", "Needs tls_cert."))
+    allowed_hosts: tuple[str, ...] = field(
+        default=(), metadata=_about("host[:port]", "Besides loopback names; stops DNS rebinding. `*` allows any.")
+    )
+    allowed_origins: tuple[str, ...] = field(
+        default=(), metadata=_about("scheme://host[:port]", "Web pages that may call, besides the server's own.")
+    )
+    public_url: str | None = field(
+        default=None, metadata=_about("URL", "The address clients use behind a proxy; its host and origin are allowed.")
+    )
+    trusted_proxies: tuple[str, ...] = field(
+        default=(), metadata=_about("address or network", "Only these may name the client in X-Forwarded-For.")
+    )
+    metrics_bind: str | None = field(
+        default=None, metadata=_about("host:port", "Moves /metrics off the main listener, where it needs a scope.")
+    )
+    insecure: bool = field(
+        default=False, metadata=_about("true or false", "Only true starts a non-loopback server without keys.")
+    )
+    log_level: str = field(default="info", metadata=_about("level", "One line per request.", choices=LOG_LEVELS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """How callers prove who they are."""
+
+    keys_file: Path | None = field(
+        default=None, metadata=_about("TOML file", "Default: keys.toml in the data folder; hashes only.")
+    )
+    api_key: Secret | None = field(
+        default=None, metadata=_about("secret", "One key with every scope, for set-ups without a keys file.")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """The folder that the file tools work in."""
+
+    root: Path | None = field(
+        default=None, metadata=_about("folder", "Default: the working folder, unless that is / or the home folder.")
+    )
+    write: bool = field(default=False, metadata=_about("true or false", "A model changes files only when told it may."))
+    hidden: bool = field(
+        default=False, metadata=_about("true or false", "Names with a leading dot often hold secrets and are unseen.")
+    )
+
+    def folder(self, *, working: Path, home: Path) -> Path | None:
+        """Return the folder to serve, or None when only a refused default (`/` or the home folder) is left."""
+        if self.root is not None:
+            return self.root
+        resolved = working.resolve()
+        return None if resolved in (Path(resolved.anchor), home.resolve()) else resolved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """Where tools, resources and prompts written by the user come from."""
+
+    modules: tuple[str, ...] = field(
+        default=(), metadata=_about("files or modules", "Loaded in this order, after the built-in tools.")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompts:
+    """Prompts that are files."""
+
+    folder: Path | None = field(
+        default=None, metadata=_about("folder", "Prompts in JSON and Markdown, reread when they change.")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """What the server keeps."""
+
+    folder: Path = field(
+        default=Path(".mcpd"), metadata=_about("folder", "Keys, seal key and embedded store; hidden from file tools.")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Every wait that ends by itself."""
+
+    call_s: float = field(default=60.0, metadata=_seconds("A call whose tool and caller name no limit."))
+    call_max_s: float = field(default=600.0, metadata=_seconds("The most that a tool or a caller can ask for."))
+    input_s: float = field(default=300.0, metadata=_seconds("People need minutes to answer a question of a tool."))
+    grace_s: float = field(default=10.0, metadata=_seconds("Calls may finish after the first Ctrl-C.", minimum=0))
+    write_s: float = field(default=15.0, metadata=_seconds("A peer that stops reading is cut off."))
+    header_s: float = field(default=10.0, metadata=_seconds("A request head trickling in holds a connection."))
+    body_s: float = field(default=30.0, metadata=_seconds("A request body trickling in holds a connection."))
+    keep_alive_s: float = field(default=75.0, metadata=_seconds("Longer than the 60 s of usual proxies."))
+    ping_s: float = field(default=15.0, metadata=_seconds("Half of the shortest usual idle limit of proxies, 30 s."))
+    session_idle_s: float = field(default=1800.0, metadata=_seconds("A session nobody uses is forgotten."))
+    request_state_s: float = field(default=600.0, metadata=_seconds("Sealed state of a question expires."))
+    cleanup_s: float = field(default=2.0, metadata=_seconds("What a cancelled tool's `finally` may still take."))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Every buffer, queue, batch and depth. Full means an early, clear refusal unless the reason says otherwise."""
+
+    max_body_bytes: int = field(default=4 * MIB, metadata=_count("bytes", "Room for a 3 MB blob in base64."))
+    max_depth: int = field(default=64, metadata=_count("levels", "Deeper JSON is an attack, not an argument."))
+    max_header_bytes: int = field(
+        default=32 * KIB, metadata=_count("bytes", "Room for mirrored arguments and a token.", minimum=1024)
+    )
+    max_calls: int = field(default=256, metadata=_count("calls", "Running at once; beyond it calls queue."))
+    max_queued_calls: int = field(
+        default=256, metadata=_count("calls", "One more round of calls; beyond it: overloaded.", minimum=0)
+    )
+    max_calls_per_connection: int = field(
+        default=128, metadata=_count("calls", "One WebSocket or stdio client cannot take all of max_calls.")
+    )
+    max_batch_items: int = field(default=64, metadata=_count("messages", "Batches exist only in 2025-03-26."))
+    max_connections: int = field(default=1000, metadata=_count("connections", "Below the usual limit of open files."))
+    max_requests_per_connection: int = field(
+        default=1_000_000, metadata=_count("requests", "High enough that a busy client is not disconnected.")
+    )
+    max_listen_streams: int = field(default=1000, metadata=_count("streams", "Each holds a connection open."))
+    max_subscription_uris: int = field(default=256, metadata=_count("URIs", "Of one listen stream or session."))
+    max_sessions: int = field(default=1000, metadata=_count("sessions", "Each may hold all stream buffers below."))
+    max_sessions_per_principal: int = field(
+        default=200, metadata=_count("sessions", "One caller cannot take all of max_sessions.")
+    )
+    max_streams_per_session: int = field(default=32, metadata=_count("streams", "Resumable replies of one session."))
+    max_stream_events: int = field(
+        default=256, metadata=_count("events", "Kept for a client that resumes; the oldest goes first.")
+    )
+    max_stream_bytes: int = field(
+        default=1 * MIB, metadata=_count("bytes", "Kept for a client that resumes; the oldest goes first.")
+    )
+    max_outbox_items: int = field(
+        default=256, metadata=_count("messages", "Waiting for a slow reader; then progress and log are dropped.")
+    )
+    max_message_bytes: int = field(default=4 * MIB, metadata=_count("bytes", "A WebSocket message or stdio line."))
+    max_input_rounds: int = field(default=16, metadata=_count("rounds", "Questions of one call, one after another."))
+    max_threads: int = field(default=40, metadata=_count("threads", "For tools written as plain `def`."))
+    max_abandoned_threads: int = field(
+        default=20, metadata=_count("threads", "Half the pool may be stuck before `def` calls are refused.")
+    )
+    worker_processes: int = field(
+        default=1, metadata=_count("processes", "Kept warm for process tools; a cold one takes 50 ms.", minimum=0)
+    )
+    max_worker_processes: int = field(default=4, metadata=_count("processes", "Process tools running at once."))
+    max_result_bytes: int = field(default=16 * MIB, metadata=_count("bytes", "Of one result; more is an error."))
+    page_size: int = field(default=100, metadata=_count("items", "A listing's page."))
+    max_read_bytes: int = field(default=1 * MIB, metadata=_count("bytes", "Of one read_file; it can go on."))
+    max_write_bytes: int = field(default=1 * MIB, metadata=_count("bytes", "Of one write_file."))
+    max_list_items: int = field(default=1000, metadata=_count("items", "Of one list_files; it can go on."))
+
+
+def _no_origins() -> Mapping[str, str]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything, as read once at start.
+
+    `origins` maps a setting's dotted name to where its value came from (a file, an environment variable, a flag); a
+    name that is absent has its default.
+    """
+
+    server: Server = field(default_factory=Server)
+    auth: Auth = field(default_factory=Auth)
+    files: Files = field(default_factory=Files)
+    tools: Tools = field(default_factory=Tools)
+    prompts: Prompts = field(default_factory=Prompts)
+    data: Data = field(default_factory=Data)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    limits: Limits = field(default_factory=Limits)
+    origins: Mapping[str, str] = field(default_factory=_no_origins, repr=False, compare=False)
+
+    @property
+    def keys_file(self) -> Path:
+        """Where API keys are kept."""
+        return self.auth.keys_file or self.data.folder / "keys.toml"

@@ -1,0 +1,356 @@
+"""Who may come in: Host, Origin, credentials and CORS, decided from the head of a request alone.
+
+Every HTTP and WebSocket door asks `Access.admit` before it reads a body, so refusals look alike in both eras. Host
+stops DNS rebinding, Origin stops other people's web pages, a key says who calls. The answer is a `Principal` or a
+`Refusal` that the door renders in its own dress.
+
+Called by: the doors, `gateway.operations`, and the composition root (`startup_check`). Calls `gateway.keys`.
+Deliberately not: the scope check of a method or tool, which needs the decoded message, and the size limits.
+
+Laws: credentials come in one `Authorization: Bearer` header and nowhere else; a key is never echoed or logged; a
+missing Origin is fine, a `null` one is foreign; whatever is not plainly allowed is refused.
+
+Sources: SEC-1..3, HDR-15, AUT-4..6, table 4.2; RFC 6750 section 3; RFC 9110 sections 7.2, 7.4; Fetch "CORS protocol".
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from mcpd.config import Config, Server
+from mcpd.errors import ConfigurationError
+from mcpd.gateway.keys import KeyStore
+from mcpd.wire.call import ANONYMOUS, Principal
+
+Headers = Iterable[tuple[bytes, bytes]]
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+_DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+_ASKED = frozenset({b"host", b"origin", b"authorization"})
+_AMBIGUOUS = b"bearer ,"
+"""Stands for a header sent twice: malformed as a Host, as an Origin and as credentials."""
+_MAX_REMEMBERED_ITEMS = 256
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")
+_PARAMETER = re.compile(r"mcp-param-[!#$%&'*+.^_`|~0-9a-z-]+")
+
+_ALLOWED_METHODS = b"POST, GET, DELETE, OPTIONS"
+_ALLOWED_HEADERS = (
+    "Content-Type, Authorization, MCP-Protocol-Version, Mcp-Method, Mcp-Name, Mcp-Session-Id, Last-Event-ID"
+)
+_EXPOSED_HEADERS = b"Mcp-Session-Id, WWW-Authenticate, X-Request-Id, Retry-After"
+_PREFLIGHT_AGE_S = b"600"
+
+
+class Refusal(NamedTuple):
+    """Why a request goes no further. `reason` is a metric label; `headers` belong into the reply."""
+
+    status: int
+    reason: str
+    message: str
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def _challenge(status: int, message: str, parameters: str = "") -> Refusal:
+    value = f"Bearer {parameters}".rstrip()
+    return Refusal(status, "unauthenticated", message, ((b"www-authenticate", value.encode("ascii")),))
+
+
+_NO_CREDENTIALS = _challenge(401, "A key is needed: Authorization: Bearer mcpd_...")
+_MALFORMED = _challenge(400, "The Authorization header is malformed or sent twice", 'error="invalid_request"')
+_UNKNOWN_KEY = _challenge(
+    401, "The key is unknown or was revoked", 'error="invalid_token", error_description="unknown or revoked key"'
+)
+_BAD_HOST = Refusal(421, "host", "This Host is not served here; allow it with server.allowed_hosts")
+_BAD_ORIGIN = Refusal(403, "origin", "This Origin may not call; allow it with server.allowed_origins")
+
+
+class Access:
+    """The rules of one listener.
+
+    `ports` are those it really listens on (`server.port` may be 0); they make up the loopback names that are allowed by
+    default. Nothing here blocks or changes except the key store, which reloads.
+    """
+
+    def __init__(self, server: Server, keys: KeyStore, *, ports: Sequence[int] | None = None) -> None:
+        self._keys = keys
+        self._scheme = "https" if server.tls_cert else "http"
+        listening = (server.port,) if ports is None else tuple(ports)
+        self._any_host = "*" in server.allowed_hosts
+        self._any_origin = "*" in server.allowed_origins
+        self._hosts = _allowed_hosts(server, listening)
+        self._origins = _allowed_origins(server, listening)
+        self._socket = is_unix(server)
+        self._seen_hosts: set[bytes] = set()
+        self._seen_origins: set[bytes] = set()
+
+    def admit(self, scope: Mapping[str, Any]) -> Principal | Refusal:
+        """Judge the head of an ASGI `http` or `websocket` scope: Host, then Origin, then credentials (LAD step 0)."""
+        host = origin = authorization = None
+        for name, value in scope["headers"]:
+            if name not in _ASKED:
+                continue
+            if name == b"host":
+                host = value if host is None else _AMBIGUOUS
+            elif name == b"origin":
+                origin = value if origin is None else _AMBIGUOUS
+            else:
+                authorization = value if authorization is None else _AMBIGUOUS
+        refusal = self._judge_host(host) or (origin is not None and self._judge_origin(origin))
+        return refusal or self.authenticate(authorization)
+
+    def admit_anyone(self, scope: Mapping[str, Any]) -> Refusal | None:
+        """Judge Host and Origin only, for what needs no credentials: preflight requests and public pages."""
+        found = [(name, value) for name, value in scope["headers"] if name in (b"host", b"origin")]
+        hosts = [value for name, value in found if name == b"host"]
+        origins = [value for name, value in found if name == b"origin"]
+        if len(hosts) > 1 or len(origins) > 1:
+            return _BAD_HOST if len(hosts) > 1 else _BAD_ORIGIN
+        refusal = self._judge_host(hosts[0] if hosts else None)
+        return refusal or (self._judge_origin(origins[0]) if origins else None)
+
+    def check_host(self, host: str | None) -> Refusal | None:
+        """Return a refusal (421) unless `host`, a Host header's value, is served here (SEC-2)."""
+        return self._judge_host(None if host is None else host.encode("latin-1", "replace"))
+
+    def check_origin(self, origin: str | None) -> Refusal | None:
+        """Return a refusal (403) unless `origin` is absent or allowed (SEC-1)."""
+        return None if origin is None else self._judge_origin(origin.encode("latin-1", "replace"))
+
+    def authenticate(self, authorization: bytes | None) -> Principal | Refusal:
+        """Return who calls. Without keys everybody is `ANONYMOUS`, whatever the header says.
+
+        `authorization` is the header's raw value, None when absent.
+        """
+        if not self._keys.required:
+            return ANONYMOUS
+        if authorization is None:
+            return _NO_CREDENTIALS
+        scheme, _, token = authorization.strip().partition(b" ")
+        if scheme.lower() != b"bearer":
+            return _NO_CREDENTIALS
+        token = token.strip()
+        if not token or b" " in token or b"," in token:
+            return _MALFORMED
+        return self._keys.lookup(token) or _UNKNOWN_KEY
+
+    def require(self, authorization: bytes | None, scope: str) -> Principal | Refusal:
+        """Authenticate and demand `scope` (403, table 4.2); a server without keys demands nothing."""
+        caller = self.authenticate(authorization)
+        if isinstance(caller, Refusal) or caller is ANONYMOUS or scope in caller.scopes:
+            return caller
+        parameters = f'error="insufficient_scope", scope="{scope}"'
+        value = f"Bearer {parameters}".encode("ascii")
+        return Refusal(403, "scope", f"This needs a key with the scope {scope!r}", ((b"www-authenticate", value),))
+
+    def _judge_host(self, raw: bytes | None) -> Refusal | None:
+        if raw in self._seen_hosts or self._any_host:
+            return None
+        if not self._serves(raw):
+            return _BAD_HOST
+        if raw is not None:
+            _remember(self._seen_hosts, raw)
+        return None
+
+    def _serves(self, raw: bytes | None) -> bool:
+        if self._socket and raw in (None, b"", b"localhost"):
+            return True
+        authority = _authority((raw or b"").decode("latin-1").strip().lower(), self._scheme)
+        return authority is not None and (authority in self._hosts or (authority[0], None) in self._hosts)
+
+    def _judge_origin(self, raw: bytes) -> Refusal | None:
+        if raw in self._seen_origins:
+            return None
+        origin = _origin(raw.decode("latin-1"))
+        if origin not in self._origins and not (self._any_origin and origin not in ("null", None)):
+            return _BAD_ORIGIN
+        _remember(self._seen_origins, raw)
+        return None
+
+
+def _remember(seen: set[bytes], raw: bytes) -> None:
+    if len(seen) < _MAX_REMEMBERED_ITEMS:
+        seen.add(raw)
+
+
+def _authority(text: str, scheme: str) -> tuple[str, int] | None:
+    """Return host and port of a lower-case `host[:port]`, the scheme's port when it has none, or None."""
+    match = _HOST.fullmatch(text)
+    if match is None:
+        return None
+    host, port = match.groups()
+    return _canonical(host), int(port) if port else _DEFAULT_PORTS[scheme]
+
+
+def _canonical(host: str) -> str:
+    if not host.startswith("["):
+        return host
+    try:
+        return f"[{ipaddress.IPv6Address(host[1:-1]).compressed}]"
+    except ValueError:
+        return host
+
+
+def _origin(text: str) -> str | None:
+    """Return `text` as lower-case scheme://host:port with the port spelled out, `null` as itself, None if malformed."""
+    text = text.strip().lower()
+    if text == "null":
+        return text
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return None
+    if scheme not in _DEFAULT_PORTS:
+        return text if re.fullmatch(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+", text) else None
+    authority = _authority(rest, scheme)
+    return None if authority is None else f"{scheme}://{authority[0]}:{authority[1]}"
+
+
+def _allowed_hosts(server: Server, ports: Sequence[int]) -> frozenset[tuple[str, int | None]]:
+    allowed: set[tuple[str, int | None]] = {(name, port) for name in _loopback(server) for port in ports}
+    for entry in server.allowed_hosts:
+        if entry != "*":
+            allowed.add(_allowed_host(entry))
+    if server.public_url:
+        allowed.add((_public_authority(server.public_url)[0], None))
+    return frozenset(allowed)
+
+
+def _allowed_host(entry: str) -> tuple[str, int | None]:
+    """An entry without a port allows every port: what counts against DNS rebinding is the name."""
+    match = _HOST.fullmatch(entry.strip().lower())
+    if match is None:
+        raise ConfigurationError(f"server.allowed_hosts: {entry!r} is not host or host:port, nor *")
+    host, port = match.groups()
+    return _canonical(host), int(port) if port else None
+
+
+def _allowed_origins(server: Server, ports: Sequence[int]) -> frozenset[str]:
+    allowed = {
+        f"{scheme}://{name}:{port}" for scheme in ("http", "https") for name in _loopback(server) for port in ports
+    }
+    for entry in server.allowed_origins:
+        origin = _origin(entry)
+        if entry != "*" and origin is None:
+            raise ConfigurationError(f"server.allowed_origins: {entry!r} is not scheme://host[:port], null or *")
+        if origin is not None:
+            allowed.add(origin)
+    if server.public_url:
+        host, port, scheme = _public_authority(server.public_url)
+        allowed.add(f"{scheme}://{host}:{port}")
+    return frozenset(allowed)
+
+
+def _loopback(server: Server) -> tuple[str, ...]:
+    own = f"[{server.host}]" if ":" in server.host else server.host
+    return (*LOOPBACK_NAMES, _canonical(own.lower())) if is_loopback(server.host) else LOOPBACK_NAMES
+
+
+def _public_authority(url: str) -> tuple[str, int, str]:
+    parts = urlsplit(url.lower())
+    authority = _authority(parts.netloc, parts.scheme)
+    if authority is None:
+        raise ConfigurationError(f"server.public_url: {url!r} has no usable host")
+    return (*authority, parts.scheme)
+
+
+def is_loopback(host: str) -> bool:
+    """True if only this machine can reach `host`: localhost or a loopback address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def is_unix(server: Server) -> bool:
+    """True if the server listens on a Unix socket."""
+    return server.bind is not None and server.bind.startswith("unix:")
+
+
+def startup_check(config: Config, keys: KeyStore) -> None:
+    """Refuse a server that others could reach and nobody guards (SEC-3).
+
+    A Unix socket counts as loopback: its file's permissions guard it. An inherited socket (`fd://`) is judged by
+    `server.host`, which must say what it is bound to.
+
+    Raises: ConfigurationError, saying what to set.
+    """
+    server = config.server
+    Access(server, keys)
+    Proxies(server.trusted_proxies)
+    if is_unix(server) or is_loopback(server.host):
+        return
+    if not keys.required and not server.insecure:
+        raise ConfigurationError(
+            f"server.host = {server.host!r} can be reached by others and there are no keys: make one with"
+            " `mcpd keys new NAME`, or set MCPD_API_KEY, or start with --insecure to let everybody in"
+        )
+    if not server.allowed_hosts and not server.public_url:
+        raise ConfigurationError(
+            f"server.host = {server.host!r} can be reached by others: set server.allowed_hosts (or server.public_url)"
+            ' to the names that clients use, or to ["*"] to allow any'
+        )
+
+
+def cors(origin: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers that let the page of an already allowed `origin` read a reply (HDR-15)."""
+    return [
+        (b"access-control-allow-origin", origin),
+        (b"access-control-expose-headers", _EXPOSED_HEADERS),
+        (b"vary", b"Origin"),
+    ]
+
+
+def preflight(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Return the headers of the 204 that answers an OPTIONS of an allowed origin (HDR-15).
+
+    Raises: nothing; an OPTIONS without Origin gets the `Allow` header only.
+    """
+    given = dict(headers)
+    origin = given.get(b"origin")
+    if origin is None:
+        return [(b"allow", _ALLOWED_METHODS)]
+    asked = given.get(b"access-control-request-headers", b"").decode("latin-1").lower()
+    parameters = [part for part in map(str.strip, asked.split(",")) if _PARAMETER.fullmatch(part)]
+    allowed = ", ".join((_ALLOWED_HEADERS, *dict.fromkeys(parameters)))
+    return [
+        *cors(origin),
+        (b"access-control-allow-methods", _ALLOWED_METHODS),
+        (b"access-control-allow-headers", allowed.encode("latin-1")),
+        (b"access-control-max-age", _PREFLIGHT_AGE_S),
+    ]
+
+
+class Proxies:
+    """Which peers are proxies of ours, and so whom `X-Forwarded-For` may be believed from.
+
+    Raises: ConfigurationError if an entry of `server.trusted_proxies` is no address or network.
+    """
+
+    def __init__(self, trusted: Sequence[str]) -> None:
+        try:
+            self._networks = [ipaddress.ip_network(entry, strict=False) for entry in trusted]
+        except ValueError as error:
+            raise ConfigurationError(f"server.trusted_proxies: {error}") from error
+
+    def client_of(self, scope: Mapping[str, Any]) -> str:
+        """Return the client's address for the log: the nearest hop that is no proxy of ours; "" when unknown."""
+        peer: str = (scope.get("client") or ("",))[0]
+        if not self._networks or not self._trusts(peer):
+            return peer
+        values = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        for hop in reversed([part.strip() for value in values for part in value.split(",")]):
+            peer = hop
+            if not self._trusts(hop):
+                break
+        return peer
+
+    def _trusts(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._networks)

@@ -1,0 +1,179 @@
+"""The little ASGI that the MCP doors share: the head of a request, its body, and a responder.
+
+Plain ASGI, so that whatever server stands in front can be exchanged; nothing here knows Hypercorn, Quart or MCP.
+
+Called by: `gateway.streamable_http`, `gateway.stateful_http`, `gateway.websocket`. Deliberately not: routing, access.
+
+Laws: a reply is one start and one body with Content-Length unless it streams; a body has a size and a time (law 8).
+
+Sources: ASGI HTTP & WebSocket specification 2.5; RFC 9110; RSP-3, LAD step 0.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from itertools import count
+from typing import Any, cast
+
+import trio
+
+Scope = MutableMapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~-]{1,64}")
+_JSON = (b"content-type", b"application/json")
+_SSE: Headers = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class RequestNames:
+    """Gives every request its `X-Request-Id`: the client's own when well-formed, else one that is unique here."""
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(6)
+        self._count = count(1)
+
+    def __call__(self) -> str:
+        """Return a new name."""
+        return f"{self._prefix}-{next(self._count):x}"
+
+    def of(self, sent: bytes | None) -> str:
+        """Return `sent` if it can be used as a name, else a new one."""
+        return sent.decode("ascii") if sent is not None and _REQUEST_ID.fullmatch(sent) else self()
+
+
+class Head:
+    """What the doors want to know from a request's headers, found in one pass."""
+
+    __slots__ = ("accept", "content_type", "length", "origin", "request_id", "traceparent")
+
+    def __init__(self, scope: Scope) -> None:
+        self.accept: bytes | None = None
+        self.content_type: bytes | None = None
+        self.length: bytes | None = None
+        self.origin: bytes | None = None
+        self.request_id: bytes | None = None
+        self.traceparent: bytes | None = None
+        for name, value in scope["headers"]:
+            slot = _SLOTS.get(name)
+            if slot is not None:
+                setattr(self, slot, value)
+
+    @property
+    def sends_json(self) -> bool:
+        """True when the body is declared as JSON."""
+        kind = self.content_type
+        return kind is not None and (
+            kind == b"application/json" or kind.split(b";", 1)[0].strip().lower() == b"application/json"
+        )
+
+    def takes(self, kind: bytes) -> bool:
+        """True when `Accept` admits the media type `kind`; absent admits all."""
+        accept = self.accept
+        if accept is None or kind in accept or b"*/*" in accept:
+            return True
+        lowered = accept.lower()
+        return kind in lowered or kind.split(b"/")[0] + b"/*" in lowered
+
+
+_SLOTS = {
+    b"accept": "accept",
+    b"content-type": "content_type",
+    b"content-length": "length",
+    b"origin": "origin",
+    b"x-request-id": "request_id",
+    b"traceparent": "traceparent",
+}
+
+
+class BodyRefused(Exception):
+    """The body was not read to its end: `status` 413 (too large) or 408 (too slow)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ClientGone(Exception):
+    """The client left before its request was complete."""
+
+
+async def read_body(head: Head, receive: Receive, *, max_bytes: int, timeout_s: float) -> bytes:
+    """Return the whole body. Raises: BodyRefused, ClientGone."""
+    if head.length is not None and head.length.isdigit() and int(head.length[:20]) > max_bytes:
+        raise BodyRefused(413, f"The body may have {max_bytes} bytes")
+    body: bytes | None = None
+    with trio.move_on_after(timeout_s):
+        body = await _collect(receive, max_bytes)
+    if body is not None:
+        return body
+    raise BodyRefused(408, f"The body did not arrive within {timeout_s:g} s")
+
+
+async def _collect(receive: Receive, max_bytes: int) -> bytes:
+    body = b""
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClientGone
+        body += cast(bytes, event.get("body", b""))
+        if len(body) > max_bytes:
+            raise BodyRefused(413, f"The body may have {max_bytes} bytes")
+        if not event.get("more_body", False):
+            return body
+
+
+async def wait_disconnect(receive: Receive) -> None:
+    """Return when the client has gone. Cancellation: safe."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Responder:
+    """One reply. Either `whole`, or `start_events`, `chunk`..., `end`."""
+
+    __slots__ = ("_headers", "_send", "request_id", "started")
+
+    def __init__(self, send: Send, request_id: str, extra: Headers) -> None:
+        self._send = send
+        self.request_id = request_id
+        self._headers: Headers = [(b"x-request-id", request_id.encode()), *extra]
+        self.started = False
+
+    def add(self, headers: Headers) -> None:
+        """Add headers to whatever reply follows."""
+        self._headers += headers
+
+    async def whole(self, status: int, body: bytes = b"", headers: Headers | None = None) -> None:
+        """Send a complete reply; a non-empty body is JSON."""
+        self.started = True
+        lines = [*self._headers, (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
+        if body:
+            lines.append(_JSON)
+        if headers:
+            lines.extend(headers)
+        await self._send({"type": "http.response.start", "status": status, "headers": lines})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def start_events(self) -> None:
+        """Commit to 200 and an event stream."""
+        self.started = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": [*self._headers, *_SSE]})
+
+    async def chunk(self, data: bytes) -> None:
+        """Send a part of the stream, starting it first if need be."""
+        if not self.started:
+            await self.start_events()
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        """End the stream."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,174 @@
+"""Hypercorn as we run it: its configuration from ours, the sockets it listens on, and what it lacks.
+
+Everything that knows Hypercorn is here, so that another HTTP/1.1 front can stand before the same ASGI application
+later. It adds: a limit of connections, a kernel timeout for peers that stop reading, and no WebSocket compression.
+
+Called by: `gateway.app`, `app`. Deliberately not: ASGI applications.
+
+Laws: one peer that stops reading cannot hold the shutdown (TCP_USER_TIMEOUT, inherited by accepted sockets); frames are
+never inflated (a 200 KB frame can hold 300 MB).
+
+Sources: Hypercorn 0.18 documentation and `hypercorn.trio`; tcp(7); RFC 7692; architecture traps 5, 13, 14.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hypercorn.protocol.ws_stream
+import hypercorn.trio.run
+import trio
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.trio.tcp_server import TCPServer
+
+from mcpd.config import Config, Limits, Server, Timeouts
+from mcpd.errors import ConfigurationError
+from mcpd.monitoring.metrics import Metrics
+
+_BACKLOG = 512
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+def open_sockets(server: Server, timeouts: Timeouts) -> list[socket.socket]:
+    """Bind and listen as `server` says. Raises: ConfigurationError. Resources: the caller closes them."""
+    bind = server.bind
+    try:
+        if bind is not None and bind.startswith("unix:"):
+            return [_unix_socket(bind.removeprefix("unix:"))]
+        if bind is not None and bind.startswith("fd://"):
+            return [_tuned(socket.socket(fileno=os.dup(int(bind.removeprefix("fd://")))), timeouts)]
+        return [_tuned(_tcp_socket(server.host, server.port), timeouts)]
+    except OSError as error:
+        place = bind or f"{server.host}:{server.port}"
+        raise ConfigurationError(
+            f"Cannot listen on {place}: {error.strerror or error}; choose another --port"
+        ) from error
+
+
+def _tcp_socket(host: str, port: int) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _tuned(sock: socket.socket, timeouts: Timeouts) -> socket.socket:
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(timeouts.write_s * 1000))
+    sock.listen(_BACKLOG)
+    return sock
+
+
+def _unix_socket(path: str) -> socket.socket:
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o077)
+    try:
+        sock.bind(path)
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.umask(mask)
+    sock.listen(_BACKLOG)
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket of a server that has gone; one that answers stays, and binding then fails."""
+    place = Path(path)
+    if not place.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            place.unlink()
+
+
+def listening_ports(sockets: Sequence[socket.socket]) -> list[int]:
+    """Return the TCP ports really bound."""
+    return [sock.getsockname()[1] for sock in sockets if sock.family != socket.AF_UNIX]
+
+
+def hypercorn_config(config: Config, sockets: Sequence[socket.socket]) -> HypercornConfig:
+    """Return Hypercorn's configuration; every bound comes from ours."""
+    limits, timeouts, server = config.limits, config.timeouts, config.server
+    ours = HypercornConfig()
+    ours.bind = [f"fd://{os.dup(sock.fileno())}" for sock in sockets]
+    ours.backlog = _BACKLOG
+    ours.accesslog = None
+    ours.errorlog = None
+    ours.include_server_header = False
+    ours.keep_alive_timeout = timeouts.keep_alive_s
+    ours.keep_alive_max_requests = limits.max_requests_per_connection
+    ours.graceful_timeout = timeouts.cleanup_s
+    ours.h11_max_incomplete_size = limits.max_header_bytes
+    ours.h2_max_header_list_size = limits.max_header_bytes
+    ours.websocket_max_message_size = limits.max_message_bytes
+    ours.websocket_ping_interval = timeouts.ping_s
+    if server.tls_cert is not None and server.tls_key is not None:
+        ours.certfile, ours.keyfile = str(server.tls_cert), str(server.tls_key)
+    return ours
+
+
+class _PlainHandshake(hypercorn.protocol.ws_stream.Handshake):
+    """A WebSocket handshake that never agrees on compression."""
+
+    def __init__(self, headers: list[tuple[bytes, bytes]], http_version: str) -> None:
+        super().__init__(headers, http_version)
+        self.extensions = None
+
+
+class Connections:
+    """Runs each accepted connection, up to a number."""
+
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        self._max = limits.max_connections
+        self._metrics = metrics
+        self._open = 0
+        metrics.watch("connections", lambda: self._open, "http")
+
+    async def serve(self, *arguments: Any) -> None:
+        """Serve one connection; `arguments` are those of Hypercorn's TCPServer, the stream last."""
+        if self._open >= self._max:
+            self._metrics.rejected("connections")
+            await _turn_away(arguments[-1])
+            return
+        self._open += 1
+        try:
+            await TCPServer(*arguments)
+        finally:
+            self._open -= 1
+
+
+async def _turn_away(stream: trio.abc.Stream) -> None:
+    if isinstance(stream, trio.SocketStream):
+        with trio.move_on_after(1), contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(_BUSY)
+
+
+async def serve_http(
+    application: Any,
+    config: HypercornConfig,
+    connections: Connections,
+    *,
+    stop: Callable[[], Awaitable[None]],
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `application` until `stop` returns; then wait for open connections, `graceful_timeout` at most."""
+    hypercorn.protocol.ws_stream.Handshake = _PlainHandshake  # type: ignore[misc]
+    hypercorn.trio.run.TCPServer = connections.serve  # type: ignore[attr-defined, assignment]
+    await hypercorn.trio.serve(application, config, shutdown_trigger=stop, mode="asgi", task_status=task_status)

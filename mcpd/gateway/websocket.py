@@ -1,0 +1,92 @@
+"""The `/ws` door: MCP over WebSocket, a binding of our own (custom transport).
+
+Plain ASGI skin around `messages.duplex`: one JSON-RPC message per text frame, ids run concurrently, closing the socket
+cancels everything on it. Subprotocol `mcp` is selected when offered; none offered is accepted; only others is refused.
+
+Called by: `gateway.app`. Deliberately not: `Mcp-*` headers, `Mcp-Session-Id`, resumability.
+
+Laws: Host, Origin and key are checked at the upgrade, with the same answers as `/mcp` (WS-3); a binary frame closes the
+connection with 1003 (WS-2); a frame over `limits.max_message_bytes` with 1009, by the server underneath.
+
+Sources: RFC 6455; ASGI WebSocket messages; WS-1..5.
+"""
+
+from __future__ import annotations
+
+from mcpd.config import Limits
+from mcpd.errors import InvalidRequest
+from mcpd.gateway.access import Access, Refusal
+from mcpd.gateway.asgi import Receive, RequestNames, Scope, Send
+from mcpd.messages.duplex import Duplex
+from mcpd.messages.manager import MessageManager
+from mcpd.messages.sessions import Sessions
+from mcpd.monitoring.metrics import Metrics
+from mcpd.wire import jsonrpc
+from mcpd.wire.call import Principal
+
+SUBPROTOCOL = "mcp"
+_UNSUPPORTED_DATA = 1003
+
+
+class WebSocketDoor:
+    """The ASGI application at `/ws`."""
+
+    def __init__(
+        self, manager: MessageManager, sessions: Sessions, access: Access, *, limits: Limits, metrics: Metrics
+    ) -> None:
+        self._manager = manager
+        self._sessions = sessions
+        self._access = access
+        self._limits = limits
+        self._metrics = metrics
+        self._names = RequestNames()
+        self._open = 0
+        metrics.watch("connections", lambda: self._open, "websocket")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection from upgrade to close."""
+        await receive()
+        admitted = self._access.admit(scope)
+        if isinstance(admitted, Refusal):
+            self._metrics.rejected(admitted.reason)
+            await self._refuse(send, admitted)
+            return
+        offered = scope.get("subprotocols") or []
+        if offered and SUBPROTOCOL not in offered:
+            await self._refuse(send, Refusal(400, "subprotocol", f"Offer the subprotocol {SUBPROTOCOL!r}, or none"))
+            return
+        await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if offered else None, "headers": []})
+        self._open += 1
+        try:
+            await self._serve(admitted, receive, send)
+        finally:
+            self._open -= 1
+
+    async def _serve(self, principal: Principal, receive: Receive, send: Send) -> None:
+        async def read() -> str | None:
+            event = await receive()
+            if event["type"] != "websocket.receive":
+                return None
+            text: str | None = event.get("text")
+            if text is None:
+                await send({"type": "websocket.close", "code": _UNSUPPORTED_DATA, "reason": "text frames only"})
+            return text
+
+        async def write(data: bytes) -> None:
+            await send({"type": "websocket.send", "text": data.decode()})
+
+        duplex = Duplex(
+            self._manager,
+            self._sessions,
+            limits=self._limits,
+            transport="websocket",
+            principal=principal,
+            name_request=self._names,
+        )
+        await duplex.run(read, write)
+
+    async def _refuse(self, send: Send, refusal: Refusal) -> None:
+        body = jsonrpc.failure_of(InvalidRequest(refusal.message), None, stateless=True)
+        headers = [(b"content-type", b"application/json"), (b"x-request-id", self._names().encode()), *refusal.headers]
+        await send({"type": "websocket.http.response.start", "status": refusal.status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": body})

@@ -1,0 +1,217 @@
+"""MCP on a connection that carries messages both ways: stdio and WebSocket are thin skins around this.
+
+One task reads; each request runs in a task of its own in the connection's nursery; an `Outbox` writes. The era lock
+(`wire.session.Lifecycle`) says what a request may do. When the peer goes, everything it has in flight is cancelled
+(`client_gone`) and the connection's nursery closes.
+
+Called by: `gateway.websocket`, `gateway.stdio`. Calls: `messages.manager`, `messages.sessions`. Deliberately not:
+frames, lines, HTTP.
+
+Laws: ids are unique among this connection's requests in flight (RPC-5); nothing is sent for a call that its client
+cancelled (CAN-3, IO-7); the reader never waits for a writer, so that a cancellation is always heard (IO-8).
+
+Sources: MCP 2026-07-28 stdio and custom transports; IO-1..9, WS-1..5, BAT-1..4, SUB-11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from mcpd.config import Limits
+from mcpd.errors import InvalidRequest, Overloaded, ParseError, WireError
+from mcpd.messages.flight import Done, Flight, Stopped, answer_to, encode_outcome
+from mcpd.messages.manager import MessageManager
+from mcpd.messages.outbox import Outbox
+from mcpd.messages.sessions import Session, Sessions
+from mcpd.wire import jsonrpc
+from mcpd.wire.call import Call, Principal, RequestId
+from mcpd.wire.envelope import open_message
+from mcpd.wire.session import Action, Lifecycle, SessionState
+from mcpd.wire.versions import HEADERLESS, can
+
+Receive = Callable[[], Awaitable[bytes | str | None]]
+Send = Callable[[bytes], Awaitable[None]]
+
+
+class Duplex:
+    """One connection."""
+
+    def __init__(
+        self,
+        manager: MessageManager,
+        sessions: Sessions,
+        *,
+        limits: Limits,
+        transport: str,
+        principal: Principal,
+        name_request: Callable[[], str],
+    ) -> None:
+        self._manager = manager
+        self._sessions = sessions
+        self._limits = limits
+        self._transport = transport
+        self._principal = principal
+        self._name_request = name_request
+        self._lifecycle = Lifecycle()
+        self._session: Session | None = None
+        self._flights: dict[RequestId, Flight] = {}
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Serve the connection until `receive` returns None, then cancel what is in flight.
+
+        Cancellation: safe; calls in flight end as `client_gone`. Resources: the caller closes the connection.
+        """
+        self._outbox = Outbox(send, max_items=self._limits.max_outbox_items)
+        async with trio.open_nursery() as writer:
+            writer.start_soon(self._outbox.run)
+            async with trio.open_nursery() as calls:
+                try:
+                    while (data := await receive()) is not None:
+                        self._receive(data, calls)
+                finally:
+                    self._hang_up()
+            writer.cancel_scope.cancel()
+
+    def _hang_up(self) -> None:
+        self._outbox.close()
+        if self._session is not None:
+            self._sessions.close(self._session, "client_gone")
+        for flight in list(self._flights.values()):
+            flight.cancel("client_gone")
+
+    def _receive(self, data: bytes | str, calls: trio.Nursery) -> None:
+        try:
+            value = jsonrpc.decode(data, max_depth=self._limits.max_depth)
+            messages = self._batch(value) if isinstance(value, list) else None
+        except WireError as error:
+            self._refuse(error, None, "")
+            return
+        if messages is not None:
+            calls.start_soon(self._serve_batch, messages)
+            return
+        flight = self._accept(jsonrpc.parse(value))
+        if flight is not None:
+            calls.start_soon(self._serve, flight)
+
+    def refuse_oversized(self) -> None:
+        """Answer a message that was too long to be read (IO-9)."""
+        self._refuse(ParseError(f"A message may have {self._limits.max_message_bytes} bytes"), None, "")
+
+    def _batch(self, value: list[Any]) -> list[jsonrpc.Message]:
+        if self._session is None or not can(self._session.state.version, "batch"):
+            raise InvalidRequest(f"Batches exist only in revision {HEADERLESS}; send one message at a time")
+        return jsonrpc.parse_batch(value, max_items=self._limits.max_batch_items)
+
+    def _accept(self, message: jsonrpc.Message) -> Flight | None:
+        """Take one message in; a request becomes a flight, everything else is done here."""
+        if isinstance(message, jsonrpc.Request):
+            try:
+                return self._launch(message)
+            except WireError as error:
+                self._refuse(error, message.id, message.method)
+        elif isinstance(message, jsonrpc.Notification):
+            self._notice(message)
+        elif isinstance(message, jsonrpc.Response):
+            if self._session is not None:
+                self._session.peer.answer(message)
+        else:
+            self._refuse(message.error, message.id, "")
+        return None
+
+    def _launch(self, request: jsonrpc.Request) -> Flight:
+        if request.id in self._flights:
+            raise InvalidRequest(f"A request with the id {request.id!r} is still in progress")
+        if len(self._flights) >= self._limits.max_calls_per_connection:
+            raise Overloaded(f"This connection has {len(self._flights)} calls in flight; wait for one to end")
+        call = self._open(request, self._name_request())
+        flight = Flight(call, _DuplexExchange(self._outbox, self._session))
+        self._flights[request.id] = flight
+        return flight
+
+    def _open(self, request: jsonrpc.Request, request_id: str) -> Call:
+        action = self._lifecycle.receive(request)
+        if action is Action.SERVE_STATELESS:
+            return open_message(request, self._transport, principal=self._principal, request_id=request_id)
+        if action is Action.OPEN_SESSION:
+            state = SessionState(request.params)
+            self._session = self._sessions.open(state, self._principal)
+            self._session.notice = self._outbox.offer
+        session = self._session
+        if session is None:
+            return Call(method=request.method, params={}, version=HEADERLESS, transport=self._transport, id=request.id)
+        return session.state.open_call(
+            request, self._transport, principal=self._principal, request_id=request_id, session=session.key
+        )
+
+    def _notice(self, notification: jsonrpc.Notification) -> None:
+        if notification.method == "notifications/cancelled":
+            name = notification.params.get("requestId")
+            flight = self._flights.get(name) if isinstance(name, str | int) else None
+            if flight is not None and flight.call.method != "initialize":
+                flight.cancel("explicit")
+        elif notification.method == "notifications/initialized" and self._session is not None:
+            self._session.initialized()
+
+    async def _serve(self, flight: Flight) -> None:
+        answer = await self._answer(flight)
+        if answer is not None:
+            await self._outbox.deliver(answer)
+
+    async def _answer(self, flight: Flight) -> bytes | None:
+        call = flight.call
+        try:
+            outcome = await self._manager.serve(flight)
+        finally:
+            del self._flights[call.id]  # type: ignore[arg-type]
+        if isinstance(outcome, Stopped):
+            error = answer_to(outcome)
+            return None if error is None else jsonrpc.failure_of(error, call.id, stateless=call.stateless)
+        data = encode_outcome(call, outcome)
+        if call.method == "subscriptions/listen" and isinstance(outcome, Done):
+            await self._outbox.put(data)
+            return jsonrpc.notification("notifications/cancelled", {"requestId": call.id})
+        return data
+
+    async def _serve_batch(self, messages: list[jsonrpc.Message]) -> None:
+        answers: list[bytes] = []
+
+        async def collect(flight: Flight) -> None:
+            answer = await self._answer(flight)
+            if answer is not None:
+                answers.append(answer)
+
+        async with trio.open_nursery() as nursery:
+            for message in messages:
+                flight = self._accept(message)
+                if flight is not None:
+                    nursery.start_soon(collect, flight)
+        if answers:
+            await self._outbox.deliver(b"[" + b",".join(answers) + b"]")
+
+    def _refuse(self, error: WireError, request_id: RequestId | None, method: str) -> None:
+        stateless = self._session is None
+        self._manager.refuse(error, transport=self._transport, method=method, request_id=self._name_request())
+        self._outbox.offer(jsonrpc.failure_of(error, request_id, stateless=stateless))
+
+
+class _DuplexExchange:
+    """The way back of one call on a duplex connection."""
+
+    __slots__ = ("_outbox", "_session")
+
+    def __init__(self, outbox: Outbox, session: Session | None) -> None:
+        self._outbox = outbox
+        self._session = session
+
+    async def notify(self, method: str, params: dict[str, Any]) -> None:
+        await self._outbox.put(jsonrpc.notification(method, params))
+
+    async def ask(self, requests: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        assert self._session is not None, "only a stateful call asks live"
+        return await self._session.peer.ask(requests, self._outbox.put)
+
+    def release(self, retry_ms: int) -> None:
+        """A duplex connection has no stream to give up."""

@@ -1,0 +1,93 @@
+"""One call in the air: its cancel scope, its time budget, and why it was stopped.
+
+A door makes a `Flight` for a `Call`, hands it to `MessageManager.serve`, and keeps it so that it can cancel it. What
+comes back is one of `Done`, `Failed`, `Stopped`: values, not exceptions, because a door has to treat all three.
+
+Called by: `messages.manager`, `messages.duplex`, the doors. Deliberately not: anything that runs.
+
+Laws 1 and 2: the scope is opened by the Message Manager alone; a scope that fires says why.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+import trio
+
+from mcpd.errors import CallCancelled, Draining, InternalError, WireError
+from mcpd.service import Exchange
+from mcpd.wire import jsonrpc
+from mcpd.wire.call import Call
+
+Reason = Literal["client_gone", "explicit", "deadline", "drain", "admin"]
+REASONS: tuple[Reason, ...] = ("client_gone", "explicit", "deadline", "drain", "admin")
+
+
+class Done(msgspec.Struct, frozen=True):
+    """The call gave a result, already in the dress of its revision."""
+
+    result: dict[str, Any]
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The call was refused or failed; `error` is what the client is told."""
+
+    error: WireError
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """The call was cancelled. Whether its client is still told anything is the door's matter (`answer_to`)."""
+
+    reason: Reason
+
+
+Outcome = Done | Failed | Stopped
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """The tightest time limit of a call, and whose it is: `request`, `tool` or `server`."""
+
+    owner: str
+    limit_s: float
+
+
+class Flight:
+    """A call with its scope. Not reusable."""
+
+    __slots__ = ("budget", "call", "cancelled_at", "exchange", "key", "reason", "scope", "started")
+
+    def __init__(self, call: Call, exchange: Exchange) -> None:
+        self.call = call
+        self.exchange = exchange
+        self.key = call.request_id
+        self.scope = trio.CancelScope()
+        self.budget: Budget | None = None
+        self.reason: Reason | None = None
+        self.started = 0.0
+        self.cancelled_at = 0.0
+
+    def cancel(self, reason: Reason) -> None:
+        """Stop the call, whether it has started or not. The first reason stands. Cancellation: not a checkpoint."""
+        if self.reason is None:
+            self.reason = reason
+            self.cancelled_at = trio.current_time()
+            self.scope.cancel(reason=reason)
+
+
+def answer_to(stopped: Stopped) -> WireError | None:
+    """Return what the client of a stopped call is told: nothing if it left or asked for it (CAN-3)."""
+    if stopped.reason == "drain":
+        return Draining("The server is stopping and had to cancel this call")
+    return CallCancelled(stopped.reason) if stopped.reason == "admin" else None
+
+
+def encode_outcome(call: Call, outcome: Done | Failed) -> bytes:
+    """Return the JSON-RPC response. A result that is no JSON becomes an internal error, never a dropped connection."""
+    if isinstance(outcome, Failed):
+        return jsonrpc.failure_of(outcome.error, call.id, stateless=call.stateless)
+    assert call.id is not None
+    try:
+        return jsonrpc.success(call.id, outcome.result)
+    except ValueError:
+        return jsonrpc.failure_of(InternalError(call.request_id), call.id, stateless=call.stateless)

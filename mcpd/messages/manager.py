@@ -1,0 +1,279 @@
+"""The Message Manager: the one path of every call, whatever door it came through.
+
+`serve` admits a call or refuses it, opens its one cancel scope with its one deadline, lets the service answer, and
+turns whatever happens into `Done`, `Failed` or `Stopped`, with metrics and one log line. It owns the in-flight table,
+so it is also who cancels (`cancel`) and who drains.
+
+Called by: the doors, `messages.duplex`, `app`. Calls: `service`, `messages.listens`. Deliberately not: bytes, headers,
+sockets, sessions.
+
+Laws: one call, one scope, one deadline (1); no call outlives its request (2); the second of two translation boundaries
+(7): here, and only here, an exception becomes a wire error; every queue has a number and a refusal (8).
+
+Cancellation reasons: `client_gone`, `explicit`, `deadline`, `drain`, `admin`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import trio
+
+from mcpd.config import Limits, Timeouts
+from mcpd.deadlines import bounded_shield
+from mcpd.errors import (
+    DeadlineExceeded,
+    Draining,
+    Forbidden,
+    InternalError,
+    MethodNotFound,
+    Overloaded,
+    WireError,
+    facing,
+)
+from mcpd.messages.flight import Budget, Done, Failed, Flight, Outcome, Reason, Stopped
+from mcpd.messages.listens import Listens
+from mcpd.messages.sessions import Sessions
+from mcpd.monitoring.logs import Logs, RequestLine
+from mcpd.monitoring.metrics import TRANSPORTS, Metrics
+from mcpd.service import McpService
+from mcpd.wire import sieve
+from mcpd.wire.call import Call
+from mcpd.wire.methods import Method, lookup
+
+_log = logging.getLogger(__name__)
+
+
+class MessageManager:
+    """Runs calls and keeps the table of those in flight."""
+
+    def __init__(
+        self,
+        service: McpService,
+        listens: Listens,
+        sessions: Sessions,
+        *,
+        limits: Limits,
+        timeouts: Timeouts,
+        metrics: Metrics,
+        logs: Logs,
+    ) -> None:
+        self.service = service
+        self._listens = listens
+        self._sessions = sessions
+        self._limits = limits
+        self._timeouts = timeouts
+        self._metrics = metrics
+        self._logs = logs
+        self._flights: dict[int, Flight] = {}
+        self._running = 0
+        self._waiting: dict[Flight, trio.Event] = {}
+        self._landed = trio.Event()
+        self.draining = False
+        for transport in TRANSPORTS:
+            metrics.watch("calls_in_flight", partial(self.count_in_flight, transport), transport)
+
+    async def serve(self, flight: Flight) -> Outcome:
+        """Run one call to its end.
+
+        Cancellation: an outer cancellation (a connection torn down) passes through after the call was stopped.
+        Raises: nothing but `trio.Cancelled`.
+        """
+        call = flight.call
+        flight.started = trio.current_time()
+        try:
+            row = self._admit(call)
+        except WireError as error:
+            return self._finish(flight, Failed(error))
+        self._flights[id(flight)] = flight
+        try:
+            return self._finish(flight, await self._run(flight, row))
+        except trio.Cancelled:
+            self._finish(flight, Stopped(flight.reason or "client_gone"))
+            raise
+        finally:
+            self._land(flight)
+
+    def _land(self, flight: Flight) -> None:
+        del self._flights[id(flight)]
+        if not self._flights:
+            self._landed.set()
+            self._landed = trio.Event()
+
+    def _admit(self, call: Call) -> Method:
+        row = lookup(call.method, call.version)
+        if row is None or not self.service.offers(row):
+            raise MethodNotFound(f"Method not found: {call.method[:128]}")
+        if not call.principal.has(row.scope):
+            raise Forbidden(row.scope)
+        if self.draining:
+            raise Draining("The server is stopping; try again")
+        return row
+
+    async def _run(self, flight: Flight, row: Method) -> Outcome:
+        self._set_deadline(flight, row)
+        outcome: Outcome | None = None
+        with flight.scope:
+            outcome = await self._attempt(flight, row)
+        if flight.reason is not None:
+            return Stopped(flight.reason)
+        if outcome is None or (flight.scope.cancel_called and isinstance(outcome, Failed)):
+            return self._timed_out(flight)
+        return outcome
+
+    def _set_deadline(self, flight: Flight, row: Method) -> None:
+        if row.stream:
+            return
+        call, timeouts = flight.call, self._timeouts
+        budget = Budget("server", timeouts.call_s)
+        own = self.service.budget_s(call)
+        if own is not None:
+            budget = Budget("tool", own)
+        if call.timeout_ms is not None and (own is None or call.timeout_ms < own * 1000):
+            budget = Budget("request", call.timeout_ms / 1000)
+        if budget.limit_s > timeouts.call_max_s:
+            budget = Budget("server", timeouts.call_max_s)
+        flight.budget = budget
+        flight.scope.deadline = flight.started + budget.limit_s
+
+    def _timed_out(self, flight: Flight) -> Outcome:
+        budget = flight.budget
+        assert budget is not None, "only a deadline ends a scope that nobody cancelled"
+        flight.cancelled_at = flight.scope.deadline
+        self._metrics.deadline(budget.owner)
+        return Failed(DeadlineExceeded(budget.owner, round(budget.limit_s * 1000)))
+
+    async def _attempt(self, flight: Flight, row: Method) -> Outcome:
+        # The only place where an exception becomes what a client is told (law 7).
+        call = flight.call
+        try:
+            if row.stream:
+                result = await self._listens.run(call, flight.exchange)
+            elif row.session:
+                result = self._sessions.apply(call)
+            else:
+                result = await self._answer(flight)
+        except WireError as error:
+            return Failed(error)
+        except BaseExceptionGroup as group:
+            cancelled, _ = group.split(trio.Cancelled)
+            if cancelled is not None:
+                raise cancelled from None
+            return self._crashed(call)
+        except (Exception, SystemExit):  # noqa: BLE001 - the boundary itself; a tool's exit() must not end the server
+            return self._crashed(call)
+        if call.stateless:
+            return Done(sieve.complete(result, self.service.info))
+        return Done(sieve.sift(result, call.method, call.version))
+
+    def _crashed(self, call: Call) -> Failed:
+        _log.exception("request_id=%s %s %s failed", call.request_id, call.method, _target(call))
+        return Failed(InternalError(call.request_id))
+
+    async def _answer(self, flight: Flight) -> dict[str, object]:
+        await self._enter(flight)
+        try:
+            left = flight.scope.deadline - flight.started
+            return await self.service.handle(flight.call, flight.exchange, time.monotonic() + left)
+        finally:
+            self._leave()
+
+    async def _enter(self, flight: Flight) -> None:
+        if self._running < self._limits.max_calls:
+            self._running += 1
+            return
+        if len(self._waiting) >= self._limits.max_queued_calls:
+            self._metrics.rejected("calls")
+            raise Overloaded(f"{self._limits.max_calls} calls are running and the queue is full; try again shortly")
+        turn = self._waiting[flight] = trio.Event()
+        try:
+            await turn.wait()
+        except trio.Cancelled:
+            if self._waiting.pop(flight, None) is None:
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        # A place is handed on without being given up, so that no newcomer can slip in between.
+        if self._waiting:
+            self._waiting.pop(next(iter(self._waiting))).set()
+        else:
+            self._running -= 1
+
+    def _finish(self, flight: Flight, outcome: Outcome) -> Outcome:
+        call = flight.call
+        seconds = trio.current_time() - flight.started
+        label = outcome_label(outcome)
+        self._metrics.request_finished(call.transport, call.method, label, seconds)
+        if flight.cancelled_at:
+            reason = flight.reason or "deadline"
+            self._metrics.cancelled(reason, max(0.0, trio.current_time() - flight.cancelled_at))
+        self._metrics.operation_finished(call.method, call.version, label, seconds)
+        self._logs.request(
+            RequestLine(
+                call.request_id,
+                call.transport,
+                call.method,
+                label,
+                seconds,
+                target=_target(call),
+                principal=call.principal.name,
+                traceparent=call.traceparent or "",
+                detail=flight.reason or (outcome.error.message if isinstance(outcome, Failed) else ""),
+            )
+        )
+        return outcome
+
+    def refuse(self, error: WireError, *, transport: str, method: str, request_id: str) -> None:
+        """Count and log a message that was refused before it became a call."""
+        outcome = facing(error).outcome
+        self._metrics.request_finished(transport, method, outcome, 0.0)
+        self._logs.request(RequestLine(request_id, transport, method, outcome, 0.0, detail=error.message))
+
+    def cancel(self, key: str, reason: Reason = "admin") -> bool:
+        """Cancel the call named `key` (its request id); False when it is not in flight. Not a checkpoint."""
+        found = [flight for flight in self._flights.values() if flight.key == key]
+        for flight in found:
+            flight.cancel(reason)
+        return bool(found)
+
+    def in_flight(self) -> Iterator[Flight]:
+        """The calls in flight, oldest first."""
+        return iter(list(self._flights.values()))
+
+    def count_in_flight(self, transport: str) -> int:
+        """How many calls of one transport are in flight."""
+        return sum(flight.call.transport == transport for flight in self._flights.values())
+
+    async def drain(self) -> None:
+        """Refuse new calls, end listen streams, let the rest finish for `timeouts.grace_s`, then cancel them.
+
+        Returns when the in-flight table is empty, or `timeouts.cleanup_s` after the cancellation.
+        """
+        self.draining = True
+        self._listens.end_all()
+        with trio.move_on_after(self._timeouts.grace_s):
+            await self._wait_empty()
+        for flight in self.in_flight():
+            flight.cancel("drain")
+        with bounded_shield(self._timeouts.cleanup_s):
+            await self._wait_empty()
+
+    async def _wait_empty(self) -> None:
+        while self._flights:
+            await self._landed.wait()
+
+
+def outcome_label(outcome: Outcome) -> str:
+    """Return the value of the metric label `outcome`."""
+    if isinstance(outcome, Done):
+        return "tool_error" if outcome.result.get("isError") else "ok"
+    return facing(outcome.error).outcome if isinstance(outcome, Failed) else "cancelled"
+
+
+def _target(call: Call) -> str:
+    target = call.params.get("name") or call.params.get("uri")
+    return target if isinstance(target, str) else ""

@@ -1,0 +1,228 @@
+"""Stateful sessions: who has initialized, what each has asked to be told, and the calls each has in flight.
+
+A `Session` is made by a door when a client initializes: with an id and streams on HTTP, without on a duplex connection.
+`Sessions` is the registry: it caps and expires them, serves the methods that only change a session, and passes change
+events on to those that listen.
+
+Called by: `messages.manager` (session methods), `messages.duplex`, `gateway.stateful_http`. Calls: the event bus,
+`wire.session`. Deliberately not: the shared store; these sessions live in one process and end with it (law 11).
+
+Laws: a session is bound to its principal, a foreign one does not exist (SES-5, SEC-5); ids are 256 random bits (SES-1);
+idle sessions expire after `timeouts.session_idle_s`, the least recently used one gives way when there are too many.
+
+Sources: MCP 2025-11-25 lifecycle and transports; INI-1..7, SES-1..7, STR-6, PUB-1, section 3.8.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from mcpd.config import Limits, Timeouts
+from mcpd.errors import InvalidRequest, Overloaded, ResourceNotFound
+from mcpd.events import Changed, LocalBus
+from mcpd.messages.flight import Flight, Reason
+from mcpd.messages.peer import Peer
+from mcpd.messages.streams import EventStream
+from mcpd.monitoring.metrics import Metrics
+from mcpd.service import McpService
+from mcpd.wire import jsonrpc
+from mcpd.wire.call import Call, Principal, RequestId
+from mcpd.wire.session import SessionState, read_uri
+from mcpd.wire.subscriptions import notification
+
+KEEP_REPLIES_S = 300.0
+"""How long a finished reply waits for a client that lost its connection."""
+
+Notice = Callable[[bytes], Any]
+"""Takes an encoded notification that belongs to no call; must not block."""
+
+
+class Session:
+    """One client that has initialized."""
+
+    def __init__(self, key: str, state: SessionState, principal: Principal, peer: Peer) -> None:
+        self.key = key
+        self.state = state
+        self.principal = principal
+        self.peer = peer
+        self.notice: Notice = _drop
+        self.flights: dict[RequestId, Flight] = {}
+        self.streams: dict[str, EventStream] = {}
+        self.last_used = trio.current_time()
+        self.ended = False
+
+    def initialized(self) -> None:
+        """Take `notifications/initialized`. Not a checkpoint."""
+        self.state.initialized = True
+        self.peer.ready.set()
+
+    def launch(self, flight: Flight) -> None:
+        """Enter a call under its id. Raises: InvalidRequest when that id is in flight (RPC-5)."""
+        key = flight.call.id
+        assert key is not None
+        if key in self.flights:
+            raise InvalidRequest(f"A request with the id {key!r} is still in progress")
+        self.flights[key] = flight
+
+    def land(self, flight: Flight) -> None:
+        """Take a finished call out."""
+        if flight.call.id is not None:
+            self.flights.pop(flight.call.id, None)
+
+    def cancel(self, request_id: Any, reason: Reason = "explicit") -> None:
+        """Cancel the call with this id; anything else is ignored (IO-7). `initialize` cannot be cancelled (INI-3)."""
+        flight = self.flights.get(request_id) if isinstance(request_id, str | int) else None
+        if flight is not None and flight.call.method != "initialize":
+            flight.cancel(reason)
+
+    def tell(self, event: Changed) -> None:
+        """Pass a change event on if this client asked for it. Not a checkpoint."""
+        wanted = event.uri in self.state.subscriptions if event.kind == "resource" else self.state.initialized
+        if wanted:
+            self.notice(jsonrpc.notification(*notification(event.kind, event.uri)))
+
+    def end(self, reason: Reason) -> None:
+        """Cancel everything this session has in flight and release whoever waits for its client."""
+        self.ended = True
+        for flight in list(self.flights.values()):
+            flight.cancel(reason)
+        self.peer.leave()
+        for stream in self.streams.values():
+            stream.finish()
+
+
+class Sessions:
+    """The sessions of this process."""
+
+    def __init__(
+        self, service: McpService, bus: LocalBus, *, limits: Limits, timeouts: Timeouts, metrics: Metrics
+    ) -> None:
+        self._service = service
+        self._limits = limits
+        self._timeouts = timeouts
+        self._metrics = metrics
+        self._by_key: dict[str, Session] = {}
+        bus.subscribe(self._on_event)
+        metrics.watch("sessions", lambda: len(self._by_key))
+        self._methods: dict[str, Callable[[Call, Session], dict[str, Any]]] = {
+            "initialize": self._initialize,
+            "logging/setLevel": self._set_level,
+            "resources/subscribe": self._subscribe,
+            "resources/unsubscribe": self._unsubscribe,
+        }
+
+    def open(self, state: SessionState, principal: Principal) -> Session:
+        """Enter a new session; its door sets `notice`. Raises: Overloaded when all places are in use."""
+        self._make_room(principal)
+        peer = Peer(input_s=self._timeouts.input_s, cleanup_s=self._timeouts.cleanup_s)
+        session = Session(secrets.token_urlsafe(32), state, principal, peer)
+        self._by_key[session.key] = session
+        return session
+
+    def open_stream(self, session: Session, name: str) -> EventStream:
+        """Make a resumable stream. Raises: Overloaded when the session's streams are all in use."""
+        finished = [key for key, stream in session.streams.items() if stream.finished and not stream.attended]
+        while len(session.streams) >= self._limits.max_streams_per_session and finished:
+            del session.streams[finished.pop(0)]
+        if len(session.streams) >= self._limits.max_streams_per_session:
+            raise Overloaded(f"This session has {len(session.streams)} replies under way; wait for one to end")
+        stream = EventStream(
+            name,
+            max_events=self._limits.max_stream_events,
+            max_bytes=self._limits.max_stream_bytes,
+            on_drop=lambda: self._metrics.dropped("oldest"),
+        )
+        session.streams[name] = stream
+        return stream
+
+    def _make_room(self, principal: Principal) -> None:
+        mine = [s for s in self._by_key.values() if s.principal.name == principal.name]
+        if len(mine) >= self._limits.max_sessions_per_principal:
+            self._evict(mine)
+        if len(self._by_key) >= self._limits.max_sessions:
+            self._evict(list(self._by_key.values()))
+
+    def _evict(self, candidates: list[Session]) -> None:
+        idle = [s for s in candidates if not _in_use(s)]
+        if not idle:
+            self._metrics.rejected("sessions")
+            raise Overloaded("Too many sessions are open; end one with DELETE or try again later")
+        self.close(min(idle, key=lambda s: s.last_used), "admin")
+
+    def get(self, key: str, principal: Principal) -> Session | None:
+        """Return the session `key` if it is this principal's, and note that it is in use."""
+        session = self._by_key.get(key)
+        if session is None or session.principal.name != principal.name:
+            return None
+        session.last_used = trio.current_time()
+        return session
+
+    def close(self, session: Session, reason: Reason) -> None:
+        """End a session and forget it. Idempotent; not a checkpoint."""
+        if self._by_key.pop(session.key, None) is not None:
+            session.end(reason)
+
+    def close_all(self, reason: Reason) -> None:
+        """End every session."""
+        for session in list(self._by_key.values()):
+            self.close(session, reason)
+
+    def _on_event(self, event: Changed) -> None:
+        for session in list(self._by_key.values()):
+            session.tell(event)
+
+    async def expire(self) -> None:
+        """Forget idle sessions, until cancelled."""
+        while True:
+            await trio.sleep(min(60.0, self._timeouts.session_idle_s / 4))
+            horizon = trio.current_time() - self._timeouts.session_idle_s
+            for session in list(self._by_key.values()):
+                if session.last_used < horizon and not _in_use(session):
+                    self.close(session, "admin")
+                _forget_replies(session)
+
+    def apply(self, call: Call) -> dict[str, Any]:
+        """Serve a method that only concerns its session. Raises: InvalidParams, InvalidRequest, ResourceNotFound."""
+        if call.method == "ping":
+            return {}
+        session = self._by_key.get(call.session or "")
+        if session is None:
+            raise InvalidRequest("This session has ended; initialize again")
+        return self._methods[call.method](call, session)
+
+    def _initialize(self, call: Call, _session: Session) -> dict[str, Any]:
+        return self._service.initialize(call.version)
+
+    def _set_level(self, call: Call, session: Session) -> dict[str, Any]:
+        session.state.set_level(call.params)
+        return {}
+
+    def _subscribe(self, call: Call, session: Session) -> dict[str, Any]:
+        uri = read_uri(call.params)
+        if not self._service.watchable(uri, call):
+            raise ResourceNotFound(uri)
+        session.state.subscribe(call.params, max_uris=self._limits.max_subscription_uris)
+        return {}
+
+    def _unsubscribe(self, call: Call, session: Session) -> dict[str, Any]:
+        session.state.unsubscribe(call.params)
+        return {}
+
+
+def _drop(_notice: bytes) -> None:
+    """Stands in until the door has said where notices go."""
+
+
+def _forget_replies(session: Session) -> None:
+    horizon = trio.current_time() - KEEP_REPLIES_S
+    for name, stream in list(session.streams.items()):
+        if stream.finished and stream.finished_at < horizon and not stream.attended:
+            del session.streams[name]
+
+
+def _in_use(session: Session) -> bool:
+    return bool(session.flights) or any(stream.attended for stream in session.streams.values())

@@ -1,0 +1,254 @@
+"""Logs on stderr that never hold up a call: one line per request, and what Python's `logging` is given.
+
+A line is queued by the caller and written by one daemon thread, which batches; a full pipe blocks that thread and
+nobody else. The queue is bounded; what does not fit is dropped, counted, and confessed in a line of its own as soon as
+there is room. A thread, because O_NONBLOCK on stderr would change it for every process that shares the terminal.
+
+Called by: the composition root (`configure`), the Message Manager (`Logs.request`), everybody through `logging`.
+Calls nothing of ours. Deliberately not: a log file, rotation, or JSON; stderr belongs to whoever started us.
+
+Laws: keys and bearer tokens are masked; control characters of foreign text are escaped, so that a client cannot forge a
+line; stdout is never touched; an idle server's log thread sleeps without a clock.
+
+Sources: issue "one log line per request"; SEC-6; logfmt (key=value).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import re
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+STDERR = 2
+MAX_LINES_ITEMS = 4096
+_MAX_VALUE_CHARS = 256
+_BATCH_ITEMS = 512
+_LINGER_S = 0.02
+_PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
+_TOKEN = re.compile(r"mcpd_[A-Za-z0-9_-]{12,}|(?i:bearer)\s+[^\s\"']+")
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
+_ESCAPES_KEPT_LINES = {code: text for code, text in _ESCAPES.items() if code != 10}
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class RequestLine(NamedTuple):
+    """What the line of one request says; empty parts are left out. `seconds` is its whole duration."""
+
+    request_id: str
+    transport: str
+    method: str
+    outcome: str
+    seconds: float
+    target: str = ""
+    """Tool, prompt or URI."""
+    principal: str = ""
+    client: str = ""
+    """Address of the peer."""
+    traceparent: str = ""
+    detail: str = ""
+    """Why it ended so, when the outcome alone does not say."""
+
+
+_OPTIONAL = RequestLine._fields[5:]
+
+
+class LogStatistics(NamedTuple):
+    """Lines written, dropped and waiting."""
+
+    written: int
+    dropped: int
+    waiting: int
+
+
+class Logs:
+    """The queue and its writer thread.
+
+    `write` takes bytes and may block or raise OSError. Resources: `close` ends the thread; the process may also just
+    end, since the thread is a daemon.
+    """
+
+    def __init__(self, write: Callable[[bytes], object], *, requests: bool, max_lines: int = MAX_LINES_ITEMS) -> None:
+        self._write = write
+        self._requests = requests
+        self._max_lines = max_lines
+        self._queue: deque[str | tuple[float, RequestLine] | threading.Event] = deque()
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._written = 0
+        self._unrequested = 0
+        self._unlogged = 0
+        self._unwritten = 0
+        self._confessed = 0
+        self._handler = _Handler(self._text)
+        self._thread = threading.Thread(target=self._run, name="mcpd-log", daemon=True)
+        self._thread.start()
+
+    def request(self, line: RequestLine) -> None:
+        """Queue the line of a finished request; never blocks. Call it on the Trio thread only."""
+        if not self._requests:
+            return
+        if len(self._queue) >= self._max_lines:
+            self._unrequested += 1
+            return
+        self._queue.append((time.time(), line))
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def _text(self, text: str) -> None:
+        """Queue a ready line; never blocks. The handler's lock is held."""
+        if len(self._queue) >= self._max_lines:
+            self._unlogged += 1
+            return
+        self._queue.append(text)
+        self._wake.set()
+
+    @property
+    def handler(self) -> logging.Handler:
+        """What to add to a logger."""
+        return self._handler
+
+    @property
+    def dropped(self) -> int:
+        """Lines lost so far: no room in the queue, or stderr gone."""
+        return self._unrequested + self._unlogged + self._unwritten
+
+    def statistics(self) -> LogStatistics:
+        """Return the counts; approximate while lines are being written."""
+        return LogStatistics(self._written, self.dropped, len(self._queue))
+
+    def flush(self, timeout_s: float = 1.0) -> bool:
+        """Wait until all that is queued now is written; False when stderr takes longer. Blocks its thread."""
+        done = threading.Event()
+        self._queue.append(done)
+        self._wake.set()
+        return done.wait(timeout_s)
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Detach from the root logger, write what is queued, and end the thread, or leave it if stderr is stuck."""
+        logging.getLogger().removeHandler(self._handler)
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._closing.wait(_LINGER_S)
+            self._wake.clear()
+            while self._queue:
+                self._write_batch()
+            if self._closing.is_set():
+                return
+
+    def _write_batch(self) -> None:
+        texts: list[str] = []
+        flushed: list[threading.Event] = []
+        while self._queue and len(texts) < _BATCH_ITEMS:
+            item = self._queue.popleft()
+            if isinstance(item, threading.Event):
+                flushed.append(item)
+            else:
+                texts.append(item if isinstance(item, str) else _render_request(*item))
+        self._write_texts(texts)
+        for event in flushed:
+            event.set()
+
+    def _write_texts(self, texts: list[str]) -> None:
+        lost = self.dropped - self._confessed
+        if lost:
+            self._confessed += lost
+            texts.append(
+                f"{_stamp(time.time())} warning log: {lost} lines were dropped: stderr is slow or was closed\n"
+            )
+        if not texts:
+            return
+        try:
+            self._write(mask("".join(texts)).encode("utf-8", "backslashreplace"))
+            self._written += len(texts)
+        except (OSError, ValueError):
+            self._unwritten += len(texts)
+
+
+class _Handler(logging.Handler):
+    """Renders records on the thread that logs, since their arguments may change later."""
+
+    def __init__(self, put: Callable[[str], None]) -> None:
+        super().__init__()
+        self._put = put
+        self._formatter = logging.Formatter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = _render_record(record, self._formatter)
+        except Exception:  # noqa: BLE001 - a wrong format string must not end the call that logs it
+            text = f"{_stamp(record.created)} error log: unprintable record of {record.name}:{record.lineno}\n"
+        self._put(text)
+
+
+def configure(level: str = "info", *, write: Callable[[bytes], object] | None = None) -> Logs:
+    """Send all logging of this process to stderr through a new `Logs`, and return it.
+
+    `level` is `debug`, `info`, `warning` or `error`; request lines have the level `info`. `write` replaces stderr.
+    """
+    number = _LEVELS[level]
+    logs = Logs(write or _write_stderr, requests=number <= logging.INFO)
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
+        root.removeHandler(handler)
+    root.addHandler(logs.handler)
+    root.setLevel(number)
+    return logs
+
+
+def mask(text: str) -> str:
+    """Return `text` with API keys and bearer tokens replaced by `***` (SEC-6)."""
+    if "mcpd_" not in text and "bearer" not in text.lower():
+        return text
+    return _TOKEN.sub("***", text)
+
+
+def _write_stderr(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(STDERR, view) :]
+        except BlockingIOError:
+            select.select([], [STDERR], [])
+
+
+def _render_request(at: float, line: RequestLine) -> str:
+    parts = [f"{_stamp(at)} info request id={_value(line.request_id)} transport={line.transport}"]
+    parts.append(f"method={_value(line.method)} outcome={line.outcome} ms={line.seconds * 1000:.2f}")
+    parts.extend(f"{name}={_value(text)}" for name, text in zip(_OPTIONAL, line[5:], strict=True) if text)
+    return " ".join(parts) + "\n"
+
+
+def _value(text: str) -> str:
+    text = text[:_MAX_VALUE_CHARS]
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
+def _render_record(record: logging.LogRecord, formatter: logging.Formatter) -> str:
+    message = record.getMessage().translate(_ESCAPES)
+    text = f"{_stamp(record.created)} {record.levelname.lower()} {record.name}: {message}\n"
+    if record.exc_info and record.exc_info[0] is not None:
+        text += formatter.formatException(record.exc_info).translate(_ESCAPES_KEPT_LINES) + "\n"
+    return text
+
+
+def _stamp(at: float) -> str:
+    second = int(at)
+    return f"{_second(second)}.{int((at - second) * 1000):03d}Z"
+
+
+@functools.lru_cache(maxsize=4)
+def _second(at: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))

@@ -1,0 +1,287 @@
+"""The MCP Service: which manager answers which method, and what this server is able to do.
+
+It owns the method table's right-hand side: `handle` takes a `Call` and returns a result in the form of 2026-07-28, or
+raises a `WireError`. It builds the `Context` that author functions get, and turns an `InputRequired` into the answer
+that asks the client for input.
+
+Called by: `messages.manager`. Calls: the Tool, Resource and Prompt Managers. Deliberately not: deadlines, cancellation,
+metrics, the wire form of revisions (`wire.sieve`), sessions.
+
+Sources: MCP 2026-07-28 (DIS-1..4, MRT-1..12, RES-4); 2025-11-25 lifecycle (INI-1, INI-7).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from mcpd.authoring.context import BlockingContext, Context, Exchange, InputRequired
+from mcpd.authoring.signatures import Signature, inspect_function
+from mcpd.completions import Completions
+from mcpd.errors import InvalidParams
+from mcpd.events import Changed, LocalBus
+from mcpd.prompts.manager import PromptManager
+from mcpd.resources.manager import ResourceManager
+from mcpd.tools.manager import ToolManager
+from mcpd.tools.threads import ThreadPool, call_back
+from mcpd.wire.call import Call
+from mcpd.wire.headers import HeaderParameter
+from mcpd.wire.methods import Method
+from mcpd.wire.rounds import Rounds
+from mcpd.wire.sealed import KeyRing
+from mcpd.wire.versions import SUPPORTED_STATELESS, can
+
+__all__ = ["Exchange", "Managers", "McpService", "Sealing", "Turn"]
+
+Result = dict[str, Any]
+_KINDS = ("tools", "prompts", "resources", "resource")
+
+
+class Sealing:
+    """How multi-round-trip state is sealed: the key ring, how long a state lives, how many rounds a call may take."""
+
+    def __init__(self, ring: KeyRing, *, ttl_s: float, max_rounds: int, clock: Callable[[], float] = time.time) -> None:
+        self.ring = ring
+        self.ttl_s = ttl_s
+        self.max_rounds = max_rounds
+        self.clock = clock
+
+
+class McpService:
+    """Answers MCP methods."""
+
+    def __init__(
+        self,
+        info: Result,
+        instructions: str | None,
+        *,
+        managers: Managers,
+        sealing: Sealing,
+        bus: LocalBus,
+    ) -> None:
+        self.info = info
+        """The server's Implementation object: name, version, title."""
+        self._instructions = instructions
+        self._tools, self._resources, self._prompts = managers.tools, managers.resources, managers.prompts
+        self._completions = managers.completions
+        self.threads = managers.threads
+        self._sealing = sealing
+        self._bus = bus
+        self._signatures: dict[Callable[..., Any], Signature] = {}
+        self._capabilities = self._build_capabilities()
+        self._handlers: dict[str, Callable[[Call, Exchange, float], Awaitable[Result]]] = {
+            "server/discover": self._discover,
+            "tools/list": self._list_tools,
+            "tools/call": self._call_tool,
+            "resources/list": self._list_resources,
+            "resources/templates/list": self._list_templates,
+            "resources/read": self._read_resource,
+            "prompts/list": self._list_prompts,
+            "prompts/get": self._get_prompt,
+            "completion/complete": self._complete,
+        }
+
+    def _build_capabilities(self) -> Result:
+        return {
+            "tools": {"listChanged": True},
+            "resources": {"listChanged": True, "subscribe": True},
+            "prompts": {"listChanged": True},
+            "completions": {},
+            "logging": {},
+        }
+
+    def capabilities(self, version: str) -> Result:
+        """Return the capabilities as the revision `version` knows them."""
+        if can(version, "completions"):
+            return self._capabilities
+        return {key: value for key, value in self._capabilities.items() if key != "completions"}
+
+    def offers(self, row: Method) -> bool:
+        """True when the capability that `row` needs is advertised (step 10 of the ladder)."""
+        return row.capability is None or row.capability in self._capabilities
+
+    def initialize(self, version: str) -> Result:
+        """Return the InitializeResult for the negotiated `version` (INI-1)."""
+        info = dict(self.info)
+        if not can(version, "title"):
+            info.pop("title", None)
+        result = {"protocolVersion": version, "capabilities": self.capabilities(version), "serverInfo": info}
+        if self._instructions:
+            result["instructions"] = self._instructions
+        return result
+
+    def budget_s(self, call: Call) -> float | None:
+        """Return the time limit that the called tool sets itself."""
+        return self._tools.budget_s(call.params.get("name")) if call.method == "tools/call" else None
+
+    def header_parameters(self, call: Call) -> tuple[HeaderParameter, ...]:
+        """Return the parameter headers that this call has to mirror (step 12)."""
+        return self._tools.header_parameters(call.params.get("name")) if call.method == "tools/call" else ()
+
+    def watchable(self, uri: str, call: Call) -> bool:
+        """True when the caller may subscribe to `uri` (SUB-9)."""
+        try:
+            self._resources.find(uri, call.principal)
+        except InvalidParams:
+            return False
+        return True
+
+    async def handle(self, call: Call, exchange: Exchange, deadline: float) -> Result:
+        """Answer one call. `deadline` is on `time.monotonic()`'s clock, for the author's information.
+
+        Raises: WireError, or any exception of an author's function.
+        Cancellation: whatever runs is stopped as its work class allows.
+        """
+        return await self._handlers[call.method](call, exchange, deadline)
+
+    async def _discover(self, call: Call, _exchange: Exchange, _deadline: float) -> Result:
+        result = {
+            "supportedVersions": SUPPORTED_STATELESS,
+            "capabilities": self.capabilities(call.version),
+            "ttlMs": 0,
+            "cacheScope": "public",
+        }
+        if self._instructions:
+            result["instructions"] = self._instructions
+        return result
+
+    async def _list_tools(self, call: Call, _exchange: Exchange, _deadline: float) -> Result:
+        return dict(self._tools.list(_cursor(call), call.principal))
+
+    async def _list_resources(self, call: Call, _exchange: Exchange, _deadline: float) -> Result:
+        return dict(self._resources.list(_cursor(call), call.principal))
+
+    async def _list_templates(self, call: Call, _exchange: Exchange, _deadline: float) -> Result:
+        return dict(self._resources.templates(_cursor(call), call.principal))
+
+    async def _list_prompts(self, call: Call, _exchange: Exchange, _deadline: float) -> Result:
+        return dict(self._prompts.list(_cursor(call), call.principal))
+
+    async def _call_tool(self, call: Call, exchange: Exchange, deadline: float) -> Result:
+        async def run(turn: Turn) -> Result:
+            return await self._tools.call(call.params, call.principal, turn.context)
+
+        return await self._with_inputs(call, exchange, deadline, run)
+
+    async def _read_resource(self, call: Call, exchange: Exchange, deadline: float) -> Result:
+        async def run(turn: Turn) -> Result:
+            result = await self._resources.read(call.params.get("uri"), turn.run, call.principal)
+            return result if turn.rounds.count == 0 else {**result, "ttlMs": 0, "cacheScope": "private"}
+
+        return await self._with_inputs(call, exchange, deadline, run)
+
+    async def _get_prompt(self, call: Call, exchange: Exchange, deadline: float) -> Result:
+        async def run(turn: Turn) -> Result:
+            params = call.params
+            return await self._prompts.get(params.get("name"), params.get("arguments"), turn.run, call.principal)
+
+        return await self._with_inputs(call, exchange, deadline, run)
+
+    async def _complete(self, call: Call, exchange: Exchange, deadline: float) -> Result:
+        turn = Turn(self, call, exchange, Rounds(), deadline)
+        return await self._completions.complete(call.params, turn.run, call.principal)
+
+    async def _with_inputs(
+        self, call: Call, exchange: Exchange, deadline: float, run: Callable[[Turn], Awaitable[Result]]
+    ) -> Result:
+        sealing = self._sealing
+        rounds = Rounds.open(call, sealing.ring, now=sealing.clock(), max_rounds=sealing.max_rounds)
+        try:
+            return await run(Turn(self, call, exchange, rounds, deadline))
+        except InputRequired as needed:
+            return self._input_required(call, rounds, needed.requests)
+        except BaseExceptionGroup as group:
+            wanted, rest = group.split(InputRequired)
+            if wanted is None or rest is not None:
+                raise
+            return self._input_required(call, rounds, _merge(wanted))
+
+    def _input_required(self, call: Call, rounds: Rounds, requests: dict[str, Any]) -> Result:
+        sealing = self._sealing
+        state = rounds.seal(call, sealing.ring, now=sealing.clock(), ttl_s=sealing.ttl_s)
+        return {"resultType": "input_required", "inputRequests": requests, "requestState": state}
+
+    def signature_of(self, fn: Callable[..., Any]) -> Signature:
+        """Return how a resource, prompt or completion function wants to be run; read once for each function."""
+        signature = self._signatures.get(fn)
+        if signature is None:
+            signature = inspect_function(fn, input_schema={"type": "object"}, validate=False)
+            self._signatures[fn] = signature
+        return signature
+
+    def turn_read(self, turn: Turn, uri: str) -> Awaitable[Result]:
+        """Read a resource on behalf of a running function."""
+        return self._resources.read(uri, turn.run, turn.call.principal)
+
+    def changed(self, kind: str, uri: str | None) -> None:
+        """Publish a change on behalf of a running function. Raises: ValueError for a kind that does not exist."""
+        if kind not in _KINDS or (kind == "resource") != (uri is not None):
+            raise ValueError("changed() takes 'tools', 'prompts', 'resources', or 'resource' with its uri")
+        self._bus.publish(Changed(kind, uri))  # type: ignore[arg-type]
+
+
+class Turn:
+    """One round of one call, as author functions meet it: makes their Context and runs them."""
+
+    __slots__ = ("_deadline", "_exchange", "_service", "call", "rounds")
+
+    def __init__(self, service: McpService, call: Call, exchange: Exchange, rounds: Rounds, deadline: float) -> None:
+        self._service = service
+        self.call = call
+        self._exchange = exchange
+        self.rounds = rounds
+        self._deadline = deadline
+
+    def context(self) -> Context:
+        """Return a new Context for this call."""
+        return Context(self.call, self._exchange, self, self.rounds, self._deadline)
+
+    async def run(self, fn: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+        """Run an author's function, `async def` or `def`, with its Context if it wants one."""
+        signature = self._service.signature_of(fn)
+        wanted = signature.context
+        if signature.is_async:
+            return await fn(**(kwargs if wanted is None else {**kwargs, wanted: self.context()}))
+        if wanted is not None:
+            kwargs = {**kwargs, wanted: BlockingContext(self.context(), call_back)}
+        return await self._service.threads.run(lambda: fn(**kwargs), name=fn.__name__)
+
+    async def read(self, uri: str) -> list[dict[str, Any]]:
+        """Read a resource of this server."""
+        contents: list[dict[str, Any]] = (await self._service.turn_read(self, uri))["contents"]
+        return contents
+
+    def changed(self, kind: str, uri: str | None) -> None:
+        """Publish a change."""
+        self._service.changed(kind, uri)
+
+
+class Managers:
+    """The managers behind one service."""
+
+    def __init__(
+        self,
+        tools: ToolManager,
+        resources: ResourceManager,
+        prompts: PromptManager,
+        completions: Completions,
+        threads: ThreadPool,
+    ) -> None:
+        self.tools, self.resources, self.prompts = tools, resources, prompts
+        self.completions = completions
+        self.threads = threads
+
+
+def _cursor(call: Call) -> str | None:
+    cursor = call.params.get("cursor")
+    if cursor is None or isinstance(cursor, str):
+        return cursor
+    raise InvalidParams("params.cursor must be a string")
+
+
+def _merge(group: BaseExceptionGroup[InputRequired]) -> dict[str, Any]:
+    requests: dict[str, Any] = {}
+    for error in group.exceptions:
+        requests |= _merge(error) if isinstance(error, BaseExceptionGroup) else error.requests
+    return requests

@@ -1,0 +1,109 @@
+"""Tools made ready to be called: everything that can be computed once is computed here, at registration.
+
+A `Tool` is a declaration with its schema compiled, its listing entry built and its header parameters found, so that a
+call compiles nothing. `ToolRegistry` is the ordered set of them, swapped as a whole (law 10).
+
+Called by: `tools.manager`, `app`. Deliberately not: running anything.
+
+Sources: MCP 2026-07-28 server/tools (TOOL-1, JSC-1..4), transports (HDR-9).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from mcpd.authoring.declarations import ToolDeclaration
+from mcpd.authoring.signatures import Signature, inspect_function
+from mcpd.catalog import Catalog
+from mcpd.errors import RegistrationError
+from mcpd.wire.headers import HeaderParameter, find_parameters
+from mcpd.wire.schema import compile_schema
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+class Tool:
+    """One callable tool."""
+
+    def __init__(self, declaration: ToolDeclaration) -> None:
+        """Compile `declaration`. Raises: RegistrationError, naming the tool and the offending part."""
+        where = f"tool {declaration.name!r}"
+        if not _NAME.fullmatch(declaration.name):
+            raise RegistrationError(f"{where}: a name is 1 to 128 of A-Z a-z 0-9 _ . -")
+        self.declaration = declaration
+        self.name = declaration.name
+        self.signature: Signature = inspect_function(
+            declaration.fn, input_schema=declaration.input_schema, output_schema=declaration.output_schema
+        )
+        self.scopes = frozenset(declaration.scopes)
+        self.parameters: tuple[HeaderParameter, ...] = find_parameters(self.signature.input_schema)
+        self._output = None
+        if self.signature.output_schema is not None:
+            self._output = compile_schema(self.signature.output_schema, where=f"{where}, output_schema", root="result")
+        self._check_work_class(where)
+        self.entry = self._listing_entry()
+
+    def _check_work_class(self, where: str) -> None:
+        if self.declaration.isolation == "process" and self.signature.is_async:
+            raise RegistrationError(f"{where}: isolation='process' needs a plain def function")
+
+    def _listing_entry(self) -> dict[str, Any]:
+        d = self.declaration
+        entry = {
+            "name": d.name,
+            "title": d.title,
+            "description": d.description or self.signature.description,
+            "inputSchema": self.signature.input_schema,
+            "outputSchema": self.signature.output_schema,
+            "annotations": d.annotations,
+            "icons": d.icons,
+            "_meta": d.meta,
+        }
+        return {key: value for key, value in entry.items() if value}
+
+    def decode(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Turn arguments into keyword arguments of the function. Raises: ArgumentError with the failing path."""
+        return self.signature.decode(arguments)
+
+    def finish(self, value: Any) -> dict[str, Any]:
+        """Turn the function's return value into a result.
+
+        Raises: ValueError, TypeError when it is no JSON or breaks the tool's own output schema.
+        """
+        result = self.signature.finish(value)
+        self.check_output(result)
+        return result
+
+    def check_output(self, result: dict[str, Any]) -> None:
+        """Check structured content against the advertised schema (TOOL-3). Raises: ValueError."""
+        if self._output is None or result.get("isError"):
+            return
+        problem = self._output.check(result.get("structuredContent"))
+        if problem is not None:
+            raise ValueError(f"tool {self.name!r} returned a value that breaks its output_schema: {problem}")
+
+
+class ToolRegistry:
+    """The tools of this server, in the order they were declared."""
+
+    def __init__(self) -> None:
+        self.catalog: Catalog[Tool] = Catalog(key=_name_of)
+
+    def replace(self, declarations: Iterable[ToolDeclaration]) -> bool:
+        """Swap the whole set; returns whether anything changed. Raises: RegistrationError, leaving the old set."""
+        tools: dict[str, Tool] = {}
+        for declaration in declarations:
+            if declaration.name in tools:
+                raise RegistrationError(f"tool {declaration.name!r} is declared twice")
+            tools[declaration.name] = Tool(declaration)
+        return self.catalog.replace(tools.values())
+
+    def get(self, name: str) -> Tool | None:
+        """Return the tool `name`, if there is one."""
+        return self.catalog.get(name)
+
+
+def _name_of(tool: Tool) -> str:
+    return tool.name

@@ -1,0 +1,70 @@
+"""The one value that every front door hands to the Message Manager.
+
+A door decodes its own dress (a POST, a frame, a line, a REST path) into a `Call`; from there on nothing knows which
+door it was. `Principal` is who asks. Both are plain frozen values: no clock, no I/O.
+
+Called by: `wire.envelope`, `wire.session` and the doors, which build it; `messages`, `service`, the managers, which
+read it. Deliberately not: a cancel scope, a deadline or anything that lives only while the call runs.
+
+Sources: MCP 2026-07-28 (STA-1): a stateless call carries all that its interpretation needs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+RequestId = str | int
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who makes a call. `name` binds cursors, sealed state, sessions and listens; it is not shown to other callers."""
+
+    name: str
+    scopes: frozenset[str]
+    unbounded: bool = False
+    """May do everything, also what asks for a scope that no key has."""
+
+    def held(self, scopes: frozenset[str]) -> frozenset[str]:
+        """Return those of `scopes` that this caller has."""
+        return scopes if self.unbounded else scopes & self.scopes
+
+    def has(self, scope: str) -> bool:
+        """True when this caller has `scope`."""
+        return self.unbounded or scope in self.scopes
+
+
+ANONYMOUS = Principal("", frozenset(), unbounded=True)
+"""The caller on a server without keys: everything is allowed to whoever can reach it."""
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One request, free of its transport."""
+
+    method: str
+    params: dict[str, Any]
+    version: str
+    """Protocol revision that rules this call (`wire.versions`)."""
+    transport: str
+    """Metric label: `http`, `websocket`, `stdio`, `rest`, `graphql`."""
+    id: RequestId | None = None
+    """JSON-RPC id as sent, for echoing; never a key across connections (RPC-5)."""
+    principal: Principal = ANONYMOUS
+    capabilities: dict[str, Any] = {}
+    """ClientCapabilities of this request (stateless) or of its session (stateful)."""
+    log_level: str | None = None
+    """Lowest level of log notifications that the caller wants; None: none at all."""
+    progress_token: str | int | None = None
+    timeout_ms: int | None = None
+    """The client's own budget, `_meta["dev.mcpd/timeoutMs"]`; None: not given."""
+    request_id: str = ""
+    """`X-Request-Id`: names this call in logs."""
+    traceparent: str | None = None
+    session: str | None = None
+    """Key of the stateful session or connection that owns the call."""
+
+    @property
+    def stateless(self) -> bool:
+        """True for a 2026-07-28 call."""
+        return self.version >= "2026"

@@ -1,0 +1,258 @@
+"""JSON-RPC 2.0 as values: bytes to JSON, JSON to one message, results and errors back to bytes.
+
+Three steps, each usable alone: `decode` (bytes -> JSON value, or ParseError), `parse` (JSON value -> `Message`, where
+`Malformed` carries the refusal and, if it could be read, the id to answer it with), and the writers `success`,
+`failure`, `notification`, `request`. `parse_batch` exists for the one revision that has batches.
+
+Called by: the doors and `messages`. Calls msgspec and `errors`. Deliberately not: a method table, a rule about eras,
+or anything that remembers ids between messages (a duplicate of an id in flight is `wire.inflight`'s finding).
+
+Laws: an id is echoed with its JSON type (1 and "1" differ) and is left out when it could not be read; whatever the
+bytes, `decode` returns or raises ParseError; nothing that is not JSON is ever written. msgspec writes NaN and infinity
+as `null`, so only an output that contains the text `null` has its value searched for them: ordinary answers pay for
+one substring search. Duplicate keys in an object: the last one wins (the parser cannot see them).
+
+Sources: JSON-RPC 2.0 sections 4-6; MCP basic (RPC-1..8), 2025-03-26 batching (BAT-1..4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import isfinite
+from typing import Any, Final
+
+import msgspec
+
+from mcpd.errors import InvalidParams, InvalidRequest, ParseError, WireError, facing
+from mcpd.wire.call import RequestId
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A call that wants an answer. `params` is `{}` when the message had none."""
+
+    id: RequestId
+    method: str
+    params: dict[str, Any]
+
+
+class Notification(msgspec.Struct, frozen=True):
+    """A message that gets no answer."""
+
+    method: str
+    params: dict[str, Any]
+
+
+class Response(msgspec.Struct, frozen=True):
+    """An answer to a request of ours: exactly one of `result` and `error` is not None."""
+
+    id: RequestId
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+
+
+class Malformed(msgspec.Struct, frozen=True):
+    """JSON, but no message. `id` is None when it could not be read or must not be used in the answer."""
+
+    error: WireError
+    id: RequestId | None
+
+
+Message = Request | Notification | Response | Malformed
+
+_decode: Final = msgspec.json.Decoder().decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def decode(body: bytes | bytearray | memoryview | str, *, max_depth: int = 64) -> Any:
+    """Return the JSON value in `body`: one text in UTF-8 without a byte order mark.
+
+    Containers may be nested `max_depth` deep. Numbers beyond a double or 4300 digits are refused.
+
+    Raises: ParseError, for every other input.
+    """
+    try:
+        value = _decode(body)
+    except msgspec.DecodeError as error:
+        raise ParseError(f"Parse error: {error}") from None
+    except UnicodeError:
+        raise ParseError("Parse error: the text is not valid UTF-8") from None
+    except RecursionError:
+        raise ParseError(f"Parse error: nested more than {max_depth} deep") from None
+    if len(body) > max_depth and not _shallow(body, max_depth) and _deeper(value, max_depth):
+        raise ParseError(f"Parse error: nested more than {max_depth} deep")
+    return value
+
+
+def _shallow(body: bytes | bytearray | memoryview | str, max_depth: int) -> bool:
+    if isinstance(body, str):
+        return body.count("{") + body.count("[") <= max_depth
+    data = bytes(body) if isinstance(body, memoryview) else body
+    return data.count(b"{") + data.count(b"[") <= max_depth
+
+
+def _deeper(value: Any, max_depth: int) -> bool:
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(max_depth):
+        level = [
+            child
+            for item in level
+            for child in (item.values() if type(item) is dict else item)
+            if type(child) is dict or type(child) is list
+        ]
+        if not level:
+            return False
+    return bool(level)
+
+
+def parse(value: Any) -> Message:
+    """Classify one decoded value that is not a batch (RPC-1, RPC-2, RPC-6). Never raises."""
+    if type(value) is not dict:
+        return _refuse("A message must be one JSON object" + (", not a batch" if type(value) is list else ""))
+    method = value.get("method")
+    if type(method) is not str or value.get("jsonrpc") != "2.0":
+        return _parse_rest(value)
+    params = value.get("params", _ABSENT)
+    if params is _ABSENT:
+        params = {}
+    elif type(params) is not dict:
+        return Malformed(InvalidParams("params must be an object"), _read_id(value))
+    elif "_meta" in params and type(params["_meta"]) is not dict:
+        return Malformed(InvalidParams("params._meta must be an object"), _read_id(value))
+    request_id = value.get("id", _ABSENT)
+    if type(request_id) is int or type(request_id) is str:
+        return Request(request_id, method, params)
+    if request_id is _ABSENT:
+        return Notification(method, params)
+    return _refuse("id must be a string or an integer")
+
+
+_ABSENT: Final = object()
+
+
+def _parse_rest(value: dict[str, Any]) -> Message:
+    """Parse what is not a sound request or notification: a response, or a refusal."""
+    if value.get("jsonrpc") != "2.0":
+        return _refuse('jsonrpc must be "2.0"', _read_id(value))
+    if "method" in value:
+        return _refuse("method must be a string", _read_id(value))
+    if "result" in value or "error" in value:
+        return _parse_response(value)
+    return _refuse("A message needs a method, a result or an error", _read_id(value))
+
+
+def _parse_response(value: dict[str, Any]) -> Message:
+    """Parse a response. A refusal carries no id: the id names a request of ours, not one of the peer's."""
+    response_id = _read_id(value)
+    if response_id is None:
+        return _refuse("The id of a response must be a string or an integer")
+    if ("result" in value) == ("error" in value):
+        return _refuse("A response has either a result or an error")
+    if "result" in value:
+        result = value["result"]
+        return Response(response_id, result, None) if type(result) is dict else _refuse("result must be an object")
+    error = value["error"]
+    if type(error) is dict and type(error.get("code")) is int and type(error.get("message")) is str:
+        return Response(response_id, None, error)
+    return _refuse("error must be an object with an integer code and a message")
+
+
+def _read_id(value: dict[str, Any]) -> RequestId | None:
+    found = value.get("id")
+    return found if type(found) is int or type(found) is str else None
+
+
+def _refuse(text: str, request_id: RequestId | None = None) -> Malformed:
+    return Malformed(InvalidRequest(text), request_id)
+
+
+def parse_batch(value: list[Any], *, max_items: int) -> list[Message]:
+    """Classify each value of a batch; a request whose id an earlier one has becomes `Malformed` (BAT-4).
+
+    Raises: InvalidRequest for an empty batch, or one of more than `max_items` items.
+    """
+    if not value:
+        raise InvalidRequest("A batch must not be empty")
+    if len(value) > max_items:
+        raise InvalidRequest(f"A batch may have at most {max_items} messages")
+    seen: set[tuple[type, RequestId]] = set()
+    return [_once(parse(item), seen) for item in value]
+
+
+def _once(message: Message, seen: set[tuple[type, RequestId]]) -> Message:
+    if not isinstance(message, Request):
+        return message
+    key = (type(message.id), message.id)
+    if key in seen:
+        return _refuse("An earlier request of this batch has the same id", message.id)
+    seen.add(key)
+    return message
+
+
+def encode(value: Any) -> bytes:
+    """Return `value` as compact JSON on one line.
+
+    Raises: ValueError for NaN, infinity, a lone surrogate, a cycle or too deep a nesting, an integer of more than
+    4300 digits, and types that JSON has no form for.
+    """
+    try:
+        text = _encode(value)
+    except UnicodeEncodeError:
+        raise ValueError("a string with a lone surrogate has no JSON form") from None
+    except RecursionError:
+        raise ValueError("the value is nested too deep, or contains itself") from None
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    if b"null" in text:
+        _require_finite(value)
+    return text
+
+
+def _require_finite(value: Any) -> None:
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, float):
+            if not isfinite(item):
+                raise ValueError(f"{item} has no JSON form")
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            stack.extend(item)
+        else:
+            stack.extend(_fields(item))
+
+
+def _fields(item: Any) -> list[Any]:
+    names: Iterable[str] = getattr(item, "__struct_fields__", ()) or getattr(item, "__dataclass_fields__", ())
+    return [getattr(item, name, None) for name in names]
+
+
+def success(request_id: RequestId, result: dict[str, Any]) -> bytes:
+    """Return the response that carries `result`. Raises: ValueError, as `encode`."""
+    return encode({"jsonrpc": "2.0", "id": request_id, "result": result})
+
+
+def failure(request_id: RequestId | None, code: int, message: str, data: Any = None) -> bytes:
+    """Return an error response; `id` is left out when None, and so is `data`. Raises: ValueError, as `encode`."""
+    error: dict[str, Any] = {"code": code, "message": message}
+    if data is not None:
+        error["data"] = data
+    if request_id is None:
+        return encode({"jsonrpc": "2.0", "error": error})
+    return encode({"jsonrpc": "2.0", "id": request_id, "error": error})
+
+
+def failure_of(error: WireError, request_id: RequestId | None, *, stateless: bool) -> bytes:
+    """Return the error response for `error` with the code that its era knows (`errors.facing`)."""
+    row = facing(error)
+    return failure(request_id, row.code if stateless else row.stateful_code, error.message, error.data)
+
+
+def notification(method: str, params: dict[str, Any]) -> bytes:
+    """Return a notification. Raises: ValueError, as `encode`."""
+    return encode({"jsonrpc": "2.0", "method": method, "params": params})
+
+
+def request(request_id: RequestId, method: str, params: dict[str, Any]) -> bytes:
+    """Return a request of ours (stateful connections only). Raises: ValueError, as `encode`."""
+    return encode({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})

@@ -1,0 +1,180 @@
+"""The stateful handshake as a machine, and the era lock of a connection that carries many requests.
+
+`Lifecycle` decides what a message may do on a duplex connection (stdio, WebSocket): one table, state x event. It never
+blocks and owns no clock. `SessionState` is what an `initialize` fixes for the rest of a session, plus what the session
+methods change: log level and resource subscriptions.
+
+        UNDECIDED --initialize--> STATEFUL          UNDECIDED --marked request--> STATELESS
+        `server/discover` (marked) is answered in every state and locks nothing; so is `ping` before the choice.
+
+Called by: `messages.duplex`, `messages.sessions`. Deliberately not: HTTP sessions' ids, streams or timeouts.
+
+Sources: IO-5, INI-1..7, WS-4; MCP 2025-11-25 basic/lifecycle.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+from mcpd.errors import InvalidParams, InvalidRequest, UnsupportedVersion, WireError
+from mcpd.wire.call import Call, Principal
+from mcpd.wire.envelope import marked, read_log_level, read_progress_token, read_timeout, read_traceparent
+from mcpd.wire.jsonrpc import Request
+from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS, negotiate
+
+
+class Era(Enum):
+    """What a connection has been locked to."""
+
+    UNDECIDED = "undecided"
+    STATEFUL = "stateful"
+    STATELESS = "stateless"
+
+
+class Event(Enum):
+    """What a request is, as far as the lock cares."""
+
+    DISCOVER = "discover"
+    MARKED = "marked"
+    INITIALIZE = "initialize"
+    PING = "ping"
+    OTHER = "other"
+
+
+class Action(Enum):
+    """What the connection does with it."""
+
+    SERVE_STATELESS = "serve stateless"
+    SERVE_STATEFUL = "serve stateful"
+    OPEN_SESSION = "open session"
+    REFUSE_UNMARKED = "refuse: no version given"
+    REFUSE_MARKED = "refuse: the connection is stateful"
+    REFUSE_INITIALIZE = "refuse: the connection is stateless"
+    REFUSE_AGAIN = "refuse: already initialized"
+
+
+_TABLE: dict[tuple[Era, Event], tuple[Action, Era]] = {
+    (Era.UNDECIDED, Event.DISCOVER): (Action.SERVE_STATELESS, Era.UNDECIDED),
+    (Era.UNDECIDED, Event.MARKED): (Action.SERVE_STATELESS, Era.STATELESS),
+    (Era.UNDECIDED, Event.INITIALIZE): (Action.OPEN_SESSION, Era.STATEFUL),
+    (Era.UNDECIDED, Event.PING): (Action.SERVE_STATEFUL, Era.UNDECIDED),
+    (Era.UNDECIDED, Event.OTHER): (Action.REFUSE_UNMARKED, Era.UNDECIDED),
+    (Era.STATEFUL, Event.DISCOVER): (Action.SERVE_STATELESS, Era.STATEFUL),
+    (Era.STATEFUL, Event.MARKED): (Action.REFUSE_MARKED, Era.STATEFUL),
+    (Era.STATEFUL, Event.INITIALIZE): (Action.REFUSE_AGAIN, Era.STATEFUL),
+    (Era.STATEFUL, Event.PING): (Action.SERVE_STATEFUL, Era.STATEFUL),
+    (Era.STATEFUL, Event.OTHER): (Action.SERVE_STATEFUL, Era.STATEFUL),
+    (Era.STATELESS, Event.DISCOVER): (Action.SERVE_STATELESS, Era.STATELESS),
+    (Era.STATELESS, Event.MARKED): (Action.SERVE_STATELESS, Era.STATELESS),
+    (Era.STATELESS, Event.INITIALIZE): (Action.REFUSE_INITIALIZE, Era.STATELESS),
+    (Era.STATELESS, Event.PING): (Action.REFUSE_UNMARKED, Era.STATELESS),
+    (Era.STATELESS, Event.OTHER): (Action.REFUSE_UNMARKED, Era.STATELESS),
+}
+
+
+def event_of(request: Request) -> Event:
+    """Name what `request` is for the lock."""
+    if marked(request.params):
+        return Event.DISCOVER if request.method == "server/discover" else Event.MARKED
+    if request.method == "initialize":
+        return Event.INITIALIZE
+    return Event.PING if request.method == "ping" else Event.OTHER
+
+
+class Lifecycle:
+    """The era lock of one duplex connection."""
+
+    def __init__(self) -> None:
+        self.era = Era.UNDECIDED
+
+    def receive(self, request: Request) -> Action:
+        """Advance by one request and return what to do with it. Raises: WireError for every refusal."""
+        action, self.era = _TABLE[self.era, event_of(request)]
+        refusal = _refusal(action, request)
+        if refusal is not None:
+            raise refusal
+        return action
+
+
+def _refusal(action: Action, request: Request) -> WireError | None:
+    if action is Action.REFUSE_UNMARKED:
+        known = ", ".join((STATELESS, *STATEFUL))
+        return InvalidParams(
+            f"This request names no protocol version. Send initialize first, or put the version "
+            f"into params._meta; supported: {known}"
+        )
+    if action is Action.REFUSE_MARKED:
+        return InvalidRequest("This connection was opened by initialize; a stateless request needs its own connection")
+    if action is Action.REFUSE_INITIALIZE:
+        return UnsupportedVersion(str(request.params.get("protocolVersion")), SUPPORTED_STATELESS)
+    if action is Action.REFUSE_AGAIN:
+        return InvalidRequest("This session is already initialized")
+    return None
+
+
+class SessionState:
+    """What one stateful session has agreed on and asked for. Changed only by its own methods, which never block."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        """Read the parameters of `initialize`. Raises: InvalidParams (INI-1, INI-3)."""
+        version, capabilities, client = (params.get(k) for k in ("protocolVersion", "capabilities", "clientInfo"))
+        if not isinstance(version, str):
+            raise InvalidParams("initialize needs params.protocolVersion, a string")
+        if not isinstance(capabilities, dict):
+            raise InvalidParams("initialize needs params.capabilities, an object")
+        if not (isinstance(client, dict) and isinstance(client.get("name"), str)):
+            raise InvalidParams("initialize needs params.clientInfo, an object with a name and a version")
+        self.version = negotiate(version)
+        self.capabilities: dict[str, Any] = capabilities
+        self.client_name: str = client["name"]
+        self.initialized = False
+        self.log_level = "info"
+        self.subscriptions: set[str] = set()
+
+    def set_level(self, params: dict[str, Any]) -> None:
+        """Apply `logging/setLevel`. Raises: InvalidParams."""
+        level = read_log_level(params.get("level"))
+        if level is None:
+            raise InvalidParams("logging/setLevel needs params.level")
+        self.log_level = level
+
+    def subscribe(self, params: dict[str, Any], *, max_uris: int) -> None:
+        """Apply `resources/subscribe`. Raises: InvalidParams, also when the session holds `max_uris` already."""
+        uri = read_uri(params)
+        if uri not in self.subscriptions and len(self.subscriptions) >= max_uris:
+            raise InvalidParams(f"This session already watches {max_uris} resources; unsubscribe from one first")
+        self.subscriptions.add(uri)
+
+    def unsubscribe(self, params: dict[str, Any]) -> None:
+        """Apply `resources/unsubscribe`; an unknown URI is no error. Raises: InvalidParams."""
+        self.subscriptions.discard(read_uri(params))
+
+    def open_call(
+        self, request: Request, transport: str, *, principal: Principal, request_id: str, session: str
+    ) -> Call:
+        """Build the call of a request under this session. Raises: InvalidParams for ill-typed `_meta` members."""
+        meta = request.params.get("_meta") or {}
+        return Call(
+            method=request.method,
+            params=request.params,
+            version=self.version,
+            transport=transport,
+            id=request.id,
+            principal=principal,
+            capabilities=self.capabilities,
+            log_level=self.log_level,
+            progress_token=read_progress_token(meta),
+            timeout_ms=read_timeout(meta),
+            request_id=request_id,
+            traceparent=read_traceparent(meta),
+            session=session,
+        )
+
+
+def read_uri(params: dict[str, Any]) -> str:
+    """Return `params.uri`. Raises: InvalidParams."""
+    uri = params.get("uri")
+    if not isinstance(uri, str) or not uri:
+        raise InvalidParams("params.uri must be a non-empty string")
+    return uri

@@ -1,0 +1,101 @@
+"""One listen stream as values: what it asked for, what is honoured, and what is waiting to be told.
+
+`Filter.read` takes a `subscriptions/listen` request apart; `Pending` coalesces events, so that however fast things
+change, a slow reader finds at most one note per kind and per URI (SUB-8): the queue is bounded by the filter itself.
+
+Called by: `messages.listens`. Pure: nothing here waits or sends.
+
+Sources: MCP 2026-07-28 "subscriptions"; SUB-1..9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from mcpd.errors import InvalidParams
+from mcpd.wire.envelope import SUBSCRIPTION_KEY
+
+_FLAGS = {"toolsListChanged": "tools", "promptsListChanged": "prompts", "resourcesListChanged": "resources"}
+MAX_URI_CHARACTERS = 2048
+"""A subscription names resources, it does not carry data."""
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """The honoured part of a listen request: kinds of lists, and URIs of resources."""
+
+    kinds: frozenset[str]
+    uris: tuple[str, ...]
+
+    @classmethod
+    def read(cls, params: dict[str, Any], *, permits: Callable[[str], bool], max_uris: int) -> Filter:
+        """Read `params.notifications`. URIs that `permits` refuses are left out (SUB-1, SUB-9).
+
+        Raises: InvalidParams for a wrong shape or too many URIs.
+        """
+        wanted = params.get("notifications")
+        if not isinstance(wanted, dict):
+            raise InvalidParams("subscriptions/listen needs params.notifications, an object")
+        for flag in _FLAGS:
+            if not isinstance(wanted.get(flag, False), bool):
+                raise InvalidParams(f"params.notifications.{flag} must be true or false")
+        uris = _read_uris(wanted.get("resourceSubscriptions", []), max_uris)
+        kinds = frozenset(kind for flag, kind in _FLAGS.items() if wanted.get(flag))
+        return cls(kinds, tuple(uri for uri in dict.fromkeys(uris) if permits(uri)))
+
+    def honoured(self) -> dict[str, Any]:
+        """Return the filter as the acknowledgement states it: what was left out is absent."""
+        told: dict[str, Any] = {flag: True for flag, kind in _FLAGS.items() if kind in self.kinds}
+        if self.uris:
+            told["resourceSubscriptions"] = list(self.uris)
+        return told
+
+
+def _read_uris(value: Any, max_uris: int) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(uri, str) for uri in value):
+        raise InvalidParams("params.notifications.resourceSubscriptions must be an array of URIs")
+    if len(value) > max_uris:
+        raise InvalidParams(f"One listen stream may watch {max_uris} resources; open another for the rest")
+    if any(len(uri) > MAX_URI_CHARACTERS for uri in value):
+        raise InvalidParams(f"A watched URI may have {MAX_URI_CHARACTERS} characters")
+    return value
+
+
+Note = tuple[str, str | None]
+"""What changed: a kind (`tools`, `prompts`, `resources`, `resource`) and, for `resource`, its URI."""
+
+
+class Pending:
+    """Notes that one listen stream has still to tell, in the order in which they first came."""
+
+    def __init__(self, wanted: Filter) -> None:
+        self._kinds = wanted.kinds
+        self._uris = frozenset(wanted.uris)
+        self._waiting: dict[Note, None] = {}
+
+    def offer(self, kind: str, uri: str | None) -> bool:
+        """Keep a note for telling; returns False when it does not concern this stream."""
+        concerns = uri in self._uris if kind == "resource" else kind in self._kinds
+        if concerns:
+            self._waiting[kind, uri] = None
+        return concerns
+
+    def take(self) -> list[Note]:
+        """Return what is waiting, and forget it."""
+        notes = list(self._waiting)
+        self._waiting.clear()
+        return notes
+
+
+def notification(kind: str, uri: str | None) -> tuple[str, dict[str, Any]]:
+    """Return method and parameters of the notification that tells of a change."""
+    if kind == "resource":
+        return "notifications/resources/updated", {"uri": uri}
+    return f"notifications/{kind}/list_changed", {}
+
+
+def tag(params: dict[str, Any], subscription_id: Any) -> dict[str, Any]:
+    """Return `params` marked as belonging to a subscription; the id keeps its JSON type (SUB-2)."""
+    return {**params, "_meta": {SUBSCRIPTION_KEY: subscription_id}}

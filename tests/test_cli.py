@@ -1,0 +1,180 @@
+"""The command line: help, exit codes, keys and `mcpd check`, run in this process on a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import mcpd
+from mcpd import cli
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in [name for name in os.environ if name.startswith("MCPD_") or name in ("PORT", "LOG_LEVEL")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+Output = pytest.CaptureFixture[str]
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = [path]
+    for name, command in group.commands.items():
+        inner = (*path, name)
+        found += commands(command, inner) if isinstance(command, click.Group) else [inner]
+    return found
+
+
+def checked(capsys: Output, *words: str) -> tuple[int, dict[str, Any]]:
+    code = cli.run(["check", "--json", *words])
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return code, report
+
+
+@pytest.mark.parametrize("path", commands(cli.cli), ids=" ".join)
+def test_every_command_explains_itself_with_examples(path: tuple[str, ...], capsys: Output) -> None:
+    """CLI: help."""
+    assert cli.run([*path, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "\n  Examples:\n    " in out
+    assert all(line.isascii() for line in out.splitlines())
+
+
+def test_the_commands_are_those_that_are_promised() -> None:
+    """CLI: names."""
+    assert set(cli.cli.commands) == {"serve", "stdio", "call", "check", "keys"}
+    assert {path[1] for path in commands(cli.cli) if len(path) == 2} == {"new", "list", "revoke"}
+
+
+def test_the_version_is_told(capsys: Output) -> None:
+    """CLI: version."""
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"mcpd {mcpd.__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["serve", "--nonsense"], ["call"], ["keys", "new"]])
+def test_wrong_usage_exits_with_2(words: list[str], capsys: Output) -> None:
+    """CLI: exit codes."""
+    assert cli.run(words) == 2
+    assert "Usage:" in capsys.readouterr().err
+
+
+def test_a_configuration_error_is_one_line_that_says_what_to_do(capsys: Output) -> None:
+    """CLI: friendly errors."""
+    Path("bad.toml").write_text("[server]\nprot = 1\n")
+    assert cli.run(["keys", "list", "--config", "bad.toml"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("mcpd: ")
+    assert err.count("\n") == 1
+    assert "server.port" in err
+
+
+def test_help_loads_no_server() -> None:
+    """CLI: quick help."""
+    code = (
+        "import sys; from mcpd import cli; cli.run(['--help']); print({'trio', 'quart', 'msgspec'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(cli.__file__).parents[1]
+    )
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_a_key_is_shown_once_listed_by_name_and_revoked(folder: Path, capsys: Output) -> None:
+    """CLI: keys; AUT-4."""
+    assert cli.run(["keys", "new", "laptop", "--scope", "read", "--scope", "metrics", "--data", "store"]) == 0
+    made = capsys.readouterr()
+    key = made.out.strip()
+    assert key.startswith("mcpd_")
+    assert key not in (folder / "store" / "keys.toml").read_text()
+    assert cli.run(["keys", "list", "--data", "store", "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)["keys"]
+    assert (listed["name"], listed["scopes"]) == ("laptop", ["read", "metrics"])
+    assert cli.run(["keys", "new", "laptop", "--data", "store"]) == 2
+    assert "already" in capsys.readouterr().err
+    assert cli.run(["keys", "revoke", "laptop", "--data", "store"]) == 0
+    assert cli.run(["keys", "revoke", "laptop", "--data", "store"]) == 2
+    assert "no key named" in capsys.readouterr().err
+
+
+def test_a_new_key_in_json_can_be_used_by_a_script(capsys: Output) -> None:
+    """CLI: keys."""
+    assert cli.run(["keys", "new", "ci", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["name"] == "ci"
+    assert made["scopes"] == ["call"]
+    assert made["key"].startswith("mcpd_")
+
+
+def test_check_tells_each_value_and_where_it_comes_from(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CLI: check."""
+    Path("mcpd.toml").write_text("[server]\nport = 9000\nname = 'here'\n")
+    monkeypatch.setenv("PORT", "9001")
+    code, report = checked(capsys, "--log-level", "debug")
+    origins = {row["name"]: (row["value"], row["origin"]) for row in report["settings"]}
+    assert code == 0
+    assert origins["server.name"] == ("here", "mcpd.toml")
+    assert origins["server.port"] == ("9001", "PORT")
+    assert origins["server.log_level"] == ("debug", "command line")
+    assert origins["server.host"] == ("127.0.0.1", "default")
+    assert cli.run(["check"]) == 0
+    assert "(mcpd.toml)" in capsys.readouterr().out
+
+
+def test_check_names_every_problem_at_once(folder: Path, capsys: Output) -> None:
+    """CLI: check."""
+    (folder / "broken.py").write_text("from mcpd import tool\n@tool\ndef f(x: object()): ...\n")
+    (folder / "mcpd.toml").write_text(
+        "[server]\nhost = '0.0.0.0'\ntls_cert = 'no.pem'\ntls_key = 'no.pem'\n[prompts]\nfolder = 'none'\n"
+    )
+    code, report = checked(capsys, "--files", "nowhere", "--tools", "broken.py", "--tools", "no_such_module")
+    text = "\n".join(report["problems"])
+    assert code == 1
+    for part in ("server.host", "no.pem", "files.root", "broken.py", "no_such_module", "prompts.folder"):
+        assert part in text
+    assert len(report["problems"]) == 6
+
+
+def test_check_finds_a_data_folder_that_cannot_be_made(folder: Path, capsys: Output) -> None:
+    """CLI: check."""
+    (folder / "blocked").write_text("")
+    code, report = checked(capsys, "--data", "blocked/data")
+    assert code == 1
+    assert any("data.folder" in problem for problem in report["problems"])
+
+
+def test_check_of_an_unreadable_configuration_says_so(capsys: Output) -> None:
+    """CLI: check."""
+    code, report = checked(capsys, "--config", "absent.toml")
+    assert code == 1
+    assert "absent.toml" in report["problems"][0]
+
+
+def test_check_says_why_there_are_no_file_tools(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CLI: check."""
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    code, report = checked(capsys)
+    assert code == 0
+    assert any("no file tools" in note for note in report["notes"])
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    """CLI: friendly errors."""
+    words = [sys.executable, "-m", "mcpd", "check"]
+    env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(20) == 1

@@ -1,0 +1,201 @@
+"""The walls of the house: which room may import which, who may touch which library, and what stays pure.
+
+The table ROOMS says all that a room may import of ours; CONTRIBUTING.md says why. A new file belongs to the room of
+its folder, or stands in the table itself. Looking at imports inside functions too: a wall with a door in it is none.
+"""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import tomllib
+from collections import defaultdict
+
+import pytest
+
+from tests.source import ROOT, Import, imports, package
+
+LEAVES = frozenset({"errors", "config", "deadlines", "events", "monitoring"})
+"""Whatever stands beside the one path: every room but wire may use them."""
+
+BELOW_THE_SERVICE = LEAVES | {"authoring", "wire", "catalog"}
+
+ROOMS: dict[str, frozenset[str]] = {
+    # leaves
+    "errors": frozenset(),
+    "config": frozenset({"errors"}),
+    "settings": frozenset({"config", "errors"}),
+    "deadlines": frozenset({"errors"}),
+    "events": frozenset({"errors", "deadlines"}),
+    "monitoring": frozenset({"errors", "config", "deadlines", "events"}),
+    # values
+    "wire": frozenset({"errors"}),
+    "catalog": frozenset({"errors", "wire"}),
+    "authoring": frozenset({"errors", "wire"}),
+    # what can be called
+    "tools": BELOW_THE_SERVICE,
+    "resources": BELOW_THE_SERVICE,
+    "prompts": BELOW_THE_SERVICE,
+    "completions": BELOW_THE_SERVICE | {"resources", "prompts"},
+    "service": BELOW_THE_SERVICE | {"tools", "resources", "prompts", "completions"},
+    # the path down to it
+    "messages": LEAVES | {"service", "wire"},
+    "gateway": LEAVES | {"messages", "wire"},
+    # the client and the command line
+    "client": frozenset({"errors", "deadlines", "wire"}),
+    "calling": frozenset({"errors", "client"}),
+    "checks": LEAVES | {"settings", "authoring", "tools", "gateway"},
+    "cli": LEAVES | {"settings", "app", "client", "calling", "checks", "gateway", "__init__"},
+    "__main__": frozenset({"cli"}),
+    "__init__": frozenset({"authoring", "errors"}),
+}
+"""Room -> the rooms of ours that it may import. `app` composes everything and is not listed."""
+
+PURE = ("mcpd.wire.", "mcpd.errors", "mcpd.catalog", "mcpd.resources.templates")
+IMPURE = {
+    "asyncio", "io", "logging", "multiprocessing", "os", "pathlib", "random", "secrets", "select", "shutil", "signal",
+    "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time", "trio", "urllib.request", "uuid",
+}  # fmt: skip
+"""What a pure module may not import: clocks, randomness, I/O, concurrency. Time and randomness are arguments there."""
+
+OWNERS: dict[str, tuple[str, ...]] = {
+    "quart": ("mcpd.gateway.",),
+    "quart_trio": ("mcpd.gateway.",),
+    "hypercorn": ("mcpd.gateway.",),
+    "graphql": ("mcpd.gateway.",),
+    "httpx": ("mcpd.drivers.",),
+    "trio_websocket": ("mcpd.client",),
+    "prometheus_client": ("mcpd.monitoring.", "mcpd.gateway.operations"),
+    "jsonschema_rs": ("mcpd.wire.schema",),
+    "click": ("mcpd.cli", "mcpd.calling"),
+}
+"""Library -> the only modules that may import it."""
+
+IMPORT_NAMES = {"graphql-core": "graphql"}
+"""Distributions whose import name is not their own name with underscores."""
+
+BOXES = (
+    "mcpd.gateway.app",
+    "mcpd.gateway.streamable_http",
+    "mcpd.gateway.websocket",
+    "mcpd.gateway.stdio",
+    "mcpd.messages.manager.MessageManager",
+    "mcpd.service.McpService",
+    "mcpd.tools.manager.ToolManager",
+    "mcpd.tools.registry.ToolRegistry",
+    "mcpd.resources.manager.ResourceManager",
+    "mcpd.prompts.manager.PromptManager",
+    "mcpd.prompts.loader.PromptLoader",
+    "mcpd.monitoring.metrics.Metrics",
+)
+"""Each box of the architecture picture that exists so far is exactly one importable name."""
+
+ALL = [found for source in package() for found in imports(source)]
+OURS = [found for found in ALL if found.imported.split(".")[0] == "mcpd"]
+FOREIGN = [found for found in ALL if found.imported.split(".")[0] != "mcpd"]
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def told(found: Import) -> str:
+    return f"{found.importer}:{found.line} imports {found.imported}"
+
+
+def test_every_room_is_in_the_table() -> None:
+    rooms = {room_of(source.module) for source in package()} - {"app"}
+    assert rooms <= set(ROOMS), f"give these rooms a line in ROOMS: {sorted(rooms - set(ROOMS))}"
+
+
+def test_a_room_imports_only_the_rooms_its_line_allows() -> None:
+    wrong = []
+    for found in OURS:
+        here, there = room_of(found.importer), room_of(found.imported)
+        if here not in (there, "app") and there not in ROOMS[here]:
+            wrong.append(told(found))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_table_itself_has_no_cycle() -> None:
+    assert not cycle({room: set(allowed) for room, allowed in ROOMS.items()})
+
+
+def test_modules_import_each_other_without_cycles() -> None:
+    graph: dict[str, set[str]] = defaultdict(set)
+    for found in OURS:
+        if found.imported != found.importer and not (found.importer == "mcpd" and found.typing_only):
+            graph[found.importer].add(found.imported)
+    assert not cycle(graph)
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Return the nodes that are left when all without unfinished neighbours have been taken away: a cycle, or none."""
+    left = {node: set(targets) for node, targets in graph.items()}
+    while free := {node for node, targets in left.items() if not targets & left.keys()}:
+        for node in free:
+            del left[node]
+    return sorted(left)
+
+
+def test_the_search_for_cycles_finds_one() -> None:
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}})
+    assert not cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()})
+
+
+def test_no_module_escapes_through_type_checking() -> None:
+    """Our own modules are imported for real or not at all; the lazy package front alone names its exports for types."""
+    wrong = [told(found) for found in OURS if found.typing_only and found.importer != "mcpd"]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_imports_asyncio_or_anyio() -> None:
+    wrong = [told(found) for found in FOREIGN if found.imported.split(".")[0] in {"asyncio", "anyio", "sniffio"}]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_each_library_is_touched_only_by_its_owners() -> None:
+    wrong = []
+    for found in FOREIGN:
+        owners = OWNERS.get(found.imported.split(".")[0])
+        if owners is not None and not f"{found.importer}.".startswith(tuple(f"{o.rstrip('.')}." for o in owners)):
+            wrong.append(told(found))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_foreign_import_is_a_declared_dependency() -> None:
+    """An import that works only because another package brought it along breaks on that package's next release."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        declared = [line.split("==")[0] for line in tomllib.load(file)["project"]["dependencies"]]
+    allowed = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in declared} | set(sys.stdlib_module_names)
+    wrong = [told(found) for found in FOREIGN if found.imported.split(".")[0] not in allowed]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_pure_modules_import_no_clock_no_io_and_no_concurrency() -> None:
+    wrong = []
+    for found in FOREIGN:
+        name = found.imported
+        pure = f"{found.importer}.".startswith(tuple(f"{p.rstrip('.')}." for p in PURE))
+        if pure and (name in IMPURE or name.split(".")[0] in IMPURE):
+            wrong.append(told(found))
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("module", ["mcpd", "mcpd.authoring", "mcpd.tools.worker"])
+def test_what_a_worker_process_loads_leaves_trio_out(module: str) -> None:
+    """A worker process is ready in tens of milliseconds because it loads msgspec and the tool, and nothing more."""
+    program = f"import sys, {module}; print(*sorted({{'trio', 'quart', 'hypercorn', 'httpx'}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_every_box_of_the_picture_is_one_importable_name(box: str) -> None:
+    owner, _, name = box.rpartition(".")
+    if name[0].isupper():
+        assert getattr(importlib.import_module(owner), name).__module__ == owner
+    else:
+        importlib.import_module(box)
