@@ -56,10 +56,6 @@ bench *arguments:
 bench-core *arguments:
     {{ python }} -m tests.bench.core {{ arguments }}
 
-# Break each law once, in a copy, and show that its test turns red.
-break-laws *arguments:
-    {{ python }} -m tests.break_laws {{ arguments }}
-
 # Write the generated tables of the README (settings) anew.
 readme:
     {{ python }} -m tests.readme

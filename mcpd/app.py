@@ -18,9 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import socket
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
@@ -59,6 +57,7 @@ from mcpd.prompts.loader import FilePrompt, PromptLoader
 from mcpd.prompts.manager import PromptManager
 from mcpd.resources.manager import ResourceManager
 from mcpd.service import Managers, McpService, Sealing
+from mcpd.signals import heed_signals
 from mcpd.tools.builtin.files import file_tools
 from mcpd.tools.manager import ToolManager
 from mcpd.tools.registry import ToolRegistry
@@ -230,12 +229,32 @@ def serve(config: Config) -> int:
 
 
 async def _serve(house: House, sockets: list[socket.socket]) -> None:
+    stopping = trio.Event()
+    async with trio.open_nursery() as signals:
+        signals.start_soon(_heed_signals, house, stopping)
+        async with trio.open_nursery() as running:
+            await running.start(run_http, house, sockets, stopping)
+            _announce(house.config, sockets)
+        signals.cancel_scope.cancel()
+
+
+async def run_http(
+    house: House,
+    sockets: list[socket.socket],
+    stopping: trio.Event,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve on `sockets` until `stopping` is set, then stop in order.
+
+    Reports started when clients can connect. Cancellation: safe, but nobody is waited for. Resources: the caller closes
+    the sockets.
+    """
     config = house.config
     access = Access(config.server, house.keys, ports=listening_ports(sockets))
-    stopping, closed = trio.Event(), trio.Event()
+    closed = trio.Event()
     async with trio.open_nursery() as services:
         await _start_services(house, services)
-        services.start_soon(_heed_signals, house, stopping)
         application = make_app(
             config, house.manager, house.sessions, access, watch=(house.metrics, house.health), nursery=services
         )
@@ -244,7 +263,7 @@ async def _serve(house: House, sockets: list[socket.socket]) -> None:
             await serving.start(_listen, application, hypercorn_config(config, sockets), connections, closed)
             if config.server.metrics_bind is not None:
                 await _start_metrics_listener(house, serving, connections, closed)
-            _announce(config, sockets)
+            task_status.started()
             await stopping.wait()
             await _stop(house)
             closed.set()
@@ -293,16 +312,9 @@ async def _stop(house: House) -> None:
 
 
 async def _heed_signals(house: House, stopping: trio.Event) -> None:
-    """First SIGINT or SIGTERM: stop in order. Second: stop now. SIGHUP: read the keys again."""
-    with trio.open_signal_receiver(*_SIGNALS) as arriving:
-        async for number in arriving:
-            if number == getattr(signal, "SIGHUP", None):
-                _reload_keys(house.keys)
-            elif stopping.is_set():
-                os._exit(130)
-            else:
-                stopping.set()
-                _start_watchdog(house.config)
+    timeouts = house.config.timeouts
+    patience_s = timeouts.grace_s + 3 * timeouts.cleanup_s + timeouts.write_s
+    await heed_signals(stopping, lambda: _reload_keys(house.keys), patience_s=patience_s)
 
 
 def _reload_keys(keys: KeyStore) -> None:
@@ -310,23 +322,6 @@ def _reload_keys(keys: KeyStore) -> None:
         keys.reload()
     except ConfigurationError as error:
         _log.error("keys not reloaded, the old ones stay: %s", error)
-
-
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-
-def _start_watchdog(config: Config) -> None:
-    """End the process when an orderly stop takes longer than all its bounds together."""
-    timeouts = config.timeouts
-    patience = timeouts.grace_s + 3 * timeouts.cleanup_s + timeouts.write_s
-
-    def give_up() -> None:
-        os.write(2, b"mcpd: something would not stop; exiting now\n")
-        os._exit(1)
-
-    timer = threading.Timer(patience, give_up)
-    timer.daemon = True
-    timer.start()
 
 
 def _announce(config: Config, sockets: list[socket.socket]) -> None:
@@ -362,17 +357,28 @@ def stdio(config: Config) -> int:
 
 async def _stdio(house: House, stdout_fd: int) -> None:
     stopping = trio.Event()
+    async with trio.open_nursery() as signals:
+        signals.start_soon(_heed_signals, house, stopping)
+        await run_stdio(house, 0, stdout_fd, stopping)
+        signals.cancel_scope.cancel()
+
+
+async def run_stdio(house: House, stdin_fd: int, stdout_fd: int, stopping: trio.Event) -> None:
+    """Serve one client on two descriptors until end of input, or until `stopping` is set; then stop in order.
+
+    Cancellation: safe, but nobody is waited for. Resources: both descriptors are closed.
+    """
+    door = StdioDoor(house.manager, house.sessions, limits=house.config.limits)
     async with trio.open_nursery() as services:
         await _start_services(house, services)
-        services.start_soon(_heed_signals, house, stopping)
         async with trio.open_nursery() as serving:
-            serving.start_soon(_serve_stdio, house, stdout_fd, serving.cancel_scope)
+            serving.start_soon(_serve_stdio, door, stdin_fd, stdout_fd, serving.cancel_scope)
             await stopping.wait()
             await _stop(house)
             serving.cancel_scope.cancel()
         services.cancel_scope.cancel()
 
 
-async def _serve_stdio(house: House, stdout_fd: int, serving: trio.CancelScope) -> None:
-    await StdioDoor(house.manager, house.sessions, limits=house.config.limits).run(0, stdout_fd)
+async def _serve_stdio(door: StdioDoor, stdin_fd: int, stdout_fd: int, serving: trio.CancelScope) -> None:
+    await door.run(stdin_fd, stdout_fd)
     serving.cancel()

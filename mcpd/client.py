@@ -105,7 +105,7 @@ class Client:
             raise ConnectionFailed(f"no answer within {timeout_s} s and {PATIENCE_S:g} s of patience")
         finally:
             with bounded_shield(CLOSE_S):
-                await self._forget(request_id)
+                await self._forget(request_id)  # noqa: ASYNC102 - in a bounded shield
 
     async def call_tool(
         self,

@@ -180,7 +180,10 @@ class McpService:
 
     async def _complete(self, call: Call, exchange: Exchange, deadline: float) -> Result:
         turn = Turn(self, call, exchange, Rounds(), deadline)
-        return await self._completions.complete(call.params, turn.run, call.principal)
+        try:
+            return await self._completions.complete(call.params, turn.run, call.principal)
+        except InputRequired:
+            raise TypeError("a completion function cannot ask its client for input (MRT-1)") from None
 
     async def _with_inputs(
         self, call: Call, exchange: Exchange, deadline: float, run: Callable[[Turn], Awaitable[Result]]

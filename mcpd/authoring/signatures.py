@@ -287,13 +287,13 @@ def _set_default(field: dict[str, Any], parameter: _Parameter) -> None:
 def _prompt_arguments(
     parameters: list[_Parameter], schema: dict[str, Any], texts: dict[str, str]
 ) -> tuple[PromptArgument, ...]:
-    properties = schema.get("properties", {})
+    described = {
+        name: field["description"]
+        for name, field in schema.get("properties", {}).items()
+        if isinstance(field, dict) and "description" in field
+    }
     return tuple(
-        PromptArgument(
-            p.name,
-            properties.get(p.name, {}).get("description", texts.get(p.name)),
-            p.default is inspect.Parameter.empty,
-        )
+        PromptArgument(p.name, described.get(p.name, texts.get(p.name)), p.default is inspect.Parameter.empty)
         for p in parameters
     )
 

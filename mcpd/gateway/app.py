@@ -19,7 +19,7 @@ from quart_trio import QuartTrio
 
 from mcpd.config import Config
 from mcpd.gateway.access import Access
-from mcpd.gateway.asgi import Receive, Scope, Send
+from mcpd.gateway.asgi import Event, Head, Receive, RequestNames, Scope, Send
 from mcpd.gateway.operations import health_routes, metrics_routes
 from mcpd.gateway.stateful_http import StatefulHttp
 from mcpd.gateway.streamable_http import StreamableHttp
@@ -37,6 +37,7 @@ class _Doors:
         self._mcp = mcp
         self._websocket = websocket
         self._rest = rest
+        self._names = RequestNames()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path")
@@ -44,8 +45,21 @@ class _Doors:
             await self._mcp(scope, receive, send)
         elif path == "/ws" and scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._rest(scope, receive, self._naming(scope, send))
         else:
             await self._rest(scope, receive, send)
+
+    def _naming(self, scope: Scope, send: Send) -> Send:
+        """Put `X-Request-Id` on a reply of Quart's."""
+        name = (b"x-request-id", self._names.of(Head(scope).request_id).encode())
+
+        async def send_named(event: Event) -> None:
+            if event["type"] == "http.response.start":
+                event["headers"] = [*event["headers"], name]
+            await send(event)
+
+        return send_named
 
 
 def make_app(

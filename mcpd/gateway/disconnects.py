@@ -29,7 +29,7 @@ class Guard:
     __slots__ = ("_done", "_due", "_flight", "_on_quiet", "_quiet_at", "_receive", "_scope")
 
     def __init__(self, receive: Receive, flight: Flight, on_quiet: Callable[[], None], quiet_s: float) -> None:
-        now = trio.current_time()
+        now = flight.started
         self._receive = receive
         self._flight = flight
         self._on_quiet = on_quiet

@@ -217,7 +217,8 @@ class StatefulHttp:
             call = session.state.open_call(
                 message, "http", principal=session.principal, request_id=request_id, session=session.key
             )
-            flight = Flight(call, _StreamExchange(session, reply.stream))
+            exchange = _StreamExchange(session, reply.stream)
+            flight = exchange.flight = Flight(call, exchange)
             session.launch(flight)
         except WireError as error:
             method = message.method if isinstance(message, jsonrpc.Request) else ""
@@ -257,9 +258,10 @@ class _Reply:
 class _StreamExchange:
     """The way back of one stateful HTTP call: into its stream."""
 
-    __slots__ = ("_session", "_stream")
+    __slots__ = ("_session", "_stream", "flight")
 
     def __init__(self, session: Session, stream: EventStream) -> None:
+        self.flight: Flight | None = None
         self._session = session
         self._stream = stream
 
@@ -267,7 +269,9 @@ class _StreamExchange:
         await self._send(jsonrpc.notification(method, params))
 
     async def ask(self, requests: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        return await self._session.peer.ask(requests, self._send)
+        assert self.flight is not None
+        with self.flight.waiting_for_client():
+            return await self._session.peer.ask(requests, self._send)
 
     async def _send(self, data: bytes) -> None:
         self._stream.append(data)

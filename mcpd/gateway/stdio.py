@@ -13,6 +13,7 @@ Sources: MCP basic/transports "stdio"; IO-1..9.
 
 from __future__ import annotations
 
+import logging
 import os
 
 import trio
@@ -25,6 +26,7 @@ from mcpd.messages.sessions import Sessions
 from mcpd.wire.call import ANONYMOUS
 
 _READ_BYTES = 65536
+_log = logging.getLogger(__name__)
 
 
 def claim_stdout() -> int:
@@ -83,7 +85,10 @@ class StdioDoor:
             async def write(data: bytes) -> None:
                 await sink.send_all(data + b"\n")
 
-            await self._duplex.run(lambda: self._next_line(source), write)
+            try:
+                await self._duplex.run(lambda: self._next_line(source), write)
+            except* trio.BrokenResourceError:
+                _log.info("the client has closed its end of stdout")
 
     async def _next_line(self, source: trio.abc.ReceiveStream) -> bytes | None:
         while True:

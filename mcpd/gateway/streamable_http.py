@@ -16,6 +16,7 @@ Sources: MCP 2026-07-28 basic/transports; sections 1.2 to 1.5, 2.6, 2.7.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import trio
@@ -73,9 +74,7 @@ class StreamableHttp:
             return
         admitted = self._access.admit(scope)
         if isinstance(admitted, Refusal):
-            self._metrics.rejected(admitted.reason)
-            error = InvalidRequest(admitted.message)
-            await responder.whole(admitted.status, _body(error), list(admitted.headers))
+            await self._turn_away(responder, admitted.status, admitted.reason, admitted.message, admitted.headers)
             return
         if head.origin is not None:
             responder.add(cors(head.origin))
@@ -88,8 +87,7 @@ class StreamableHttp:
     async def _preflight(self, scope: Scope, responder: Responder) -> None:
         refusal = self._access.admit_anyone(scope)
         if refusal is not None:
-            self._metrics.rejected(refusal.reason)
-            await responder.whole(refusal.status, _body(InvalidRequest(refusal.message)))
+            await self._turn_away(responder, refusal.status, refusal.reason, refusal.message)
             return
         await responder.whole(204, b"", preflight(scope["headers"]))
 
@@ -99,9 +97,18 @@ class StreamableHttp:
             if version is None or version in STATEFUL:
                 await (self._stateful.get(post) if method == "GET" else self._stateful.delete(post))
                 return
-            await post.responder.whole(405, _body(InvalidRequest(_ONLY_POST)), [(b"allow", b"POST")])
+            await self._turn_away(post.responder, 405, "method", _ONLY_POST, [(b"allow", b"POST")])
             return
-        await post.responder.whole(405, _body(InvalidRequest(f"Use {_METHODS.decode()}")), [(b"allow", _METHODS)])
+        await self._turn_away(post.responder, 405, "method", f"Use {_METHODS.decode()}", [(b"allow", _METHODS)])
+
+    async def _turn_away(
+        self, responder: Responder, status: int, reason: str, message: str, headers: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
+        """Refuse in step 0, before anything is known about the message."""
+        error = InvalidRequest(message)
+        self._metrics.rejected(reason)
+        self._manager.refuse(error, transport="http", method="", request_id=responder.request_id)
+        await responder.whole(status, jsonrpc.failure_of(error, None, stateless=True), list(headers))
 
     async def _post(self, post: Post) -> None:
         head = post.head
@@ -116,8 +123,7 @@ class StreamableHttp:
         except ClientGone:
             return
         except BodyRefused as refused:
-            self._metrics.rejected("body")
-            await post.responder.whole(refused.status, _body(InvalidRequest(str(refused))))
+            await self._turn_away(post.responder, refused.status, "body", str(refused))
             return
         try:
             value = jsonrpc.decode(body, max_depth=self._limits.max_depth)
@@ -150,12 +156,22 @@ class StreamableHttp:
 
     async def _serve(self, request: jsonrpc.Request, post: Post) -> None:
         try:
-            call = open_http(request, post.headers, principal=post.principal, request_id=post.responder.request_id)
+            call = open_http(
+                request,
+                post.headers,
+                principal=post.principal,
+                request_id=post.responder.request_id,
+                traceparent=post.head.traceparent,
+            )
             self._check_parameters(call, post.headers)
         except WireError as error:
             await self._refuse(error, post, request.id, request.method)
             return
-        exchange = _PostExchange(self, call, post.responder)
+        streams = post.head.takes(b"text/event-stream")
+        if call.method == "subscriptions/listen" and not streams:
+            await self._turn_away(post.responder, 406, "body", "Accept text/event-stream to listen")
+            return
+        exchange = _PostExchange(self, call, post.responder, streams=streams)
         flight = Flight(call, exchange)
         guard = self._disconnects.watch(post.receive, flight, on_quiet=exchange.commit, quiet_s=self._timeouts.ping_s)
         try:
@@ -195,17 +211,19 @@ async def _write(outbox: Outbox, scope: trio.CancelScope, ping_s: float) -> None
 class _PostExchange:
     """The way back of one stateless call: JSON, or an event stream from the first notification on."""
 
-    __slots__ = ("_call", "_door", "_outbox", "_responder", "_writer")
+    __slots__ = ("_call", "_door", "_outbox", "_responder", "_streams", "_writer")
 
-    def __init__(self, door: StreamableHttp, call: Call, responder: Responder) -> None:
+    def __init__(self, door: StreamableHttp, call: Call, responder: Responder, *, streams: bool) -> None:
         self._door = door
         self._call = call
         self._responder = responder
+        self._streams = streams
         self._outbox: Outbox | None = None
         self._writer = trio.CancelScope()
 
     async def notify(self, method: str, params: dict[str, Any]) -> None:
-        await self._open().put(sse.event(jsonrpc.notification(method, params)))
+        if self._streams:
+            await self._open().put(sse.event(jsonrpc.notification(method, params)))
 
     async def ask(self, requests: dict[str, dict[str, Any]]) -> dict[str, Any]:  # noqa: ARG002 - the Protocol's
         raise AssertionError("a stateless call is never asked live")
@@ -215,7 +233,7 @@ class _PostExchange:
 
     def commit(self) -> None:
         """Start the event stream although there is nothing to say yet: a proxy would give up waiting."""
-        if self._outbox is None:
+        if self._outbox is None and self._streams:
             self._open().offer(sse.PING)
 
     def _open(self) -> Outbox:
@@ -259,7 +277,3 @@ def _failure_headers(error: WireError) -> list[tuple[bytes, bytes]]:
         challenge = f'Bearer error="insufficient_scope", scope="{error.scope}"'
         return [(b"www-authenticate", challenge.encode("latin-1"))]
     return []
-
-
-def _body(error: WireError) -> bytes:
-    return jsonrpc.failure_of(error, None, stateless=True)

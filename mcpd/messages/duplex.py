@@ -127,7 +127,8 @@ class Duplex:
         if len(self._flights) >= self._limits.max_calls_per_connection:
             raise Overloaded(f"This connection has {len(self._flights)} calls in flight; wait for one to end")
         call = self._open(request, self._name_request())
-        flight = Flight(call, _DuplexExchange(self._outbox, self._session))
+        exchange = _DuplexExchange(self._outbox, self._session)
+        flight = exchange.flight = Flight(call, exchange)
         self._flights[request.id] = flight
         return flight
 
@@ -200,9 +201,10 @@ class Duplex:
 class _DuplexExchange:
     """The way back of one call on a duplex connection."""
 
-    __slots__ = ("_outbox", "_session")
+    __slots__ = ("_outbox", "_session", "flight")
 
     def __init__(self, outbox: Outbox, session: Session | None) -> None:
+        self.flight: Flight | None = None
         self._outbox = outbox
         self._session = session
 
@@ -211,7 +213,9 @@ class _DuplexExchange:
 
     async def ask(self, requests: dict[str, dict[str, Any]]) -> dict[str, Any]:
         assert self._session is not None, "only a stateful call asks live"
-        return await self._session.peer.ask(requests, self._outbox.put)
+        assert self.flight is not None
+        with self.flight.waiting_for_client():
+            return await self._session.peer.ask(requests, self._outbox.put)
 
     def release(self, retry_ms: int) -> None:
         """A duplex connection has no stream to give up."""

@@ -10,6 +10,8 @@ Laws 1 and 2: the scope is opened by the Message Manager alone; a scope that fir
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import msgspec
@@ -20,6 +22,7 @@ from mcpd.service import Exchange
 from mcpd.wire import jsonrpc
 from mcpd.wire.call import Call
 
+_FOREVER = float("inf")
 Reason = Literal["client_gone", "explicit", "deadline", "drain", "admin"]
 REASONS: tuple[Reason, ...] = ("client_gone", "explicit", "deadline", "drain", "admin")
 
@@ -55,24 +58,50 @@ class Budget(msgspec.Struct, frozen=True):
 class Flight:
     """A call with its scope. Not reusable."""
 
-    __slots__ = ("budget", "call", "cancelled_at", "exchange", "key", "reason", "scope", "started")
+    __slots__ = ("_latest", "call", "cancelled_at", "exchange", "key", "reason", "scope", "started")
 
     def __init__(self, call: Call, exchange: Exchange) -> None:
         self.call = call
         self.exchange = exchange
         self.key = call.request_id
-        self.scope = trio.CancelScope()
-        self.budget: Budget | None = None
+        self.scope: trio.CancelScope | None = None
+        self._latest: float | None = None
         self.reason: Reason | None = None
-        self.started = 0.0
+        self.started = trio.current_time()
         self.cancelled_at = 0.0
+
+    def open_scope(self, budget: Budget | None, *, most_s: float) -> trio.CancelScope:
+        """Make the call's one scope (the Message Manager does). `most_s` bounds what `waiting_for_client` may add."""
+        deadline = _FOREVER if budget is None else self.started + budget.limit_s
+        if budget is not None and budget.owner == "server":
+            self._latest = self.started + most_s
+        self.scope = trio.CancelScope(deadline=deadline)
+        return self.scope
+
+    @contextmanager
+    def waiting_for_client(self) -> Iterator[None]:
+        """Stop the clock of the server's default limit while a person is asked: it bounds the tool's work.
+
+        A limit that the tool or the client named goes on counting.
+        """
+        scope, latest = self.scope, self._latest
+        if scope is None or latest is None:
+            yield
+            return
+        since, before = trio.current_time(), scope.deadline
+        scope.deadline = latest
+        try:
+            yield
+        finally:
+            scope.deadline = min(latest, before + trio.current_time() - since)
 
     def cancel(self, reason: Reason) -> None:
         """Stop the call, whether it has started or not. The first reason stands. Cancellation: not a checkpoint."""
         if self.reason is None:
             self.reason = reason
             self.cancelled_at = trio.current_time()
-            self.scope.cancel(reason=reason)
+            if self.scope is not None:
+                self.scope.cancel(reason=reason)
 
 
 def answer_to(stopped: Stopped) -> WireError | None:

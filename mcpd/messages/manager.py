@@ -68,6 +68,7 @@ class MessageManager:
         self._timeouts = timeouts
         self._metrics = metrics
         self._logs = logs
+        self._default_budget = Budget("server", timeouts.call_s)
         self._flights: dict[int, Flight] = {}
         self._running = 0
         self._waiting: dict[Flight, trio.Event] = {}
@@ -83,7 +84,6 @@ class MessageManager:
         Raises: nothing but `trio.Cancelled`.
         """
         call = flight.call
-        flight.started = trio.current_time()
         try:
             row = self._admit(call)
         except WireError as error:
@@ -99,7 +99,7 @@ class MessageManager:
 
     def _land(self, flight: Flight) -> None:
         del self._flights[id(flight)]
-        if not self._flights:
+        if self.draining and not self._flights:
             self._landed.set()
             self._landed = trio.Event()
 
@@ -114,35 +114,31 @@ class MessageManager:
         return row
 
     async def _run(self, flight: Flight, row: Method) -> Outcome:
-        self._set_deadline(flight, row)
+        budget = None if row.stream else self._budget(flight.call)
+        scope = flight.open_scope(budget, most_s=self._timeouts.call_max_s)
         outcome: Outcome | None = None
-        with flight.scope:
-            outcome = await self._attempt(flight, row)
+        if flight.reason is None:
+            with scope:
+                outcome = await self._attempt(flight, row)
         if flight.reason is not None:
             return Stopped(flight.reason)
-        if outcome is None or (flight.scope.cancel_called and isinstance(outcome, Failed)):
-            return self._timed_out(flight)
+        if outcome is None or (scope.cancel_called and isinstance(outcome, Failed)):
+            return self._timed_out(flight, budget, scope.deadline)
         return outcome
 
-    def _set_deadline(self, flight: Flight, row: Method) -> None:
-        if row.stream:
-            return
-        call, timeouts = flight.call, self._timeouts
-        budget = Budget("server", timeouts.call_s)
+    def _budget(self, call: Call) -> Budget:
+        budget = self._default_budget
         own = self.service.budget_s(call)
         if own is not None:
             budget = Budget("tool", own)
         if call.timeout_ms is not None and (own is None or call.timeout_ms < own * 1000):
             budget = Budget("request", call.timeout_ms / 1000)
-        if budget.limit_s > timeouts.call_max_s:
-            budget = Budget("server", timeouts.call_max_s)
-        flight.budget = budget
-        flight.scope.deadline = flight.started + budget.limit_s
+        most = self._timeouts.call_max_s
+        return budget if budget.limit_s <= most else Budget("server", most)
 
-    def _timed_out(self, flight: Flight) -> Outcome:
-        budget = flight.budget
+    def _timed_out(self, flight: Flight, budget: Budget | None, deadline: float) -> Outcome:
         assert budget is not None, "only a deadline ends a scope that nobody cancelled"
-        flight.cancelled_at = flight.scope.deadline
+        flight.cancelled_at = deadline
         self._metrics.deadline(budget.owner)
         return Failed(DeadlineExceeded(budget.owner, round(budget.limit_s * 1000)))
 
@@ -156,6 +152,9 @@ class MessageManager:
                 result = self._sessions.apply(call)
             else:
                 result = await self._answer(flight)
+            if call.stateless:
+                return Done(sieve.complete(result, self.service.info))
+            return Done(sieve.sift(result, call.method, call.version))
         except WireError as error:
             return Failed(error)
         except BaseExceptionGroup as group:
@@ -163,11 +162,8 @@ class MessageManager:
             if cancelled is not None:
                 raise cancelled from None
             return self._crashed(call)
-        except (Exception, SystemExit):  # noqa: BLE001 - the boundary itself; a tool's exit() must not end the server
+        except (Exception, SystemExit, KeyboardInterrupt):  # noqa: BLE001 - the boundary: no tool ends the server
             return self._crashed(call)
-        if call.stateless:
-            return Done(sieve.complete(result, self.service.info))
-        return Done(sieve.sift(result, call.method, call.version))
 
     def _crashed(self, call: Call) -> Failed:
         _log.exception("request_id=%s %s %s failed", call.request_id, call.method, _target(call))
@@ -176,10 +172,13 @@ class MessageManager:
     async def _answer(self, flight: Flight) -> dict[str, object]:
         await self._enter(flight)
         try:
-            left = flight.scope.deadline - flight.started
-            return await self.service.handle(flight.call, flight.exchange, time.monotonic() + left)
+            return await self.service.handle(flight.call, flight.exchange, self._author_deadline(flight))
         finally:
             self._leave()
+
+    def _author_deadline(self, flight: Flight) -> float:
+        assert flight.scope is not None
+        return time.monotonic() + flight.scope.deadline - trio.current_time()
 
     async def _enter(self, flight: Flight) -> None:
         if self._running < self._limits.max_calls:

@@ -49,13 +49,18 @@ def is_stateless_post(message: Request | Notification, headers: RoutingHeaders) 
 
 
 def open_http(
-    request: Request, headers: RoutingHeaders, *, principal: Principal = ANONYMOUS, request_id: str = ""
+    request: Request,
+    headers: RoutingHeaders,
+    *,
+    principal: Principal = ANONYMOUS,
+    request_id: str = "",
+    traceparent: bytes | None = None,
 ) -> Call:
-    """Climb steps 4 to 9 of the ladder for one POST.
+    """Climb steps 4 to 9 of the ladder for one POST. `traceparent` is the HTTP header, for want of one in the body.
 
     Raises: InvalidParams, HeaderMismatch, UnsupportedVersion: the first step that fails.
     """
-    call = _open(request, "http", principal, request_id)
+    call = _open(request, "http", principal, request_id, traceparent)
     _check_headers(request, headers, call.version)
     return call
 
@@ -65,12 +70,12 @@ def open_message(request: Request, transport: str, *, principal: Principal = ANO
 
     Raises: InvalidParams, UnsupportedVersion.
     """
-    call = _open(request, transport, principal, request_id)
+    call = _open(request, transport, principal, request_id, None)
     _check_supported(call.version)
     return call
 
 
-def _open(request: Request, transport: str, principal: Principal, request_id: str) -> Call:
+def _open(request: Request, transport: str, principal: Principal, request_id: str, traceparent: bytes | None) -> Call:
     params = request.params
     meta = params.get("_meta") or _EMPTY
     version = meta.get(VERSION_KEY)
@@ -93,7 +98,7 @@ def _open(request: Request, transport: str, principal: Principal, request_id: st
         progress_token=read_progress_token(meta),
         timeout_ms=read_timeout(meta),
         request_id=request_id,
-        traceparent=read_traceparent(meta),
+        traceparent=read_traceparent(meta, traceparent),
     )
 
 
@@ -161,9 +166,11 @@ def read_timeout(meta: dict[str, Any]) -> int | None:
     return value
 
 
-def read_traceparent(meta: dict[str, Any]) -> str | None:
+def read_traceparent(meta: dict[str, Any], header: bytes | None = None) -> str | None:
     """Return a well-formed W3C `traceparent`, else None: a bad one is ignored, never an error (RPC-9)."""
     value = meta.get("traceparent")
+    if value is None and header is not None:
+        value = header.decode("latin-1")
     if value is None or not isinstance(value, str) or len(value) != 55:
         return None
     version, trace, span, flags = [*value.split("-"), "", "", ""][:4]
