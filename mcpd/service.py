@@ -167,7 +167,8 @@ class McpService:
     async def _read_resource(self, call: Call, exchange: Exchange, deadline: float) -> Result:
         async def run(turn: Turn) -> Result:
             result = await self._resources.read(call.params.get("uri"), turn.run, call.principal)
-            return result if turn.rounds.count == 0 else {**result, "ttlMs": 0, "cacheScope": "private"}
+            asked = any(call.params.get(key) is not None for key in ("inputResponses", "requestState"))
+            return {**result, "ttlMs": 0, "cacheScope": "private"} if asked else result
 
         return await self._with_inputs(call, exchange, deadline, run)
 

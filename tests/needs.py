@@ -19,9 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 INSTALL = {
     "npm": "Node.js 20 or newer with npm (https://nodejs.org, or apt-get install nodejs npm)",
     "node": "Node.js 20 or newer (https://nodejs.org, or apt-get install nodejs)",
+    "openssl": "OpenSSL (apt-get install openssl)",
     "go": "Go 1.25 or newer",
     "redis-server": "Redis (apt-get install redis-server)",
-    "tests/conformance/node_modules": "the conformance suite: npm ci --prefix tests/conformance",
+    "tests/conformance/node_modules/node/bin/node": "the conformance suite: npm ci --prefix tests/conformance",
     "tests/e2e/node_modules": "the TypeScript clients: npm ci --prefix tests/e2e",
 }
 """What to say for each thing that tests may need: a program's name, or a path in this repository."""

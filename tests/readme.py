@@ -47,23 +47,23 @@ def text() -> str:
     return README.read_text(encoding="utf-8")
 
 
-def section_pattern(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(<!-- {name}: begin[^\n]*-->\n)(.*?)(<!-- {name}: end -->)", re.DOTALL)
-
-
 def section(name: str) -> str:
     """Return what stands in the generated section `name`."""
-    found = section_pattern(name).search(text())
+    return _split(name, text())[1]
+
+
+def _split(name: str, whole: str) -> tuple[str, str, str]:
+    found = re.search(rf"(<!-- {name}: begin[^\n]*-->\n)(.*?)(<!-- {name}: end -->)", whole, re.DOTALL)
     assert found, f"the README has no section {name}"
-    return found[2]
+    return found[1], found[2], found[3]
 
 
 def rendered() -> str:
     """Return the README with every generated section written anew."""
     whole = text()
     for name, generate in SECTIONS.items():
-        body = generate()
-        whole = section_pattern(name).sub(lambda found, body=body: f"{found[1]}{body}{found[3]}", whole)
+        head, old, foot = _split(name, whole)
+        whole = whole.replace(f"{head}{old}{foot}", f"{head}{generate()}{foot}")
     return whole
 
 

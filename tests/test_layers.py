@@ -27,6 +27,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "config": frozenset({"errors"}),
     "settings": frozenset({"config", "errors"}),
     "deadlines": frozenset({"errors"}),
+    "signals": frozenset(),
     "events": frozenset({"errors", "deadlines"}),
     "monitoring": frozenset({"errors", "config", "deadlines", "events"}),
     # values

@@ -237,6 +237,12 @@ def test_the_public_names_are_the_same_for_python_and_for_type_checkers() -> Non
         mcpd.nothing_here  # type: ignore[attr-defined]  # noqa: B018
 
 
+def test_no_module_of_mcpd_takes_the_place_of_a_public_name() -> None:
+    """Surfaces, "Writing tools": an imported submodule becomes an attribute of its package and would hide the name."""
+    modules = {path.stem for path in Path(mcpd.__file__).parent.iterdir()}
+    assert modules.isdisjoint(mcpd.__all__)
+
+
 def test_importing_mcpd_loads_nothing_else() -> None:
     """Architecture, trap 15: `mcpd/__init__` imports lazily."""
     code = "import sys, mcpd; print([m for m in sys.modules if m.startswith(('mcpd.', 'msgspec', 'trio'))])"

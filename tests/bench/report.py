@@ -53,7 +53,7 @@ def ratio_text(ratio: Ratio) -> str:
 
 
 def load_rows(samples: rounds.Samples, ours: str) -> list[list[str]]:
-    """A row per server: rate, latency, processor time, and how often `ours` is its rate."""
+    """A row per server: rate, latency, processor time, and the two ratios of `ours` to it, with their quartiles."""
     return [
         [
             name,
@@ -61,17 +61,17 @@ def load_rows(samples: rounds.Samples, ours: str) -> list[list[str]]:
             f"{rounds.median(taken, 'p50_ms'):.2f}",
             f"{rounds.median(taken, 'p99_ms'):.2f}",
             f"{rounds.median(taken, 'server_us'):,.0f}",
-            _compared(samples, ours, name),
+            *_compared(samples, ours, name),
             _generator(taken),
         ]
         for name, taken in samples.items()
     ]
 
 
-def _compared(samples: rounds.Samples, ours: str, name: str) -> str:
+def _compared(samples: rounds.Samples, ours: str, name: str) -> list[str]:
     if ours not in samples or name == ours:
-        return ""
-    return ratio_text(rate_ratio(samples, ours, name))
+        return ["", ""]
+    return [ratio_text(rate_ratio(samples, ours, name)), ratio_text(core_ratio(samples, ours, name))]
 
 
 def _generator(taken: list[rounds.Sample]) -> str:
@@ -79,12 +79,17 @@ def _generator(taken: list[rounds.Sample]) -> str:
     return f"{busy:.0%} {cost:.0f} us{' TOO BUSY' if busy > GENERATOR_BUSY else ''}"
 
 
-LOAD_HEADER = ["server", "calls/s", "p50 ms", "p99 ms", "CPU us/call", "ours / it (quartiles)", "generator"]
+LOAD_HEADER = ["server", "calls/s", "p50 ms", "p99 ms", "CPU us/call", "rate ours / it", "per core second", "generator"]
 
 
 def rate_ratio(samples: rounds.Samples, ours: str, theirs: str) -> Ratio:
     """How many of our calls there are for one of theirs."""
     return Ratio.of(rounds.values(samples[ours], "rate"), rounds.values(samples[theirs], "rate"))
+
+
+def core_ratio(samples: rounds.Samples, ours: str, theirs: str) -> Ratio:
+    """The same for one second of processor time each: steadier than the rate on a machine with other work to do."""
+    return Ratio.of(rounds.values(samples[theirs], "server_us"), rounds.values(samples[ours], "server_us"))
 
 
 def publish(title: str, text: str, targets: list[Target], data: dict[str, Any], file: str) -> None:

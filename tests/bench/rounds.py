@@ -100,7 +100,7 @@ def parser(description: str, name: str) -> argparse.ArgumentParser:
 
 
 def load_parser(description: str, name: str) -> argparse.ArgumentParser:
-    """The same, with the load generator's options."""
+    """The same, with the load generator's options. All of `just bench` take them, needed or not."""
     made = parser(description, name)
     made.add_argument("--seconds", type=float, default=2.0, help="counted time per server and round")
     made.add_argument("--warmup", type=float, default=0.3)

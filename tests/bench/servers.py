@@ -94,6 +94,11 @@ TYPESCRIPT_SDK = Server(
 )
 GO_SDK = Server(_named("Go SDK", "go_sdk/go.mod", "github.com/modelcontextprotocol/go-sdk"), _go(), ONE_PROCESSOR)
 NULL = Server("(generator's ceiling)", _bare("null_server"))
+DEFAULTS = [
+    Server("Python SDK, its defaults", _python("python_sdk", "defaults")),
+    Server("FastMCP, its defaults", _python("fastmcp_framework", "defaults")),
+]
+"""What an author gets who sets nothing (structured output, log lines). No target compares with these."""
 HTTP = [MCPD, BARE_ASGI, BARE_QUART, PYTHON_SDK, FASTMCP, TYPESCRIPT_SDK, GO_SDK]
 
 MCPD_WEBSOCKET = Server("mcpd, WebSocket", _mcpd("echo"), door="websocket", path="/ws")

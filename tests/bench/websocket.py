@@ -21,7 +21,7 @@ def targets(samples: rounds.Samples, in_flight: int) -> list[report.Target]:
         ratio = report.rate_ratio(samples, ours, bare).median
         found.append(report.Target(f"messages/s, mcpd / bare, {in_flight} in flight", ratio, least=LEAST[in_flight]))
     if ours in samples and go in samples:
-        pairs = rounds.Ratio.of(rounds.values(samples[go], "server_us"), rounds.values(samples[ours], "server_us"))
+        pairs = report.core_ratio(samples, ours, go)
         what = f"calls per core second, mcpd WebSocket ({in_flight} in flight) / Go SDK HTTP"
         found.append(report.Target(what, pairs.median, least=1.0))
     return found

@@ -5,6 +5,8 @@ as one JSON body with Content-Length. No headers are checked, no era, no cancell
 mcpd costs above this is mcpd's own share of a request.
 """
 
+# mypy: ignore-errors
+# Runs as a script, some of it in an environment of its own: its imports are not those of the repository.
 from __future__ import annotations
 
 import sys

@@ -4,6 +4,8 @@ Called by: `tests/bench/servers.py`, as `python bare_quart.py PORT`. No MCP work
 to the bare ASGI application is the price of a Quart route, which is why mcpd's `/mcp` is a plain ASGI callable.
 """
 
+# mypy: ignore-errors
+# Runs as a script, some of it in an environment of its own: its imports are not those of the repository.
 from __future__ import annotations
 
 import sys

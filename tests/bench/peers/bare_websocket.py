@@ -4,6 +4,8 @@ Called by: `tests/bench/servers.py`, as `python bare_websocket.py PORT`. It deco
 it must expect its own request as the reply.
 """
 
+# mypy: ignore-errors
+# Runs as a script, some of it in an environment of its own: its imports are not those of the repository.
 from __future__ import annotations
 
 import sys

@@ -1,0 +1,132 @@
+"""What the server listens on: Unix sockets, TLS with HTTP/2, limits of connections, no WebSocket compression.
+
+A real server process each time, because sockets, file modes and Hypercorn's own behaviour are what is tested.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+PATIENCE_S = 20.0
+_META = (
+    '"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}'
+)
+DISCOVER = f'{{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{{{_META}}}}}'
+HEADERS = {
+    "content-type": "application/json",
+    "mcp-protocol-version": "2026-07-28",
+    "mcp-method": "server/discover",
+}
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str, config: str = "") -> Iterator[subprocess.Popen[str]]:
+    """Run `mcpd serve` in `folder` until the block is left; yields when it has said what it serves."""
+    (folder / "mcpd.toml").write_text(config)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mcpd", "serve", "--log-level", "warning", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert "mcpd" in process.stdout.readline()
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(PATIENCE_S)
+        process.stdout.close()
+    assert code == 0
+
+
+def ask(client: httpx.Client, base: str) -> str:
+    """Discover the server; return the HTTP version it answered with."""
+    reply = client.post(f"{base}/mcp", content=DISCOVER, headers=HEADERS)
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["result"]["supportedVersions"] == ["2026-07-28"]
+    return reply.http_version
+
+
+def test_a_unix_socket_serves_and_only_its_owner_may_connect(tmp_path: Path) -> None:
+    """SEC-3: a socket file counts as loopback, its mode guards it."""
+    path = tmp_path / "mcpd.sock"
+    with serving(tmp_path, "--bind", f"unix:{path}"):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+            ask(client, "http://localhost")
+
+
+def test_the_socket_file_of_a_dead_server_is_replaced_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
+    """A crash must not keep the next start from happening; a second start must not steal the first one's clients."""
+    path = tmp_path / "mcpd.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with serving(tmp_path, "--bind", f"unix:{path}"):
+        second = subprocess.run(
+            [sys.executable, "-m", "mcpd", "serve", "--bind", f"unix:{path}"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert second.returncode == 2
+        assert str(path) in second.stderr
+
+
+def test_a_port_in_use_is_one_line_that_says_what_to_do(tmp_path: Path, free_port: int) -> None:
+    """A traceback would tell an operator nothing."""
+    with serving(tmp_path, "--port", str(free_port)):
+        second = subprocess.run(
+            [sys.executable, "-m", "mcpd", "serve", "--port", str(free_port)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    assert second.returncode == 2
+    assert "--port" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_websocket_compression_is_never_agreed_on(tmp_path: Path, free_port: int) -> None:
+    """SEC-4: a 200 KB frame of compressed zeros would become 300 MB before its size is looked at."""
+    key = base64.b64encode(os.urandom(16)).decode()
+    lines = (
+        f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{free_port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+    )
+    with (
+        serving(tmp_path, "--port", str(free_port)),
+        socket.create_connection(("127.0.0.1", free_port)) as connection,
+    ):
+        connection.settimeout(PATIENCE_S)
+        connection.sendall(lines.encode())
+        head = connection.recv(4096).lower()
+        assert head.startswith(b"http/1.1 101")
+        assert b"sec-websocket-extensions" not in head
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/nowhere"])
+def test_every_reply_carries_a_request_id_and_keeps_a_well_formed_one(
+    tmp_path: Path, free_port: int, path: str
+) -> None:
+    """Surfaces "Everywhere"."""
+    with serving(tmp_path, "--port", str(free_port)), httpx.Client() as client:
+        url = f"http://127.0.0.1:{free_port}{path}"
+        assert client.get(url, headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
+        assert client.get(url, headers={"x-request-id": "not mine"}).headers["x-request-id"] != "not mine"
