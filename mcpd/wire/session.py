@@ -21,7 +21,7 @@ from mcpd.errors import InvalidParams, InvalidRequest, UnsupportedVersion, WireE
 from mcpd.wire.call import Call, Principal
 from mcpd.wire.envelope import marked, read_log_level, read_progress_token, read_timeout, read_traceparent
 from mcpd.wire.jsonrpc import Request
-from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS, negotiate
+from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS, can, negotiate
 
 
 class Era(Enum):
@@ -126,7 +126,7 @@ class SessionState:
         if not (isinstance(client, dict) and isinstance(client.get("name"), str)):
             raise InvalidParams("initialize needs params.clientInfo, an object with a name and a version")
         self.version = negotiate(version)
-        self.capabilities: dict[str, Any] = capabilities
+        self.capabilities = _known_to(self.version, capabilities)
         self.client_name: str = client["name"]
         self.initialized = False
         self.log_level = "info"
@@ -170,6 +170,13 @@ class SessionState:
             traceparent=read_traceparent(meta),
             session=session,
         )
+
+
+def _known_to(version: str, capabilities: dict[str, Any]) -> dict[str, Any]:
+    """Return the capabilities without those that `version` has no word for: they are never asked for (S2C-1)."""
+    if can(version, "elicitation"):
+        return capabilities
+    return {name: value for name, value in capabilities.items() if name != "elicitation"}
 
 
 def read_uri(params: dict[str, Any]) -> str:
