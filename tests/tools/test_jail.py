@@ -239,7 +239,7 @@ def move(old: Path, new: Path) -> None:
         try:
             old.rename(new)
         except OSError:
-            shutil.rmtree(new)
+            shutil.rmtree(new, ignore_errors=True)  # a write may be filling it at this very moment
         else:
             return
 
