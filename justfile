@@ -60,6 +60,10 @@ bench-core *arguments:
 readme:
     {{ python }} -m tests.readme
 
+# Say which protocol requirements have no test yet; with --write, add newly cited tests to the map.
+requirements *arguments:
+    {{ python }} -m tests.requirements {{ arguments }}
+
 # Lock the dependencies and export the two requirements files; needs poetry and poetry-plugin-export.
 lock:
     python3 .ci/lock.py

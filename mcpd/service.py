@@ -116,8 +116,10 @@ class McpService:
         return self._tools.budget_s(call.params.get("name")) if call.method == "tools/call" else None
 
     def header_parameters(self, call: Call) -> tuple[HeaderParameter, ...]:
-        """Return the parameter headers that this call has to mirror (step 12)."""
-        return self._tools.header_parameters(call.params.get("name")) if call.method == "tools/call" else ()
+        """Return the parameter headers that this call has to mirror (step 12, HDR-13)."""
+        if call.method != "tools/call":
+            return ()
+        return self._tools.header_parameters(call.params.get("name"), call.principal)
 
     def watchable(self, uri: str, call: Call) -> bool:
         """True when the caller may subscribe to `uri` (SUB-9)."""

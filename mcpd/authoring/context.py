@@ -24,6 +24,7 @@ from mcpd.errors import MissingCapability, ToolError
 from mcpd.wire.call import Call, Principal
 from mcpd.wire.envelope import LOG_LEVELS
 from mcpd.wire.rounds import Rounds
+from mcpd.wire.versions import can
 
 Input = Elicit | Sample | Roots
 PROGRESS_SPACING_S = 0.025
@@ -108,7 +109,7 @@ class Context:
         params: dict[str, Any] = {"progressToken": token, "progress": done}
         if total is not None:
             params["total"] = total
-        if message is not None:
+        if message is not None and can(self._call.version, "progress_message"):
             params["message"] = message
         await self._exchange.notify("notifications/progress", params)
 

@@ -65,7 +65,8 @@ class Head:
         for name, value in scope["headers"]:
             slot = _SLOTS.get(name)
             if slot is not None:
-                setattr(self, slot, value)
+                before = getattr(self, slot) if slot == "accept" else None
+                setattr(self, slot, value if before is None else before + b", " + value)
 
     @property
     def sends_json(self) -> bool:

@@ -1,7 +1,8 @@
 """Hypercorn as we run it: its configuration from ours, the sockets it listens on, and what it lacks.
 
 Everything that knows Hypercorn is here, so that another HTTP/1.1 front can stand before the same ASGI application
-later. It adds: a limit of connections, a kernel timeout for peers that stop reading, and no WebSocket compression.
+later. It adds: a limit of connections, a kernel timeout for peers that stop reading, an end for connections whose
+client has gone, and no WebSocket compression.
 
 Called by: `gateway.app`, `app`. Deliberately not: ASGI applications.
 
@@ -24,6 +25,7 @@ import hypercorn.protocol.ws_stream
 import hypercorn.trio.run
 import trio
 from hypercorn.config import Config as HypercornConfig
+from hypercorn.events import Event, Updated
 from hypercorn.trio.tcp_server import TCPServer
 
 from mcpd.config import Config, Limits, Server, Timeouts
@@ -132,6 +134,24 @@ class _PlainHandshake(hypercorn.protocol.ws_stream.Handshake):
         self.extensions = None
 
 
+class _Connection(TCPServer):
+    """A connection that ends when its client has gone and its last request is done.
+
+    Hypercorn's own waits for the keep-alive timeout first, although nothing can come any more.
+    """
+
+    _gone = False
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        self._gone = True
+        await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        if not (self._gone and isinstance(event, Updated)):
+            await super().protocol_send(event)
+
+
 class Connections:
     """Runs each accepted connection, up to a number."""
 
@@ -149,7 +169,7 @@ class Connections:
             return
         self._open += 1
         try:
-            await TCPServer(*arguments)
+            await _Connection(*arguments)
         finally:
             self._open -= 1
 

@@ -21,8 +21,8 @@ from typing import Any
 import trio
 
 from mcpd.config import Limits, Timeouts
-from mcpd.errors import CallCancelled, InvalidRequest, Overloaded, WireError
-from mcpd.gateway.asgi import Head, Receive, Responder, wait_disconnect
+from mcpd.errors import CallCancelled, InvalidRequest, Retryable, WireError
+from mcpd.gateway.asgi import Head, Headers, Receive, Responder, wait_disconnect
 from mcpd.messages.flight import Flight, Stopped, answer_to, encode_outcome
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.sessions import Session, Sessions
@@ -30,12 +30,14 @@ from mcpd.messages.streams import EventStream
 from mcpd.wire import jsonrpc, sse
 from mcpd.wire.call import Principal
 from mcpd.wire.headers import RoutingHeaders
-from mcpd.wire.session import SessionState
+from mcpd.wire.session import SessionState, parse_batch
 from mcpd.wire.versions import HEADERLESS, can
 
 STANDALONE = "s"
 """Name of the stream of messages that belong to no call."""
 _SESSION = b"mcp-session-id"
+_MAX_DIGITS = 16
+"""Of an event's number; no session has more events."""
 
 
 class Post:
@@ -51,6 +53,13 @@ class Post:
         self.principal = principal
         self.responder = responder
         self.receive = receive
+
+
+def retry_after(error: WireError) -> Headers:
+    """Return the header that tells when a refused request may be sent again; none for other errors."""
+    if isinstance(error, Retryable):
+        return [(b"retry-after", b"%d" % max(1, -(-error.retry_after_ms // 1000)))]
+    return []
 
 
 class _NoSession(Exception):
@@ -93,7 +102,7 @@ class StatefulHttp:
         except _NoSession as missing:
             await self._refuse(InvalidRequest(str(missing)), post, message, missing.status)
         except WireError as error:
-            await self._refuse(error, post, message, 503 if isinstance(error, Overloaded) else 400)
+            await self._refuse(error, post, message, 503 if isinstance(error, Retryable) else 400)
 
     async def response(self, response: jsonrpc.Response, post: Post) -> None:
         """Take the client's answer to a question of ours (S2C-2); an unknown one is ignored."""
@@ -110,13 +119,13 @@ class StatefulHttp:
             session = self._session(post)
             if not can(session.state.version, "batch"):
                 raise InvalidRequest(f"Batches exist only in revision {HEADERLESS}; send one message at a time")
-            messages = jsonrpc.parse_batch(value, max_items=self._limits.max_batch_items)
+            messages = parse_batch(value, max_items=self._limits.max_batch_items)
             await self._run(messages, session, post, batch=True)
         except _NoSession as missing:
             text = f"{missing}; and batches exist only in revision {HEADERLESS}"
             await self._refuse(InvalidRequest(text), post, None, missing.status)
         except WireError as error:
-            await self._refuse(error, post, None, 503 if isinstance(error, Overloaded) else 400)
+            await self._refuse(error, post, None, 503 if isinstance(error, Retryable) else 400)
 
     async def get(self, post: Post) -> None:
         """Open the standalone stream, or resume a stream behind `Last-Event-ID` (STR-4, RSM-2)."""
@@ -159,7 +168,8 @@ class StatefulHttp:
             return stream, stream.delivered
         name, _, number = last_event_id.rpartition("-")
         found = session.streams.get(name)
-        if found is None or not number.isdecimal() or not found.holds(int(number)):
+        sound = number.isascii() and number.isdecimal() and len(number) < _MAX_DIGITS
+        if found is None or not sound or not found.holds(int(number)):
             raise _NoSession(400, "This Last-Event-ID is unknown or its events are no longer kept; send the call again")
         return found, int(number)
 
@@ -167,7 +177,7 @@ class StatefulHttp:
         request_id = message.id if isinstance(message, jsonrpc.Request) else None
         method = message.method if isinstance(message, jsonrpc.Request | jsonrpc.Notification) else ""
         self._manager.refuse(error, transport="http", method=method, request_id=post.responder.request_id)
-        await post.responder.whole(status, jsonrpc.failure_of(error, request_id, stateless=False))
+        await post.responder.whole(status, jsonrpc.failure_of(error, request_id, stateless=False), retry_after(error))
 
     def _notice(self, notification: jsonrpc.Notification, session: Session) -> None:
         if notification.method == "notifications/initialized":

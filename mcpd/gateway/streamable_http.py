@@ -22,11 +22,11 @@ from typing import Any
 import trio
 
 from mcpd.config import Limits, Timeouts
-from mcpd.errors import Forbidden, InvalidRequest, ParseError, Retryable, UnsupportedVersion, WireError, facing
+from mcpd.errors import Forbidden, InvalidRequest, ParseError, UnsupportedVersion, WireError, facing
 from mcpd.gateway.access import Access, Refusal, cors, preflight
 from mcpd.gateway.asgi import BodyRefused, ClientGone, Head, Receive, RequestNames, Responder, Scope, Send, read_body
 from mcpd.gateway.disconnects import Disconnects
-from mcpd.gateway.stateful_http import Post, StatefulHttp
+from mcpd.gateway.stateful_http import Post, StatefulHttp, retry_after
 from mcpd.messages.flight import Failed, Flight, Outcome, Stopped, answer_to, encode_outcome
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.outbox import Outbox
@@ -271,9 +271,7 @@ class _PostExchange:
 
 
 def _failure_headers(error: WireError) -> list[tuple[bytes, bytes]]:
-    if isinstance(error, Retryable):
-        return [(b"retry-after", b"%d" % max(1, -(-error.retry_after_ms // 1000)))]
     if isinstance(error, Forbidden):
         challenge = f'Bearer error="insufficient_scope", scope="{error.scope}"'
         return [(b"www-authenticate", challenge.encode("latin-1"))]
-    return []
+    return retry_after(error)

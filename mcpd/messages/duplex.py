@@ -29,7 +29,7 @@ from mcpd.messages.sessions import Session, Sessions
 from mcpd.wire import jsonrpc
 from mcpd.wire.call import Call, Principal, RequestId
 from mcpd.wire.envelope import open_message
-from mcpd.wire.session import Action, Lifecycle, SessionState
+from mcpd.wire.session import Action, Lifecycle, SessionState, parse_batch
 from mcpd.wire.versions import HEADERLESS, can
 
 Receive = Callable[[], Awaitable[bytes | str | None]]
@@ -87,38 +87,41 @@ class Duplex:
             value = jsonrpc.decode(data, max_depth=self._limits.max_depth)
             messages = self._batch(value) if isinstance(value, list) else None
         except WireError as error:
-            self._refuse(error, None, "")
+            self._outbox.offer(self._refuse(error, None, ""))
             return
         if messages is not None:
             calls.start_soon(self._serve_batch, messages)
             return
-        flight = self._accept(jsonrpc.parse(value))
-        if flight is not None:
-            calls.start_soon(self._serve, flight)
+        accepted = self._accept(jsonrpc.parse(value))
+        if isinstance(accepted, Flight):
+            calls.start_soon(self._serve, accepted)
+        elif accepted is not None:
+            self._outbox.offer(accepted)
 
     def refuse_oversized(self) -> None:
         """Answer a message that was too long to be read (IO-9)."""
-        self._refuse(ParseError(f"A message may have {self._limits.max_message_bytes} bytes"), None, "")
+        error = ParseError(f"A message may have {self._limits.max_message_bytes} bytes")
+        self._outbox.offer(self._refuse(error, None, ""))
 
     def _batch(self, value: list[Any]) -> list[jsonrpc.Message]:
         if self._session is None or not can(self._session.state.version, "batch"):
             raise InvalidRequest(f"Batches exist only in revision {HEADERLESS}; send one message at a time")
-        return jsonrpc.parse_batch(value, max_items=self._limits.max_batch_items)
+        return parse_batch(value, max_items=self._limits.max_batch_items)
 
-    def _accept(self, message: jsonrpc.Message) -> Flight | None:
-        """Take one message in; a request becomes a flight, everything else is done here."""
+    def _accept(self, message: jsonrpc.Message) -> Flight | bytes | None:
+        """Take one message in: a request becomes a flight, or a refusal ready to be sent, like what is malformed."""
         if isinstance(message, jsonrpc.Request):
             try:
                 return self._launch(message)
             except WireError as error:
-                self._refuse(error, message.id, message.method)
+                return self._refuse(error, message.id, message.method)
         elif isinstance(message, jsonrpc.Notification):
             self._notice(message)
         elif isinstance(message, jsonrpc.Response):
             if self._session is not None:
                 self._session.peer.answer(message)
         else:
-            self._refuse(message.error, message.id, "")
+            return self._refuse(message.error, message.id, "")
         return None
 
     def _launch(self, request: jsonrpc.Request) -> Flight:
@@ -137,9 +140,7 @@ class Duplex:
         if action is Action.SERVE_STATELESS:
             return open_message(request, self._transport, principal=self._principal, request_id=request_id)
         if action is Action.OPEN_SESSION:
-            state = SessionState(request.params)
-            self._session = self._sessions.open(state, self._principal)
-            self._session.notice = self._outbox.offer
+            self._open_session(request)
         session = self._session
         if session is None:
             return Call(method=request.method, params={}, version=HEADERLESS, transport=self._transport, id=request.id)
@@ -147,10 +148,18 @@ class Duplex:
             request, self._transport, principal=self._principal, request_id=request_id, session=session.key
         )
 
+    def _open_session(self, request: jsonrpc.Request) -> None:
+        try:
+            self._session = self._sessions.open(SessionState(request.params), self._principal)
+        except WireError:
+            self._lifecycle.reopen()
+            raise
+        self._session.notice = self._outbox.offer
+
     def _notice(self, notification: jsonrpc.Notification) -> None:
         if notification.method == "notifications/cancelled":
             name = notification.params.get("requestId")
-            flight = self._flights.get(name) if isinstance(name, str | int) else None
+            flight = self._flights.get(name) if type(name) in (str, int) else None  # type: ignore[arg-type]
             if flight is not None and flight.call.method != "initialize":
                 flight.cancel("explicit")
         elif notification.method == "notifications/initialized" and self._session is not None:
@@ -186,16 +195,17 @@ class Duplex:
 
         async with trio.open_nursery() as nursery:
             for message in messages:
-                flight = self._accept(message)
-                if flight is not None:
-                    nursery.start_soon(collect, flight)
+                accepted = self._accept(message)
+                if isinstance(accepted, Flight):
+                    nursery.start_soon(collect, accepted)
+                elif accepted is not None:
+                    answers.append(accepted)
         if answers:
             await self._outbox.deliver(b"[" + b",".join(answers) + b"]")
 
-    def _refuse(self, error: WireError, request_id: RequestId | None, method: str) -> None:
-        stateless = self._session is None
+    def _refuse(self, error: WireError, request_id: RequestId | None, method: str) -> bytes:
         self._manager.refuse(error, transport=self._transport, method=method, request_id=self._name_request())
-        self._outbox.offer(jsonrpc.failure_of(error, request_id, stateless=stateless))
+        return jsonrpc.failure_of(error, request_id, stateless=self._session is None)
 
 
 class _DuplexExchange:

@@ -65,7 +65,7 @@ class Peer:
                 raise ToolError(f"The client did not answer within {self._input_s:g} s")
             return {key: self._result(name) for key, name in ids.items()}
         finally:
-            await self._withdraw(ids.values(), send)
+            await self._withdraw(ids.values(), send)  # noqa: ASYNC102 - shielded and bounded inside
 
     def _register(self, method: str) -> str:
         if self._gone:

@@ -75,7 +75,7 @@ class Session:
 
     def cancel(self, request_id: Any, reason: Reason = "explicit") -> None:
         """Cancel the call with this id; anything else is ignored (IO-7). `initialize` cannot be cancelled (INI-3)."""
-        flight = self.flights.get(request_id) if isinstance(request_id, str | int) else None
+        flight = self.flights.get(request_id) if type(request_id) in (str, int) else None
         if flight is not None and flight.call.method != "initialize":
             flight.cancel(reason)
 

@@ -66,10 +66,10 @@ class ToolManager:
         tool = self.registry.get(name) if isinstance(name, str) else None
         return None if tool is None else tool.declaration.timeout_s
 
-    def header_parameters(self, name: Any) -> tuple[HeaderParameter, ...]:
-        """Return the `Mcp-Param-*` headers that a call of `name` must mirror; none for an unknown tool (HDR-13)."""
+    def header_parameters(self, name: Any, principal: Principal) -> tuple[HeaderParameter, ...]:
+        """Return the `Mcp-Param-*` headers that a call of `name` must mirror; none for a tool not for `principal`."""
         tool = self.registry.get(name) if isinstance(name, str) else None
-        return () if tool is None else tool.parameters
+        return tool.parameters if tool is not None and tool.scopes <= principal.held(tool.scopes) else ()
 
     async def call(
         self, params: dict[str, Any], principal: Principal, make_context: Callable[[], Context]

@@ -45,7 +45,7 @@ def is_stateless_post(message: Request | Notification, headers: RoutingHeaders) 
         return True
     if headers.version is not None:
         return headers.version not in STATEFUL
-    return message.method in STATELESS_ONLY and headers.session_id is None
+    return isinstance(message, Request) and message.method in STATELESS_ONLY and headers.session_id is None
 
 
 def open_http(

@@ -34,11 +34,13 @@ class Rounds:
 
     @classmethod
     def open(cls, call: Call, ring: KeyRing, *, now: float, max_rounds: int) -> Rounds:
-        """Read `requestState` and `inputResponses` of a call.
+        """Read `requestState` and `inputResponses` of a stateless call; a stateful one knows neither.
 
         Raises: InvalidParams for a state that is not ours, expired, bound to another call, or one round too many.
         """
         rounds = cls()
+        if not call.stateless:
+            return rounds
         params = call.params
         state = params.get("requestState")
         if state is not None:

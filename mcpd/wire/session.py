@@ -18,9 +18,10 @@ from enum import Enum
 from typing import Any
 
 from mcpd.errors import InvalidParams, InvalidRequest, UnsupportedVersion, WireError
+from mcpd.wire import jsonrpc
 from mcpd.wire.call import Call, Principal
 from mcpd.wire.envelope import marked, read_log_level, read_progress_token, read_timeout, read_traceparent
-from mcpd.wire.jsonrpc import Request
+from mcpd.wire.jsonrpc import Malformed, Message, Request
 from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS, can, negotiate
 
 
@@ -88,6 +89,10 @@ class Lifecycle:
     def __init__(self) -> None:
         self.era = Era.UNDECIDED
 
+    def reopen(self) -> None:
+        """Take the choice back: the `initialize` that made it was refused."""
+        self.era = Era.UNDECIDED
+
     def receive(self, request: Request) -> Action:
         """Advance by one request and return what to do with it. Raises: WireError for every refusal."""
         action, self.era = _TABLE[self.era, event_of(request)]
@@ -118,6 +123,7 @@ class SessionState:
 
     def __init__(self, params: dict[str, Any]) -> None:
         """Read the parameters of `initialize`. Raises: InvalidParams (INI-1, INI-3)."""
+        self._check_meta(params.get("_meta") or {})
         version, capabilities, client = (params.get(k) for k in ("protocolVersion", "capabilities", "clientInfo"))
         if not isinstance(version, str):
             raise InvalidParams("initialize needs params.protocolVersion, a string")
@@ -131,6 +137,11 @@ class SessionState:
         self.initialized = False
         self.log_level = "info"
         self.subscriptions: set[str] = set()
+
+    @staticmethod
+    def _check_meta(meta: dict[str, Any]) -> None:
+        read_progress_token(meta)
+        read_timeout(meta)
 
     def set_level(self, params: dict[str, Any]) -> None:
         """Apply `logging/setLevel`. Raises: InvalidParams."""
@@ -177,6 +188,17 @@ def _known_to(version: str, capabilities: dict[str, Any]) -> dict[str, Any]:
     if can(version, "elicitation"):
         return capabilities
     return {name: value for name, value in capabilities.items() if name != "elicitation"}
+
+
+def parse_batch(value: list[Any], *, max_items: int) -> list[Message]:
+    """Take a session's batch apart; an `initialize` in it is malformed (BAT-2). Raises: InvalidRequest, as below."""
+    return [_not_initialize(message) for message in jsonrpc.parse_batch(value, max_items=max_items)]
+
+
+def _not_initialize(message: Message) -> Message:
+    if isinstance(message, Request) and message.method == "initialize":
+        return Malformed(InvalidRequest("initialize must not be part of a batch"), message.id)
+    return message
 
 
 def read_uri(params: dict[str, Any]) -> str:

@@ -9,10 +9,12 @@ import base64
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,6 +54,12 @@ def serving(folder: Path, *arguments: str, config: str = "") -> Iterator[subproc
     assert code == 0
 
 
+def try_to_serve(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `mcpd serve` where it cannot start, to its end."""
+    command = [sys.executable, "-m", "mcpd", "serve", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
 def ask(client: httpx.Client, base: str) -> str:
     """Discover the server; return the HTTP version it answered with."""
     reply = client.post(f"{base}/mcp", content=DISCOVER, headers=HEADERS)
@@ -75,14 +83,7 @@ def test_the_socket_file_of_a_dead_server_is_replaced_and_that_of_a_living_one_i
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     with serving(tmp_path, "--bind", f"unix:{path}"):
-        second = subprocess.run(
-            [sys.executable, "-m", "mcpd", "serve", "--bind", f"unix:{path}"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
+        second = try_to_serve(tmp_path, "--bind", f"unix:{path}")
         assert second.returncode == 2
         assert str(path) in second.stderr
 
@@ -90,17 +91,45 @@ def test_the_socket_file_of_a_dead_server_is_replaced_and_that_of_a_living_one_i
 def test_a_port_in_use_is_one_line_that_says_what_to_do(tmp_path: Path, free_port: int) -> None:
     """A traceback would tell an operator nothing."""
     with serving(tmp_path, "--port", str(free_port)):
-        second = subprocess.run(
-            [sys.executable, "-m", "mcpd", "serve", "--port", str(free_port)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
+        second = try_to_serve(tmp_path, "--port", str(free_port))
     assert second.returncode == 2
     assert "--port" in second.stderr
     assert "Traceback" not in second.stderr
+
+
+def test_tls_serves_http_1_and_http_2(tmp_path: Path, free_port: int, need: Callable[[str], Path]) -> None:
+    """CAN-2 needs HTTP/2 to exist; ALPN chooses it."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    make = f"req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {cert} -days 2 -subj /CN=localhost"
+    command = [str(need("openssl")), *make.split(), "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run(command, check=True, capture_output=True)
+    trust = ssl.create_default_context(cafile=str(cert))
+    base = f"https://localhost:{free_port}"
+    with serving(tmp_path, "--port", str(free_port), "--tls-cert", str(cert), "--tls-key", str(key)):
+        with httpx.Client(verify=trust) as client:
+            assert ask(client, base) == "HTTP/1.1"
+        with httpx.Client(verify=trust, http2=True, http1=False) as client:
+            assert ask(client, base) == "HTTP/2"
+
+
+def test_connections_beyond_the_limit_are_turned_away_and_places_come_back(tmp_path: Path, free_port: int) -> None:
+    """SEC-4: Hypercorn has no limit of its own, and keeps a left connection until its keep-alive timeout."""
+    with serving(tmp_path, "--port", str(free_port), config="limits.max_connections = 3\n"):
+        held = [socket.create_connection(("127.0.0.1", free_port)) for _ in range(3)]
+        with socket.create_connection(("127.0.0.1", free_port)) as fourth:
+            fourth.settimeout(PATIENCE_S)
+            assert fourth.recv(100).startswith(b"HTTP/1.1 503")
+        for connection in held:
+            connection.close()
+        with httpx.Client() as client:
+            wait_served(client, f"http://127.0.0.1:{free_port}/healthz")
+
+
+def wait_served(client: httpx.Client, url: str) -> None:
+    """Ask until there is room."""
+    until = time.monotonic() + PATIENCE_S
+    while client.get(url).status_code != 200:
+        assert time.monotonic() < until, "no place came back"
 
 
 def test_websocket_compression_is_never_agreed_on(tmp_path: Path, free_port: int) -> None:
@@ -119,6 +148,8 @@ def test_websocket_compression_is_never_agreed_on(tmp_path: Path, free_port: int
         head = connection.recv(4096).lower()
         assert head.startswith(b"http/1.1 101")
         assert b"sec-websocket-extensions" not in head
+        connection.sendall(b"\xc1\x80\x00\x00\x00\x00")  # a frame that claims to be compressed (RSV1)
+        assert connection.recv(64)[:1] in (b"", b"\x88"), "the connection is closed, not read on"
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/nowhere"])

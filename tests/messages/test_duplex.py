@@ -1,0 +1,195 @@
+"""One duplex connection in memory: what the reader does while writers are slow, and how everything ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from mcpd.app import House
+from mcpd.events import Changed
+from mcpd.gateway.asgi import RequestNames
+from mcpd.messages.duplex import Duplex
+from mcpd.wire.call import ANONYMOUS
+from mcpd.wire.versions import STATEFUL
+from tests.messages.memory import Collector, make_house
+from tests.served import CLIENT, stateless
+
+HELLO = {"protocolVersion": STATEFUL[0], "capabilities": {}, "clientInfo": CLIENT}
+
+
+class Line:
+    """The client's end: `say` what it sends, read `sent` of its collector."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.heard = Collector()
+        self._say, self._receive = trio.open_memory_channel[str | None](1000)
+        self.duplex = Duplex(
+            house.manager,
+            house.sessions,
+            limits=house.config.limits,
+            transport="stdio",
+            principal=ANONYMOUS,
+            name_request=RequestNames(),
+        )
+
+    async def run(self) -> None:
+        """Serve until the client hangs up."""
+        await self.duplex.run(self._receive.receive, self.heard)
+
+    async def say(self, *messages: Any) -> None:
+        """Send messages (a string as it is) and let the server do what it can."""
+        for message in messages:
+            text = message if isinstance(message, str) else json.dumps({"jsonrpc": "2.0", **message})
+            self._say.send_nowait(text)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def ask(self, method: str, params: dict[str, Any] | None = None, **more: Any) -> None:
+        """Send a stateless request."""
+        await self.say(stateless(method, params, **more)[0])
+
+    def hang_up(self) -> None:
+        """Leave."""
+        self._say.send_nowait(None)
+
+    def answers(self) -> dict[Any, Any]:
+        """Return responses by id."""
+        return {message["id"]: message for message in self.heard.sent if "method" not in message and "id" in message}
+
+
+@asynccontextmanager
+async def line(folder: Path, **limits: int) -> AsyncIterator[Line]:
+    opened = Line(make_house(folder, limits=limits))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(opened.run)
+        yield opened
+        opened.hang_up()
+
+
+async def test_a_cancellation_is_heard_although_the_client_does_not_read(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """IO-8, IO-7, CAN-3."""
+    async with line(tmp_path, max_outbox_items=1) as client:
+        client.heard.gate = trio.Event()
+        for number in range(4):
+            await client.ask("tools/call", {"name": "hold"}, request_id=number, meta={"progressToken": number})
+        assert len(list(client.house.manager.in_flight())) == 4, "their progress waits for room"
+        await client.say(*({"method": "notifications/cancelled", "params": {"requestId": n}} for n in range(4)))
+        assert list(client.house.manager.in_flight()) == []
+        client.heard.gate.set()
+        await client.ask("server/discover", request_id="last")
+        assert list(client.answers()) == ["last"], "no answer for what was cancelled"
+
+
+async def test_hanging_up_cancels_everything_and_ends_the_session(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """IO-3, WS-4, CAN-1."""
+    async with line(tmp_path) as client:
+        await client.say({"id": 0, "method": "initialize", "params": HELLO}, {"method": "notifications/initialized"})
+        await client.say({"id": 1, "method": "tools/call", "params": {"name": "hold_in_silence"}})
+        house = client.house
+        assert len(list(house.manager.in_flight())) == 1
+    assert list(house.manager.in_flight()) == []
+    assert not house.sessions._by_key
+    assert list(client.answers()) == [0]
+
+
+async def test_a_listen_ends_with_its_result_and_then_a_cancellation(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """SUB-11, CAN-6, SUB-12."""
+    async with line(tmp_path) as client:
+        await client.ask("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, request_id="l")
+        await client.house.manager.drain()
+        await trio.testing.wait_all_tasks_blocked()
+        last = client.heard.sent[-2:]
+    assert last[0]["id"] == "l"
+    assert last[0]["result"]["resultType"] == "complete"
+    assert last[1] == {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "l"}}
+
+
+async def test_a_connection_has_a_number_of_calls_in_flight(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """SEC-4, RPC-5."""
+    async with line(tmp_path, max_calls_per_connection=2) as client:
+        for number in range(3):
+            await client.ask("tools/call", {"name": "hold_in_silence"}, request_id=number)
+        await client.ask("tools/call", {"name": "hold_in_silence"}, request_id=1)
+        errors = [message["error"]["code"] for message in client.heard.sent]
+        assert errors == [-32603, -32600]
+
+
+@pytest.mark.parametrize("wrong", [{}, {**HELLO, "clientInfo": None}, {**HELLO, "_meta": {"progressToken": []}}])
+async def test_a_failed_initialize_leaves_no_session_and_can_be_repeated(
+    tmp_path: Path, autojump_clock: MockClock, wrong: dict[str, Any]
+) -> None:
+    """IO-5, INI-3."""
+    async with line(tmp_path) as client:
+        await client.say({"id": 1, "method": "initialize", "params": wrong})
+        await client.say({"id": 2, "method": "tools/list"})
+        assert not client.house.sessions._by_key
+        await client.say({"id": 3, "method": "initialize", "params": HELLO})
+        answers = client.answers()
+        assert [answers[1]["error"]["code"], answers[2]["error"]["code"]] == [-32602, -32602]
+        assert answers[3]["result"]["protocolVersion"] == STATEFUL[0]
+
+
+async def test_too_many_sessions_are_refused_here_like_everywhere(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """SES-6, IO-5."""
+    async with line(tmp_path, max_sessions=1) as client:
+        await client.say({"id": 1, "method": "initialize", "params": HELLO})
+        (session,) = client.house.sessions._by_key.values()
+        await client.say({"id": 2, "method": "tools/call", "params": {"name": "hold_in_silence"}})
+        session.streams["kept"] = client.house.sessions.open_stream(session, "kept")
+        session.streams["kept"].take_over(trio.CancelScope())
+        other = Line(client.house)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.run)
+            await other.say({"id": 1, "method": "initialize", "params": HELLO})
+            refused = other.answers()[1]["error"]
+            assert (refused["code"], refused["data"]["reason"]) == (-32603, "overloaded")
+            other.hang_up()
+
+
+async def test_changes_are_told_and_lost_rather_than_waited_for(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """STR-6, PUB-1, IO-8."""
+    async with line(tmp_path, max_outbox_items=2) as client:
+        await client.say({"id": 1, "method": "initialize", "params": HELLO}, {"method": "notifications/initialized"})
+        client.heard.gate = trio.Event()
+        for _ in range(10):
+            client.house.bus.publish(Changed("tools"))
+        await trio.testing.wait_all_tasks_blocked()
+        client.heard.gate.set()
+        await client.say({"id": 2, "method": "ping"})
+        told = [message for message in client.heard.sent if message.get("method") == "notifications/tools/list_changed"]
+        assert 1 <= len(told) <= 3
+        assert client.answers()[2]["result"] == {}
+
+
+async def test_a_response_of_a_stateless_client_is_ignored(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """IO-2, S2C-2."""
+    async with line(tmp_path) as client:
+        await client.say({"id": 1, "result": {}}, {"id": "x", "error": {"code": 1, "message": ""}})
+        await client.ask("server/discover", request_id=1)
+        assert [message["id"] for message in client.heard.sent] == [1]
+
+
+async def test_a_broken_writer_ends_the_connection(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """IO-3."""
+    client = Line(make_house(tmp_path))
+    client.heard.broken = True
+
+    async def converse() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.run)
+            await client.ask("tools/call", {"name": "hold_in_silence"})
+            await client.ask("server/discover", request_id=2)
+
+    with pytest.RaisesGroup(trio.BrokenResourceError, flatten_subgroups=True):
+        await converse()
+    assert list(client.house.manager.in_flight()) == []

@@ -1,0 +1,158 @@
+"""Listen streams: acknowledged first, told what concerns them, ended with a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from mcpd.app import House
+from mcpd.errors import InvalidParams, Overloaded
+from mcpd.events import Changed
+from mcpd.messages.flight import Done, Flight, Outcome, Stopped
+from mcpd.wire.envelope import SERVER_KEY, SUBSCRIPTION_KEY
+from tests.messages.memory import Wire, call, failure, make_house
+
+ALL = {"toolsListChanged": True, "promptsListChanged": True, "resourceSubscriptions": ["note:///one", "note:///none"]}
+
+
+class Listener:
+    """A listen in flight."""
+
+    def __init__(self, house: House, *, request_id: Any = 0, gate: trio.Event | None = None, **wanted: Any) -> None:
+        self.wire = Wire(gate)
+        params = {"notifications": wanted or ALL}
+        self.flight = Flight(call("subscriptions/listen", params, id=request_id), self.wire)
+        self._house = house
+        self.outcome: Outcome | None = None
+
+    async def run(self) -> None:
+        """Listen until the end."""
+        self.outcome = await self._house.manager.serve(self.flight)
+
+    def heard(self) -> list[str]:
+        """What was said, without the acknowledgement."""
+        return [method.removeprefix("notifications/") for method, _ in self.wire.said[1:]]
+
+
+async def test_the_acknowledgement_comes_first_and_everything_is_tagged(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """SUB-1, SUB-2, SUB-3, SUB-9."""
+    house = make_house(tmp_path)
+    listener = Listener(house, request_id="0")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for event in (
+            Changed("resources"),
+            Changed("tools"),
+            Changed("resource", "note:///one"),
+            Changed("resource", "x"),
+        ):
+            house.bus.publish(event)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    method, params = listener.wire.said[0]
+    assert method == "notifications/subscriptions/acknowledged"
+    assert params["notifications"] == {**ALL, "resourceSubscriptions": ["note:///one"]}
+    assert listener.heard() == ["tools/list_changed", "resources/updated"]
+    assert all(params["_meta"] == {SUBSCRIPTION_KEY: "0"} for _, params in listener.wire.said)
+
+
+async def test_what_changes_before_the_acknowledgement_is_written_is_told_after_it(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """SUB-6, SUB-4."""
+    house = make_house(tmp_path)
+    house.bus.publish(Changed("tools"))
+    gate = trio.Event()
+    listener = Listener(house, gate=gate)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(listener.wire.said) == 1
+        house.bus.publish(Changed("prompts"))
+        gate.set()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert listener.heard() == ["prompts/list_changed"], "nothing from before the listen is replayed"
+
+
+async def test_a_slow_listener_delays_nobody_and_finds_each_change_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """SUB-5, SUB-7, SUB-8."""
+    house = make_house(tmp_path)
+    gate = trio.Event()
+    slow, quick = Listener(house, gate=gate), Listener(house)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slow.run)
+        nursery.start_soon(quick.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(100):
+            house.bus.publish(Changed("tools"))
+            await trio.testing.wait_all_tasks_blocked()
+        assert len(quick.heard()) == 100
+        gate.set()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert slow.heard() == ["tools/list_changed"]
+
+
+async def test_a_listen_has_no_deadline(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """SUB-10, CAN-5."""
+    house = make_house(tmp_path)
+    listener = Listener(house, toolsListChanged=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.run)
+        await trio.sleep(80_000)
+        assert listener.outcome is None
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_end_is_a_result_with_the_subscriptions_id(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """SUB-2, SUB-11, SUB-12, RES-1."""
+    house = make_house(tmp_path)
+    listener = Listener(house)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.run)
+        await trio.testing.wait_all_tasks_blocked()
+        house.bus.publish(Changed("tools"))
+        await house.manager.drain()
+    assert isinstance(listener.outcome, Done)
+    meta = {SUBSCRIPTION_KEY: 0, SERVER_KEY: house.manager.service.info}
+    assert listener.outcome.result == {"resultType": "complete", "_meta": meta}
+    assert listener.heard() == ["tools/list_changed"], "what was pending is still told"
+
+
+async def test_a_cancelled_listen_is_forgotten_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """SUB-13, CAN-3."""
+    house = make_house(tmp_path, limits={"max_listen_streams": 1})
+    listener = Listener(house)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.run)
+        await trio.testing.wait_all_tasks_blocked()
+        error = await failure(house, call("subscriptions/listen", {"notifications": ALL}))
+        assert isinstance(error, Overloaded), "SUB-9"
+        listener.flight.cancel("explicit")
+    assert listener.outcome == Stopped("explicit")
+    house.bus.publish(Changed("tools"))
+    assert listener.heard() == []
+    other = Listener(house)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert other.outcome is None
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_broken_filter_is_refused_before_anything_is_said(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """SUB-1."""
+    wire = Wire()
+    error = await failure(make_house(tmp_path), call("subscriptions/listen", {"notifications": 1}), wire)
+    assert isinstance(error, InvalidParams)
+    assert wire.said == []

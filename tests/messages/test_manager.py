@@ -1,0 +1,247 @@
+"""The one path of every call: admission, budgets, cancellation, queueing, draining, and what becomes of exceptions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from mcpd.app import House
+from mcpd.authoring.declarations import ToolDeclaration
+from mcpd.errors import (
+    DeadlineExceeded,
+    Draining,
+    Forbidden,
+    InternalError,
+    MethodNotFound,
+    NotFound,
+    Overloaded,
+    WireError,
+)
+from mcpd.messages.flight import REASONS, Done, Failed, Flight, Outcome, Reason, Stopped, answer_to
+from mcpd.messages.manager import outcome_label
+from mcpd.wire.call import Principal
+from mcpd.wire.versions import STATEFUL
+from tests.messages.memory import Wire, call, failure, make_house, open_session, result, serve, session_call
+
+HOLD = {"name": "hold_in_silence"}
+
+
+def metric(house: House, name: str) -> list[str]:
+    """Return the lines of a metric that are not zero."""
+    lines = house.metrics.exposition(None)[0].decode().splitlines()
+    return [line.removeprefix("mcpd_") for line in lines if line.startswith(name) and not line.endswith(" 0.0")]
+
+
+def in_flight(house: House) -> int:
+    return len(list(house.manager.in_flight()))
+
+
+async def test_a_call_is_answered_in_the_dress_of_its_revision(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """RES-1, RES-2, SIE-1."""
+    house = make_house(tmp_path)
+    assert (await result(house, call()))["resultType"] == "complete"
+    for version in STATEFUL:
+        session = open_session(house, version)
+        found = await result(house, session_call(session, "tools/call", {"name": "add", "arguments": {"a": 1, "b": 2}}))
+        assert ("structuredContent" in found) == (version >= "2025-06-18")
+        assert "resultType" not in found
+
+
+@pytest.mark.parametrize(
+    ("asked", "refusal"),
+    [
+        (call("unknown/method"), MethodNotFound),
+        (call("ping"), MethodNotFound),
+        (call("tools/list", version=STATEFUL[0]), None),
+        (call("server/discover", version=STATEFUL[0]), MethodNotFound),
+        (call(params={"name": "nope"}), NotFound),
+        (call(principal=Principal("reader", frozenset({"read"}))), Forbidden),
+        (call(params={"name": "vault"}, principal=Principal("caller", frozenset({"call"}))), Forbidden),
+        (call(params={"name": "crash"}), InternalError),
+        (call(params={"name": "not_a_number"}), InternalError),
+    ],
+)
+async def test_whatever_goes_wrong_is_one_wire_error(
+    tmp_path: Path, autojump_clock: MockClock, asked: Any, refusal: type[WireError] | None
+) -> None:
+    """RPC-10, LAD-2, DIS-4, TOOL-2, SEC-6."""
+    house = make_house(tmp_path)
+    outcome = await serve(house, asked)
+    assert isinstance(outcome, Done) if refusal is None else type(getattr(outcome, "error", None)) is refusal
+    assert in_flight(house) == 0
+
+
+class Odd(BaseException):
+    """Not an Exception."""
+
+
+@pytest.mark.parametrize(
+    "raised", [SystemExit(3), KeyboardInterrupt(), ExceptionGroup("many", [ValueError()]), OSError()]
+)
+async def test_no_exception_of_a_tool_ends_the_server(
+    tmp_path: Path, autojump_clock: MockClock, raised: BaseException
+) -> None:
+    """SEC-6, RPC-12."""
+
+    async def broken() -> str:
+        raise raised
+
+    house = make_house(tmp_path)
+    house.manager.service._tools.registry.replace([ToolDeclaration(name="broken", fn=broken)])
+    error = await failure(house, call(params={"name": "broken"}))
+    assert (type(error), error.data) == (InternalError, {"requestId": "r-1"})
+    assert await result(house, call("tools/list", {}))
+
+
+@pytest.mark.parametrize("reason", REASONS)
+async def test_a_cancelled_call_has_its_reason_and_is_counted(
+    tmp_path: Path, autojump_clock: MockClock, reason: Reason
+) -> None:
+    """CAN-1, CAN-3, IO-7."""
+    house = make_house(tmp_path)
+    flight = Flight(call(params=HOLD), Wire())
+    outcomes: list[Outcome] = []
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            outcomes.append(await house.manager.serve(flight))
+
+        nursery.start_soon(run)
+        await trio.sleep(1)
+        flight.cancel(reason)
+        flight.cancel("admin")
+    assert outcomes == [Stopped(reason)]
+    assert metric(house, "mcpd_cancelled_total") == [f'cancelled_total{{reason="{reason}"}} 1.0']
+    assert in_flight(house) == 0
+
+
+async def test_a_call_cancelled_before_it_starts_never_runs(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """CAN-3, CAN-1."""
+    house = make_house(tmp_path)
+    flight = Flight(call(params={"name": "change", "arguments": {"kind": "tools"}}), Wire())
+    heard: list[Any] = []
+    house.bus.subscribe(heard.append)
+    flight.cancel("client_gone")
+    assert await house.manager.serve(flight) == Stopped("client_gone")
+    assert heard == []
+
+
+def test_only_those_are_told_who_neither_left_nor_asked() -> None:
+    """CAN-3, CAN-5."""
+    told = {reason: answer_to(Stopped(reason)) for reason in REASONS}
+    assert {reason for reason, answer in told.items() if answer is not None} == {"drain", "admin"}
+    assert isinstance(told["drain"], Draining)
+
+
+async def test_calls_are_cancelled_by_name_for_an_operator(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """CAN-5."""
+    house = make_house(tmp_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, house, call(params=HOLD, request_id="mine"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not house.manager.cancel("other")
+        assert house.manager.cancel("mine")
+
+
+@pytest.mark.parametrize(
+    ("tool", "row"),
+    [
+        ("hold_in_silence", (None, 60.0, "server")),
+        ("hold_in_silence", (1500, 1.5, "request")),
+        ("hold_in_silence", (90_000, 90.0, "request")),
+        ("hold_in_silence", (9_000_000, 600.0, "server")),
+        ("slow", (None, 0.05, "tool")),
+        ("slow", (20, 0.02, "request")),
+        ("slow", (5000, 0.05, "tool")),
+    ],
+)
+async def test_the_tightest_limit_that_somebody_named_ends_a_call(
+    tmp_path: Path, autojump_clock: MockClock, tool: str, row: tuple[int | None, float, str]
+) -> None:
+    """CAN-5."""
+    timeout_ms, seconds, budget = row
+    house = make_house(tmp_path)
+    began = trio.current_time()
+    error = await failure(house, call(params={"name": tool}, timeout_ms=timeout_ms))
+    assert trio.current_time() - began == pytest.approx(seconds)
+    assert isinstance(error, DeadlineExceeded)
+    assert error.data == {"reason": "deadline", "budget": budget, "limitMs": round(seconds * 1000)}
+    assert metric(house, "mcpd_deadline_exceeded_total") == [f'deadline_exceeded_total{{budget="{budget}"}} 1.0']
+
+
+async def test_calls_wait_in_line_and_too_many_are_refused(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """SEC-4."""
+    house = make_house(tmp_path, limits={"max_calls": 1, "max_queued_calls": 2})
+    ended: list[str] = []
+    async with trio.open_nursery() as nursery:
+
+        async def run(name: str) -> None:
+            await serve(house, call(params={"name": "hold_in_silence"}, request_id=name))
+            ended.append(name)
+
+        for name in ("first", "second", "third"):
+            nursery.start_soon(run, name)
+            await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(await failure(house, call()), Overloaded)
+        assert house.manager.cancel("second"), "a waiting call can be cancelled too"
+        await trio.testing.wait_all_tasks_blocked()
+        for name in ("first", "third"):
+            house.manager.cancel(name)
+            await trio.testing.wait_all_tasks_blocked()
+    assert ended == ["second", "first", "third"]
+    assert await result(house, call()), "every place was given back"
+
+
+async def test_draining_refuses_new_calls_and_lets_the_old_ones_end(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """CAN-5, IO-3."""
+    house = make_house(tmp_path, grace_s=10.0)
+    began = trio.current_time()
+    outcomes: list[Outcome] = []
+    async with trio.open_nursery() as nursery:
+
+        async def run(timeout_ms: int | None) -> None:
+            outcomes.append(await serve(house, call(params=HOLD, timeout_ms=timeout_ms)))
+
+        nursery.start_soon(run, 4000)
+        nursery.start_soon(run, None)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(house.manager.drain)
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(await failure(house, call()), Draining)
+    assert trio.current_time() - began == 10
+    assert isinstance(outcomes[0], Failed)
+    assert isinstance(outcomes[0].error, DeadlineExceeded)
+    assert outcomes[1] == Stopped("drain")
+
+
+async def test_an_idle_server_drains_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """IO-3."""
+    began = trio.current_time()
+    await make_house(tmp_path).manager.drain()
+    assert trio.current_time() == began
+
+
+async def test_a_connection_that_is_torn_down_takes_its_calls_along(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """CAN-1."""
+    house = make_house(tmp_path)
+    with trio.move_on_after(1):
+        await serve(house, call(params=HOLD))
+    assert in_flight(house) == 0
+    assert metric(house, "mcpd_requests_total") == [
+        'requests_total{method="tools/call",outcome="cancelled",transport="http"} 1.0'
+    ]
+
+
+async def test_an_outcome_has_a_label_that_blames_nobody_for_leaving(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """CAN-1, TOOL-2."""
+    house = make_house(tmp_path)
+    labels = [
+        outcome_label(await serve(house, call(params={"name": name}))) for name in ("echo", "fail", "nope", "crash")
+    ]
+    assert labels == ["ok", "tool_error", "protocol_error", "internal_error"]
+    assert outcome_label(Stopped("client_gone")) == "cancelled"

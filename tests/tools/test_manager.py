@@ -1,0 +1,221 @@
+"""The Tool Manager on real tools: listing, work classes, refusals, limits, results that must fit."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from mcpd.app import House
+from mcpd.authoring.context import Context
+from mcpd.authoring.declarations import ToolDeclaration
+from mcpd.errors import Forbidden, InternalError, InvalidParams, NotFound, Overloaded, RegistrationError, ToolError
+from mcpd.messages.flight import Flight, Stopped
+from mcpd.wire.call import ANONYMOUS, Principal
+from tests.messages.memory import Wire, call, failure, make_house, result, serve
+
+
+def house_of(folder: Path, *tools: ToolDeclaration) -> House:
+    house = make_house(folder)
+    house.manager.service._tools.registry.replace(tools)
+    return house
+
+
+def asked(name: str, principal: Principal | None = None, **arguments: Any) -> Any:
+    return call(params={"name": name, "arguments": arguments}, principal=principal or ANONYMOUS)
+
+
+async def double(number: int) -> dict[str, int]:
+    """Double a number."""
+    return {"doubled": 2 * number}
+
+
+def thread_name(ctx: Context) -> str:
+    """Say where it runs."""
+    return f"{threading.current_thread() is threading.main_thread()} {ctx.request_id}"
+
+
+async def test_an_async_tool_runs_in_the_call_and_a_plain_one_in_a_thread(tmp_path: Path) -> None:
+    """TOOL-2, TOOL-3."""
+    house = house_of(tmp_path, ToolDeclaration(name="double", fn=double), ToolDeclaration(name="where", fn=thread_name))
+    found = await result(house, asked("double", number=4))
+    assert found["structuredContent"] == {"doubled": 8}
+    assert found["content"] == [{"type": "text", "text": '{"doubled":8}'}]
+    assert (await result(house, asked("where")))["content"][0]["text"] == "False r-1"
+
+
+async def test_arguments_that_break_the_schema_and_a_tools_own_failure_are_results(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """TOOL-2."""
+
+    async def grumpy() -> str:
+        raise ToolError("not today")
+
+    house = house_of(tmp_path, ToolDeclaration(name="double", fn=double), ToolDeclaration(name="grumpy", fn=grumpy))
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"number": "x"}, "number"),
+        ({}, "number"),
+        ({"number": 1, "more": 2}, "more"),
+    ]
+    for arguments, path in wrong:
+        found = await result(house, asked("double", **arguments))
+        assert found["isError"] is True
+        assert path in found["content"][0]["text"]
+    assert (await result(house, asked("grumpy")))["content"] == [{"type": "text", "text": "not today"}]
+
+
+@pytest.mark.parametrize(
+    ("params", "refusal"),
+    [
+        ({}, InvalidParams),
+        ({"name": 7}, InvalidParams),
+        ({"name": None}, InvalidParams),
+        ({"name": "double", "arguments": []}, InvalidParams),
+        ({"name": "double", "arguments": None}, InvalidParams),
+        ({"name": "nope"}, NotFound),
+        ({"name": ""}, NotFound),
+    ],
+)
+async def test_a_malformed_call_is_a_protocol_error(
+    tmp_path: Path, autojump_clock: MockClock, params: dict[str, Any], refusal: type[Exception]
+) -> None:
+    """TOOL-2."""
+    error = await failure(house_of(tmp_path, ToolDeclaration(name="double", fn=double)), call(params=params))
+    assert type(error) is refusal
+
+
+async def test_a_tool_of_another_scope_is_neither_listed_nor_called_nor_mirrored(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """STA-2, RES-4, HDR-13, TOOL-5."""
+    schema = {"type": "object", "properties": {"n": {"type": "string", "x-mcp-header": "N"}}}
+
+    async def secret(**_: Any) -> str:
+        return "s"
+
+    hidden = ToolDeclaration(name="secret", fn=secret, scopes=("vault",), input_schema=schema)
+    tools = house_of(tmp_path, hidden, ToolDeclaration(name="double", fn=double)).manager.service._tools
+    caller, keeper = (Principal(name, frozenset({"call", name})) for name in ("caller", "vault"))
+    assert [tool["name"] for tool in tools.list(None, caller)["tools"]] == ["double"]
+    assert [tool["name"] for tool in tools.list(None, keeper)["tools"]] == ["secret", "double"]
+    assert tools.header_parameters("secret", caller) == tools.header_parameters("nope", keeper) == ()
+    assert [parameter.header for parameter in tools.header_parameters("secret", keeper)] == ["mcp-param-n"]
+    with pytest.raises(Forbidden):
+        tools.find("secret", caller)
+
+
+async def test_a_listing_shows_schemas_as_they_were_declared(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """TOOL-1, JSC-4."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "if": {}, "then": True,
+              "$defs": {"a": {"$anchor": "b"}}}  # fmt: skip
+
+    async def raw(**_: Any) -> str:
+        """Take anything."""
+        return ""
+
+    declaration = ToolDeclaration(
+        name="raw", fn=raw, input_schema=schema, title="Raw", annotations={"readOnlyHint": True}
+    )
+    (entry,) = (await result(house_of(tmp_path, declaration), call("tools/list", {})))["tools"]
+    assert entry == {
+        "name": "raw",
+        "title": "Raw",
+        "description": "Take anything.",
+        "inputSchema": schema,
+        "annotations": {"readOnlyHint": True},
+    }
+
+
+async def test_a_result_that_breaks_its_own_schema_is_a_bug(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """TOOL-3."""
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+    async def liar(fail: bool = False) -> Any:
+        if fail:
+            raise ToolError("no result")
+        return {"n": "x"}
+
+    house = house_of(tmp_path, ToolDeclaration(name="liar", fn=liar, output_schema=schema))
+    assert isinstance(await failure(house, asked("liar")), InternalError)
+    assert (await result(house, asked("liar", fail=True)))["isError"] is True
+
+
+async def test_a_tool_may_limit_how_often_it_runs_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """SEC-4, TOOL-5."""
+    gate = trio.Event()
+
+    async def one_at_a_time() -> str:
+        await gate.wait()
+        return "done"
+
+    house = house_of(tmp_path, ToolDeclaration(name="narrow", fn=one_at_a_time, concurrency=1))
+    flight = Flight(asked("narrow"), Wire())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house.manager.serve, flight)
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(await failure(house, asked("narrow")), Overloaded)
+        flight.cancel("explicit")
+    gate.set()
+    assert (await result(house, asked("narrow")))["content"][0]["text"] == "done", (
+        "a cancelled call gives its place back"
+    )
+
+
+async def test_a_late_result_of_a_cancelled_thread_is_dropped(tmp_path: Path) -> None:
+    """CAN-1, CAN-3."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def stubborn() -> str:
+        began.set()
+        go_on.wait(20)
+        return "late"
+
+    house = house_of(tmp_path, ToolDeclaration(name="stubborn", fn=stubborn))
+    flight = Flight(asked("stubborn"), Wire())
+    outcomes = []
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            outcomes.append(await house.manager.serve(flight))
+
+        nursery.start_soon(run)
+        await trio.to_thread.run_sync(began.wait, 20)
+        flight.cancel("client_gone")
+    go_on.set()
+    assert outcomes == [Stopped("client_gone")]
+
+
+@pytest.mark.parametrize("name", ["", "with space", "ü", "a" * 129, "a/b"])
+def test_a_name_that_clients_would_refuse_is_refused_at_registration(tmp_path: Path, name: str) -> None:
+    """TOOL-1."""
+    with pytest.raises(RegistrationError, match="a name is 1 to 128"):
+        house_of(tmp_path, ToolDeclaration(name=name, fn=double))
+
+
+def test_two_tools_of_one_name_and_bad_work_classes_are_refused(tmp_path: Path) -> None:
+    """TOOL-1, HDR-9."""
+    plain = ToolDeclaration(name="double", fn=double)
+    with pytest.raises(RegistrationError, match="declared twice"):
+        house_of(tmp_path, plain, plain)
+    with pytest.raises(RegistrationError, match="plain def"):
+        house_of(tmp_path, ToolDeclaration(name="double", fn=double, isolation="process"))
+    mirrored = {"type": "object", "properties": {"number": {"type": "number", "x-mcp-header": "N"}}}
+    with pytest.raises(RegistrationError, match="x-mcp-header"):
+        house_of(tmp_path, ToolDeclaration(name="double", fn=double, input_schema=mirrored))
+
+
+async def test_every_call_is_measured_by_its_outcome(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """TOOL-2, CAN-1."""
+    house = make_house(tmp_path)
+    for name in ("echo", "fail", "crash", "slow"):
+        await serve(house, call(params={"name": name}))
+    text = house.metrics.exposition(None)[0].decode()
+    wanted = {"echo": "ok", "fail": "tool_error", "crash": "internal_error", "slow": "cancelled"}
+    for tool, outcome in wanted.items():
+        assert f'mcpd_tool_calls_total{{outcome="{outcome}",tool="{tool}"}} 1.0' in text

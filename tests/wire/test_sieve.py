@@ -1,0 +1,126 @@
+"""Results in the dress of each revision: table 3.9 as far as results go."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from mcpd.wire.envelope import SERVER_KEY
+from mcpd.wire.sieve import complete, sift
+from mcpd.wire.versions import STATEFUL
+
+OLDEST, BATCHING, TITLED, NEWEST = sorted(STATEFUL)
+SERVER = {"name": "mcpd", "version": "1"}
+CACHED = {"ttlMs": 5, "cacheScope": "public", "resultType": "complete"}
+OBJECT = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+def tool(**more: Any) -> dict[str, Any]:
+    return {"name": "t", "title": "T", "inputSchema": OBJECT, "annotations": {"readOnlyHint": True},
+            "icons": [{"src": "x"}], "_meta": {"k": 1}, "description": "d", **more}  # fmt: skip
+
+
+def sifted(result: dict[str, Any], method: str, version: str) -> dict[str, Any]:
+    """Sift a copy, and check that the argument was left alone: listings are shared between callers."""
+    before = copy.deepcopy(result)
+    found = sift(result, method, version)
+    assert result == before
+    return found
+
+
+def test_a_stateless_result_says_that_it_is_complete_and_whose_it_is() -> None:
+    """RES-1, RES-2."""
+    assert complete({"x": 1}, SERVER) == {"x": 1, "resultType": "complete", "_meta": {SERVER_KEY: SERVER}}
+    asked = complete({"resultType": "input_required", "_meta": {"mine": 1}}, SERVER)
+    assert asked == {"resultType": "input_required", "_meta": {"mine": 1, SERVER_KEY: SERVER}}
+
+
+def test_completing_leaves_shared_meta_alone() -> None:
+    """RES-2, STA-1."""
+    shared = {"mine": 1}
+    complete({"_meta": shared}, SERVER)
+    assert shared == {"mine": 1}
+
+
+@pytest.mark.parametrize("version", STATEFUL)
+@pytest.mark.parametrize("method", ["resources/read", "completion/complete", "ping", "unknown"])
+def test_no_stateless_member_reaches_a_stateful_client(method: str, version: str) -> None:
+    """RES-3, SIE-1."""
+    assert sifted({**CACHED, "contents": []}, method, version) == {"contents": []}
+
+
+@pytest.mark.parametrize(
+    ("version", "gone"),
+    [
+        (OLDEST, {"title", "annotations", "icons", "_meta", "outputSchema"}),
+        (BATCHING, {"title", "icons", "_meta", "outputSchema"}),
+        (TITLED, {"icons"}),
+        (NEWEST, set()),
+    ],
+)
+def test_a_tool_is_listed_with_what_the_revision_knows(version: str, gone: set[str]) -> None:
+    """SIE-1, TOOL-1."""
+    full = tool(outputSchema=OBJECT)
+    (found,) = sifted({"tools": [full], **CACHED}, "tools/list", version)["tools"]
+    assert found == {key: value for key, value in full.items() if key not in gone}
+
+
+@pytest.mark.parametrize("schema", [{"type": "array"}, {"type": ["object", "null"]}, {}, {"anyOf": [OBJECT]}])
+def test_an_output_schema_that_is_no_object_is_not_listed(schema: dict[str, Any]) -> None:
+    """SIE-1, TOOL-3."""
+    (found,) = sifted({"tools": [tool(outputSchema=schema)]}, "tools/list", NEWEST)["tools"]
+    assert "outputSchema" not in found
+
+
+@pytest.mark.parametrize("version", STATEFUL)
+def test_a_property_that_takes_anything_is_an_empty_schema(version: str) -> None:
+    """SIE-2, JSC-4."""
+    schema = {"type": "object", "properties": {"any": True, "a": {"type": "string"}}, "$defs": {"x": True}, "if": {}}
+    (found,) = sifted({"tools": [tool(inputSchema=schema)]}, "tools/list", version)["tools"]
+    assert found["inputSchema"] == {**schema, "properties": {"any": {}, "a": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("method", "member"),
+    [("prompts/list", "prompts"), ("resources/list", "resources"), ("resources/templates/list", "resourceTemplates")],
+)
+def test_other_entries_lose_titles_and_icons_likewise(method: str, member: str) -> None:
+    """SIE-1."""
+    entry = {"name": "n", "title": "N", "icons": [], "_meta": {}, "annotations": {"priority": 1}}
+    for version, gone in [(OLDEST, {"title", "icons", "_meta"}), (TITLED, {"icons"}), (NEWEST, set())]:
+        (found,) = sifted({member: [entry], **CACHED, "nextCursor": "c"}, method, version)[member]
+        assert found == {key: value for key, value in entry.items() if key not in gone}
+
+
+@pytest.mark.parametrize("value", [{}, {"a": 1}, [1], "text", 0, None])
+def test_structured_content_is_an_object_or_absent(value: Any) -> None:
+    """SIE-1, TOOL-3."""
+    result = {"content": [], "structuredContent": value}
+    for version in STATEFUL:
+        kept = version >= TITLED and isinstance(value, dict)
+        assert sifted(result, "tools/call", version) == (
+            {"content": [], "structuredContent": value} if kept else {"content": []}
+        )
+
+
+AUDIO = {"type": "audio", "data": "AA==", "mimeType": "audio/wav"}
+LINK = {"type": "resource_link", "uri": "note:///1", "name": "one", "title": "One"}
+TEXT = {"type": "text", "text": "t"}
+
+
+@pytest.mark.parametrize("version", STATEFUL)
+def test_content_that_a_revision_cannot_carry_becomes_text(version: str) -> None:
+    """SIE-1, TOOL-4."""
+    blocks = sifted({"content": [TEXT, AUDIO, LINK], "isError": False}, "tools/call", version)["content"]
+    prompt = sifted({"messages": [{"role": "user", "content": AUDIO}]}, "prompts/get", version)["messages"]
+    assert blocks[0] == TEXT
+    assert (blocks[1] == AUDIO) == (prompt[0]["content"] == AUDIO) == (version >= BATCHING)
+    assert (blocks[2] == LINK) == (version >= TITLED)
+    assert all(
+        block == original or block["type"] == "text"
+        for block, original in zip(blocks, [TEXT, AUDIO, LINK], strict=True)
+    )
+    if version < TITLED:
+        assert blocks[2]["text"] == "One: note:///1"

@@ -1,0 +1,85 @@
+"""Listen filters and what waits to be told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcpd.errors import InvalidParams
+from mcpd.wire.envelope import SUBSCRIPTION_KEY
+from mcpd.wire.subscriptions import MAX_URI_CHARACTERS, Filter, Pending, notification, tag
+
+
+def read(wanted: Any, *, max_uris: int = 9) -> Filter:
+    return Filter.read({"notifications": wanted}, permits=lambda uri: not uri.startswith("secret:"), max_uris=max_uris)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "honoured"),
+    [
+        ({}, {}),
+        ({"toolsListChanged": False, "unknown": 1, "taskIds": ["t"]}, {}),
+        (
+            {"toolsListChanged": True, "promptsListChanged": True},
+            {"toolsListChanged": True, "promptsListChanged": True},
+        ),
+        ({"resourcesListChanged": True}, {"resourcesListChanged": True}),
+        ({"resourceSubscriptions": []}, {}),
+        ({"resourceSubscriptions": ["a:1", "secret:2", "a:1", "b:3"]}, {"resourceSubscriptions": ["a:1", "b:3"]}),
+    ],
+)
+def test_a_filter_is_acknowledged_with_what_is_honoured(wanted: dict[str, Any], honoured: dict[str, Any]) -> None:
+    """SUB-1, SUB-9, SUB-10."""
+    assert read(wanted).honoured() == honoured
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [None, [], "x", {"toolsListChanged": 1}, {"promptsListChanged": None}, {"resourceSubscriptions": "a"},
+     {"resourceSubscriptions": [1]}, {"resourceSubscriptions": {"a": 1}}, {"resourceSubscriptions": ["a", "b", "c"]},
+     {"resourceSubscriptions": ["a" * (MAX_URI_CHARACTERS + 1)]}],
+)  # fmt: skip
+def test_a_filter_of_the_wrong_shape_or_size_is_refused(wanted: Any) -> None:
+    """SUB-9."""
+    with pytest.raises(InvalidParams):
+        read(wanted, max_uris=2)
+
+
+def test_a_listen_without_a_filter_is_refused() -> None:
+    """SUB-1."""
+    with pytest.raises(InvalidParams):
+        Filter.read({}, permits=lambda _: True, max_uris=1)
+
+
+EVENTS = st.sampled_from(
+    [("tools", None), ("prompts", None), ("resources", None), ("resource", "a"), ("resource", "b")]
+)
+
+
+@given(st.lists(EVENTS), st.lists(EVENTS, unique=True))
+def test_what_waits_is_each_wanted_note_once_in_the_order_of_arrival(
+    events: list[tuple[str, str | None]], wanted: list[tuple[str, str | None]]
+) -> None:
+    """SUB-3, SUB-8: however many events, no more waits than the filter has members."""
+    kinds = frozenset(kind for kind, uri in wanted if uri is None)
+    pending = Pending(Filter(kinds, tuple(uri for _, uri in wanted if uri is not None)))
+    assert [pending.offer(*event) for event in events] == [event in wanted for event in events]
+    assert pending.take() == list(dict.fromkeys(event for event in events if event in wanted))
+    assert pending.take() == []
+
+
+def test_each_note_has_its_notification() -> None:
+    """SUB-3, PUB-1."""
+    assert notification("tools", None) == ("notifications/tools/list_changed", {})
+    assert notification("resource", "a:1") == ("notifications/resources/updated", {"uri": "a:1"})
+
+
+@pytest.mark.parametrize("request_id", [0, "0", "", 7])
+def test_a_tag_keeps_the_type_of_the_id(request_id: str | int) -> None:
+    """SUB-2."""
+    params = {"uri": "a"}
+    found = tag(params, request_id)["_meta"][SUBSCRIPTION_KEY]
+    assert (found, type(found), params) == (request_id, type(request_id), {"uri": "a"})
