@@ -258,7 +258,7 @@ async def run_http(
         application = make_app(
             config, house.manager, house.sessions, access, watch=(house.metrics, house.health), nursery=services
         )
-        connections = Connections(config.limits, house.metrics)
+        connections = Connections(config.limits, config.timeouts, house.metrics)
         async with trio.open_nursery() as serving:
             await serving.start(_listen, application, hypercorn_config(config, sockets), connections, closed)
             if config.server.metrics_bind is not None:

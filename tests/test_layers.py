@@ -63,7 +63,8 @@ IMPURE = {
 OWNERS: dict[str, tuple[str, ...]] = {
     "quart": ("mcpd.gateway.",),
     "quart_trio": ("mcpd.gateway.",),
-    "hypercorn": ("mcpd.gateway.",),
+    "hypercorn": ("mcpd.gateway.hypercorn",),
+    "h11": ("mcpd.gateway.http11",),
     "graphql": ("mcpd.gateway.",),
     "httpx": ("mcpd.drivers.",),
     "trio_websocket": ("mcpd.client",),

@@ -1,10 +1,11 @@
 """Hypercorn as we run it: its configuration from ours, the sockets it listens on, and what it lacks.
 
-Everything that knows Hypercorn is here, so that another HTTP/1.1 front can stand before the same ASGI application
-later. It adds: a limit of connections, a kernel timeout for peers that stop reading, an end for connections whose
-client has gone, and no WebSocket compression.
+Everything that knows Hypercorn is here. It listens, shakes hands, and serves WebSockets and HTTP/2; plain HTTP/1.1
+goes the lean path (`gateway.http11`) to the same ASGI application. Added: a limit of connections, a kernel timeout for
+peers that stop reading, an end for connections whose client has gone, no WebSocket compression, and a wall: what goes
+wrong in one connection ends that connection and is logged (Hypercorn would let it end the server).
 
-Called by: `gateway.app`, `app`. Deliberately not: ASGI applications.
+Called by: `app`. Deliberately not: ASGI applications.
 
 Laws: one peer that stops reading cannot hold the shutdown (TCP_USER_TIMEOUT, inherited by accepted sockets); frames are
 never inflated (a 200 KB frame can hold 300 MB).
@@ -15,6 +16,7 @@ Sources: Hypercorn 0.18 documentation and `hypercorn.trio`; tcp(7); RFC 7692; ar
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,14 +26,18 @@ from typing import Any
 import hypercorn.protocol.ws_stream
 import hypercorn.trio.run
 import trio
+from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.events import Event, Updated
+from hypercorn.events import Event, RawData, Updated
 from hypercorn.trio.tcp_server import TCPServer
 
 from mcpd.config import Config, Limits, Server, Timeouts
 from mcpd.errors import ConfigurationError
+from mcpd.gateway.http11 import Connection as Http11Connection
+from mcpd.gateway.http11 import Front
 from mcpd.monitoring.metrics import Metrics
 
+_log = logging.getLogger(__name__)
 _BACKLOG = 512
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -135,43 +141,72 @@ class _PlainHandshake(hypercorn.protocol.ws_stream.Handshake):
 
 
 class _Connection(TCPServer):
-    """A connection that ends when its client has gone and its last request is done.
+    """A connection of Hypercorn's that begins with `received`, and ends when its client has gone.
 
     Hypercorn's own waits for the keep-alive timeout first, although nothing can come any more.
     """
 
+    received = b""
     _gone = False
 
     async def _read_data(self) -> None:
+        if self.received:
+            await self.protocol.handle(RawData(self.received))
         await super()._read_data()
         self._gone = True
         await self.idle_task.stop()
 
     async def protocol_send(self, event: Event) -> None:
-        if not (self._gone and isinstance(event, Updated)):
+        if self._gone and isinstance(event, Updated):
+            return
+        # Closing and a ping may meet in the socket: the connection ends, so nothing is lost with the ping.
+        with contextlib.suppress(trio.BusyResourceError):
             await super().protocol_send(event)
 
 
 class Connections:
     """Runs each accepted connection, up to a number."""
 
-    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, limits: Limits, timeouts: Timeouts, metrics: Metrics) -> None:
         self._max = limits.max_connections
         self._metrics = metrics
         self._open = 0
+        self.front = Front(limits, timeouts)
         metrics.watch("connections", lambda: self._open, "http")
 
-    async def serve(self, *arguments: Any) -> None:
-        """Serve one connection; `arguments` are those of Hypercorn's TCPServer, the stream last."""
+    async def serve(self, wrapper: ASGIWrapper, config: HypercornConfig, *arguments: Any) -> None:
+        """Serve one connection; the arguments are those of Hypercorn's TCPServer, the stream last."""
+        stream = arguments[-1]
         if self._open >= self._max:
             self._metrics.rejected("connections")
-            await _turn_away(arguments[-1])
+            await _turn_away(stream)
             return
         self._open += 1
         try:
-            await _Connection(*arguments)
+            received = await self._serve_http11(wrapper, config, stream)
+            if received is not None:
+                connection = _Connection(wrapper, config, *arguments)
+                connection.received = received
+                await connection
+        except* OSError:
+            pass
+        except* Exception:  # noqa: BLE001 - fan-out: one connection must not end the others (law 7)
+            _log.exception("a connection failed")
         finally:
             self._open -= 1
+
+    async def _serve_http11(self, wrapper: ASGIWrapper, config: HypercornConfig, stream: Any) -> bytes | None:
+        """Return None when the connection is over, else the bytes that Hypercorn shall begin with."""
+        if isinstance(stream, trio.SSLStream):
+            try:
+                with trio.fail_after(config.ssl_handshake_timeout):
+                    await stream.do_handshake()
+            except (trio.BrokenResourceError, trio.TooSlowError):
+                await trio.aclose_forcefully(stream)
+                return None
+            if stream.selected_alpn_protocol() == "h2":
+                return b""
+        return await Http11Connection(wrapper.app, self.front, stream).run()
 
 
 async def _turn_away(stream: trio.abc.Stream) -> None:
@@ -189,6 +224,11 @@ async def serve_http(
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `application` until `stop` returns; then wait for open connections, `graceful_timeout` at most."""
+
+    async def wait_stop() -> None:
+        await stop()
+        connections.front.close()
+
     hypercorn.protocol.ws_stream.Handshake = _PlainHandshake  # type: ignore[misc]
     hypercorn.trio.run.TCPServer = connections.serve  # type: ignore[attr-defined, assignment]
-    await hypercorn.trio.serve(application, config, shutdown_trigger=stop, mode="asgi", task_status=task_status)
+    await hypercorn.trio.serve(application, config, shutdown_trigger=wait_stop, mode="asgi", task_status=task_status)

@@ -149,7 +149,8 @@ def test_websocket_compression_is_never_agreed_on(tmp_path: Path, free_port: int
         assert head.startswith(b"http/1.1 101")
         assert b"sec-websocket-extensions" not in head
         connection.sendall(b"\xc1\x80\x00\x00\x00\x00")  # a frame that claims to be compressed (RSV1)
-        assert connection.recv(64)[:1] in (b"", b"\x88"), "the connection is closed, not read on"
+        while connection.recv(64):
+            pass  # a ping or a close frame may come first; what counts is that the server ends the connection
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/nowhere"])

@@ -1,0 +1,385 @@
+"""The lean HTTP/1.1 path by itself: a small ASGI application, connections in memory, the clock of the test.
+
+What goes through real sockets and the whole house is in the tests of the doors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import h11
+import pytest
+import trio
+import trio.testing
+
+from mcpd.config import Limits, Timeouts
+from mcpd.gateway.http11 import Connection, Front
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+BOUND_S = 500.0
+REQUEST = b"POST /x?a=1 HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello"
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Answer with the body of the request, and its length."""
+    body = b""
+    while True:
+        event = await receive()
+        body += event.get("body", b"")
+        if not event.get("more_body"):
+            break
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Client:
+    """The other end of one connection."""
+
+    def __init__(self, stream: trio.abc.Stream, server_side: trio.abc.Stream, front: Front) -> None:
+        self.stream = stream
+        self.server_side = server_side
+        self.front = front
+        self.http = h11.Connection(h11.CLIENT)
+        self.handed_on: bytes | None = None
+        self.ended = trio.Event()
+
+    async def reply(self, method: str = "POST") -> tuple[int, dict[bytes, bytes], bytes]:
+        """Read one reply to a request that was sent as raw bytes."""
+        if self.http.our_state is not h11.IDLE:
+            self.http.start_next_cycle()
+        self.http.send(h11.Request(method=method, target="/", headers=[("host", "h")]))
+        self.http.send(h11.EndOfMessage())
+        head = await self._event()
+        while isinstance(head, h11.InformationalResponse):
+            head = await self._event()
+        assert isinstance(head, h11.Response), head
+        body = b""
+        while isinstance(part := await self._event(), h11.Data):
+            body += part.data
+        return head.status_code, dict(head.headers), body
+
+    async def _event(self) -> Any:
+        while (event := self.http.next_event()) is h11.NEED_DATA:
+            self.http.receive_data(bytes(await self.stream.receive_some()))
+        return event
+
+    async def rest(self) -> bytes:
+        """Everything until the server closes."""
+        data = b""
+        while chunk := await self.stream.receive_some():
+            data += chunk
+        return data
+
+
+@asynccontextmanager
+async def connected(app: App, timeouts: Timeouts | None = None, limits: Limits | None = None) -> AsyncIterator[Client]:
+    theirs, ours = trio.testing.memory_stream_pair()
+    front = Front(limits or Limits(), timeouts or Timeouts())
+    client = Client(theirs, ours, front)
+
+    async def run() -> None:
+        client.handed_on = await Connection(app, front, ours).run()
+        client.ended.set()
+
+    with trio.fail_after(BOUND_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            yield client
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 40])
+async def test_a_request_in_pieces_is_the_same_request(size: int, autojump_clock: trio.testing.MockClock) -> None:
+    async with connected(echo) as client:
+        for at in range(0, len(REQUEST), size):
+            await client.stream.send_all(REQUEST[at : at + size])
+            await trio.testing.wait_all_tasks_blocked()
+        assert (await client.reply())[::2] == (200, b"hello")
+
+
+async def test_pipelined_requests_are_answered_in_their_order(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected(echo) as client:
+        await client.stream.send_all(REQUEST + REQUEST.replace(b"hello", b"again"))
+        assert (await client.reply())[2] == b"hello"
+        assert (await client.reply())[2] == b"again"
+
+
+async def test_a_chunked_body_is_put_together(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected(echo) as client:
+        head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await client.stream.send_all(head + b"3\r\nabc\r\n2\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        await client.stream.send_all(b"de\r\n0\r\n\r\n")
+        assert (await client.reply())[2] == b"abcde"
+
+
+async def test_a_reply_with_a_length_is_one_write(autojump_clock: trio.testing.MockClock) -> None:
+    """Trap 6: head, body and end as three writes are three packets."""
+    async with connected(echo) as client:
+        await client.stream.send_all(REQUEST)
+        assert (await client.stream.receive_some()).endswith(b"\r\n\r\nhello")
+
+
+async def test_a_reply_without_a_length_begins_before_its_first_byte(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A client of an event stream wants to know that it is open."""
+
+    async def silent(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await trio.sleep_forever()
+
+    async with connected(silent) as client:
+        await client.stream.send_all(REQUEST)
+        head = await client.stream.receive_some()
+        assert head.startswith(b"HTTP/1.1 200")
+        assert b"chunked" in head.lower()
+
+
+async def test_the_scope_says_what_was_asked(autojump_clock: trio.testing.MockClock) -> None:
+    seen: dict[str, Any] = {}
+
+    async def keep(scope: Any, receive: Any, send: Any) -> None:
+        seen.update(scope)
+        await echo(scope, receive, send)
+
+    async with connected(keep) as client:
+        await client.stream.send_all(REQUEST.replace(b"/x?", b"/a%20b?"))
+        await client.reply()
+    assert (seen["type"], seen["method"], seen["http_version"]) == ("http", "POST", "1.1")
+    assert (seen["path"], seen["raw_path"], seen["query_string"]) == ("/a b", b"/a%20b", b"a=1")
+    assert (b"host", b"h") in seen["headers"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"y" * 40_000, 431),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    ],
+)
+async def test_what_is_no_request_gets_a_refusal_and_an_end(
+    sent: bytes, status: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with connected(echo) as client:
+        await client.stream.send_all(sent)
+        answered, headers, body = await client.reply()
+        assert (answered, headers[b"connection"], body) == (status, b"close", b"")
+        assert await client.rest() == b""
+
+
+async def test_the_client_is_told_to_continue(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected(echo) as client:
+        await client.stream.send_all(REQUEST[:-5].replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+        assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 100")
+        await client.stream.send_all(b"hello")
+        assert (await client.reply())[2] == b"hello"
+
+
+@pytest.mark.parametrize(("method", "status"), [(b"HEAD", 200), (b"GET", 204), (b"GET", 304)])
+async def test_a_reply_that_may_have_no_body_has_none(
+    method: bytes, status: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def wordy(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"3")]})
+        await send({"type": "http.response.body", "body": b"abc"})
+
+    async with connected(wordy) as client:
+        await client.stream.send_all(method + b" / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert (await client.stream.receive_some()).endswith(b"\r\n\r\n")
+
+
+async def test_an_application_that_fails_gives_500_and_the_next_request_is_served(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail_once(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/fail":
+            await receive()
+            raise ValueError("a bug")
+        await echo(scope, receive, send)
+
+    async with connected(fail_once) as client:
+        await client.stream.send_all(b"GET /fail HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert (await client.reply())[0] == 500
+        await client.stream.send_all(REQUEST)
+        assert (await client.reply())[0] == 200
+    assert "a bug" in caplog.text
+
+
+async def test_a_reply_that_breaks_off_ends_the_connection(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client must not take half a reply for a whole one."""
+
+    async def half(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise ValueError("a bug")
+
+    async with connected(half) as client:
+        await client.stream.send_all(REQUEST)
+        data = await client.rest()
+    assert b"half" in data
+    assert not data.endswith(b"0\r\n\r\n")
+    assert "a bug" in caplog.text
+
+
+async def wait_for_the_end(scope: Any, receive: Any, send: Any) -> None:
+    """Read the body, then hear that the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@pytest.mark.parametrize("behind", [b"", b"\r\n", REQUEST, REQUEST * 100])
+async def test_bytes_behind_a_body_do_not_hide_that_the_client_has_gone(
+    behind: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Trap 11: a pipelined request, even one stray line end."""
+    async with connected(wait_for_the_end) as client:
+        await client.stream.send_all(REQUEST + behind)
+        await trio.testing.wait_all_tasks_blocked()
+        await client.stream.aclose()
+        await client.ended.wait()
+
+
+async def test_what_a_client_sends_ahead_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
+    """Law 8: beyond the bound its bytes stay outside."""
+    async with connected(wait_for_the_end) as client:
+        await client.stream.send_all(REQUEST)
+        for _ in range(10):
+            await client.stream.send_all(b"x" * 60_000)
+            await trio.testing.wait_all_tasks_blocked()
+        unread = await client.server_side.receive_some(1_000_000)
+        assert 400_000 < len(unread) < 540_000
+
+
+async def test_a_watch_that_is_called_off_leaves_the_next_request_whole(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Somebody waits for the client's going while the call runs, and stops waiting when it is over."""
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    async with connected(watched) as client:
+        for _ in range(3):
+            await client.stream.send_all(REQUEST)
+            assert (await client.reply())[0] == 200
+
+
+async def test_an_idle_connection_ends_after_its_time(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected(echo, Timeouts(keep_alive_s=75)) as client:
+        await client.stream.send_all(REQUEST)
+        await client.reply()
+        begin = trio.current_time()
+        assert await client.rest() == b""
+        assert trio.current_time() - begin == pytest.approx(75)
+
+
+async def trickle(stream: trio.abc.Stream) -> None:
+    while True:
+        await stream.send_all(b"G")
+        await trio.sleep(1)
+
+
+async def test_a_head_that_trickles_in_ends_after_its_time(autojump_clock: trio.testing.MockClock) -> None:
+    """Each byte comes in time; all of them do not."""
+    async with connected(echo, Timeouts(keep_alive_s=75, header_s=10)) as client:
+        begin = trio.current_time()
+        with pytest.raises(trio.BrokenResourceError):
+            await trickle(client.stream)
+        assert trio.current_time() - begin == pytest.approx(10, abs=1)
+
+
+async def test_a_call_may_take_longer_than_any_of_these(autojump_clock: trio.testing.MockClock) -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await trio.sleep(300)
+        await echo(scope, receive, send)
+
+    async with connected(slow, Timeouts(keep_alive_s=75, header_s=10)) as client:
+        await client.stream.send_all(REQUEST)
+        assert (await client.reply())[0] == 200
+
+
+async def test_closing_ends_an_idle_connection_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected(echo) as client:
+        await client.stream.send_all(REQUEST)
+        await client.reply()
+        await trio.testing.wait_all_tasks_blocked()
+        begin = trio.current_time()
+        client.front.close()
+        assert await client.rest() == b""
+        assert trio.current_time() == begin
+
+
+async def test_closing_lets_a_request_finish_and_then_ends(autojump_clock: trio.testing.MockClock) -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await trio.sleep(5)
+        await echo(scope, receive, send)
+
+    async with connected(slow) as client:
+        await client.stream.send_all(REQUEST)
+        await trio.testing.wait_all_tasks_blocked()
+        client.front.close()
+        status, headers, body = await client.reply()
+        assert (status, headers[b"connection"], body) == (200, b"close", b"hello")
+        assert await client.rest() == b""
+
+
+async def test_a_connection_serves_no_more_requests_than_its_limit(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected(echo, limits=Limits(max_requests_per_connection=2)) as client:
+        await client.stream.send_all(REQUEST * 3)
+        assert b"connection" not in (await client.reply())[1]
+        assert (await client.reply())[1][b"connection"] == b"close"
+        assert await client.rest() == b""
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+async def test_an_upgrade_is_handed_on_with_every_byte(head: bytes, autojump_clock: trio.testing.MockClock) -> None:
+    async with connected(echo) as client:
+        await client.stream.send_all(REQUEST)
+        await client.reply()
+        await client.stream.send_all(head[:9])
+        await trio.testing.wait_all_tasks_blocked()
+        await client.stream.send_all(head[9:] + b"and a frame")
+        await client.ended.wait()
+        assert client.handed_on == head + b"and a frame"
+
+
+async def test_a_send_that_is_cancelled_poisons_the_connection(autojump_clock: trio.testing.MockClock) -> None:
+    """Law 6: after half a message nothing else may be said."""
+
+    async def impatient(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with trio.move_on_after(1):
+            await send({"type": "http.response.body", "body": b"x" * 1000, "more_body": True})
+        await send({"type": "http.response.body", "body": b"y" * 1000})
+
+    theirs, ours = trio.testing.lockstep_stream_pair()
+    with trio.fail_after(BOUND_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Connection(impatient, Front(Limits(), Timeouts()), ours).run)
+            await theirs.send_all(REQUEST)
+            head = await theirs.receive_some()
+            await trio.sleep(2)
+            seen = bytes(head)
+            while chunk := await theirs.receive_some():
+                seen += chunk
+    assert b"y" not in seen.partition(b"\r\n\r\n")[2]
