@@ -25,6 +25,10 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+WHOLE_BODY = "mcpd.body"
+"""ASGI extension of ours: the whole body, where it came with the head. `receive` tells it, too, whoever asks first."""
+
+_NOTHING: dict[str, Any] = {}
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~-]{1,64}")
 _JSON = (b"content-type", b"application/json")
 _SSE: Headers = [
@@ -53,7 +57,7 @@ class RequestNames:
 class Head:
     """What the doors want to know from a request's headers, found in one pass."""
 
-    __slots__ = ("accept", "content_type", "length", "origin", "request_id", "traceparent")
+    __slots__ = ("accept", "body", "content_type", "length", "origin", "request_id", "traceparent")
 
     def __init__(self, scope: Scope) -> None:
         self.accept: bytes | None = None
@@ -62,6 +66,8 @@ class Head:
         self.origin: bytes | None = None
         self.request_id: bytes | None = None
         self.traceparent: bytes | None = None
+        self.body: bytes | None = scope.get("extensions", _NOTHING).get(WHOLE_BODY)
+        """The whole body, if it is known already."""
         for name, value in scope["headers"]:
             slot = _SLOTS.get(name)
             if slot is not None:
@@ -111,6 +117,8 @@ async def read_body(head: Head, receive: Receive, *, max_bytes: int, timeout_s: 
     """Return the whole body. Raises: BodyRefused, ClientGone."""
     if head.length is not None and head.length.isdigit() and int(head.length[:20]) > max_bytes:
         raise BodyRefused(413, f"The body may have {max_bytes} bytes")
+    if head.body is not None and len(head.body) <= max_bytes:
+        return head.body
     body: bytes | None = None
     with trio.move_on_after(timeout_s):
         body = await _collect(receive, max_bytes)

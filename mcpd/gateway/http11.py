@@ -30,7 +30,7 @@ import h11
 import trio
 
 from mcpd.config import Limits, Timeouts
-from mcpd.gateway.asgi import Event, Scope
+from mcpd.gateway.asgi import WHOLE_BODY, Event, Scope
 
 Application = Callable[..., Awaitable[None]]
 _log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Connection:
                 if not await self._answer(request):
                     break
         except h11.RemoteProtocolError as error:
-            await self._refuse(error.error_status_hint)
+            await self.refuse(error.error_status_hint)
         await self._end()
         return None
 
@@ -141,8 +141,11 @@ class Connection:
         self._requests += 1
         self._keeps = False
         exchange = _Exchange(self, self._http, request.method)
+        scope = self._scope_of(request)
+        if exchange.gather():
+            scope["extensions"][WHOLE_BODY] = exchange.body
         try:
-            await self._application(self._scope_of(request), exchange.receive, exchange.send)
+            await self._application(scope, exchange.receive, exchange.send)
         except Exception:  # noqa: BLE001 - the last line of defence: one request's bug must not end the server (law 7)
             _log.exception("the application failed")
         return await exchange.finish() and self._recycle()
@@ -219,7 +222,8 @@ class Connection:
         else:
             self._torn = False
 
-    async def _refuse(self, status: int) -> None:
+    async def refuse(self, status: int) -> None:
+        """Send an empty reply with this status, unless one has begun; the connection then ends."""
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             headers = [(b"content-length", b"0"), (b"connection", b"close"), (b"date", self._front.date())]
             reply = self._http.send(h11.Response(status_code=status, headers=headers)) or b""
@@ -241,40 +245,47 @@ class Connection:
 class _Exchange:
     """One request and its reply: the application's `receive` and `send`."""
 
-    __slots__ = ("_bodiless", "_connection", "_http", "_read_all", "_start", "_started")
+    __slots__ = ("_bodiless", "_connection", "_ended", "_http", "_start", "_started", "_told", "body")
 
     def __init__(self, connection: Connection, http: h11.Connection, method: bytes) -> None:
         self._connection = connection
         self._http = http
-        self._read_all = False
+        self.body = b""
+        """Bytes of the body that have come and were not handed out yet."""
+        self._ended = self._told = False
         self._started = False
         self._bodiless = method == b"HEAD"
         self._start: Event | None = None
 
+    def gather(self) -> bool:
+        """Take what h11 has of the body; True when that is its end. Raises: h11.RemoteProtocolError."""
+        while not self._ended:
+            event = self._http.next_event()
+            if isinstance(event, h11.Data):
+                self.body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                self._ended = True
+            else:
+                break
+        return self._ended
+
     async def receive(self) -> Event:
         """The body, as it comes; then, when the client has gone, that. Cancellation: safe."""
-        if self._read_all:
+        if self._told:
             await self._connection.wait_gone()
             return _GONE
         http = self._http
         if http.they_are_waiting_for_100_continue:
             await self._connection.write(http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
-        body = b""
         try:
-            while True:
-                event = http.next_event()
-                if isinstance(event, h11.Data):
-                    body += event.data
-                elif isinstance(event, h11.EndOfMessage):
-                    self._read_all = True
-                    return {"type": "http.request", "body": body, "more_body": False}
-                elif body:
-                    return {"type": "http.request", "body": body, "more_body": True}
-                elif not await self._connection.feed():
+            while not self.gather() and not self.body:
+                if not await self._connection.feed():
                     return _GONE
         except h11.RemoteProtocolError as error:
-            await self._connection._refuse(error.error_status_hint)  # noqa: SLF001 - one thing in two classes
+            await self._connection.refuse(error.error_status_hint)
             return _GONE
+        body, self.body, self._told = self.body, b"", self._ended
+        return {"type": "http.request", "body": body, "more_body": not self._ended}
 
     async def send(self, event: Event) -> None:
         """Send a part of the reply. The head waits for the body when it tells its length.

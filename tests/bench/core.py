@@ -23,6 +23,7 @@ import trio
 from mcpd import app, settings
 from mcpd.gateway.access import Access
 from mcpd.gateway.app import make_app
+from mcpd.gateway.asgi import WHOLE_BODY
 from mcpd.monitoring import logs
 from tests.bench import call, machine, report, rounds, servers
 from tests.bench.sampling import Profile
@@ -57,7 +58,7 @@ class Exchange:
 
 
 def scope(body: bytes) -> dict[str, Any]:
-    """An ASGI scope as Hypercorn makes it for the benchmarks' request."""
+    """An ASGI scope as the HTTP/1.1 path makes it for the benchmarks' request, body included."""
     head = call.http(PORT, body).partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
     headers = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in head)]
     return {
@@ -74,7 +75,7 @@ def scope(body: bytes) -> dict[str, Any]:
         "client": ("127.0.0.1", 50000),
         "server": ("127.0.0.1", PORT),
         "state": {},
-        "extensions": {},
+        "extensions": {WHOLE_BODY: body},
     }
 
 

@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 from mcpd.config import Limits, Timeouts
+from mcpd.gateway.asgi import WHOLE_BODY
 from mcpd.gateway.http11 import Connection, Front
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -114,6 +115,25 @@ async def test_a_chunked_body_is_put_together(autojump_clock: trio.testing.MockC
         await trio.testing.wait_all_tasks_blocked()
         await client.stream.send_all(b"de\r\n0\r\n\r\n")
         assert (await client.reply())[2] == b"abcde"
+
+
+@pytest.mark.parametrize(("first", "told"), [(len(REQUEST), b"hello"), (len(REQUEST) - 1, None)])
+async def test_a_body_that_came_with_the_head_is_told_with_the_scope(
+    first: int, told: bytes | None, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Who knows the extension needs not wait; who does not reads the same bytes."""
+    seen: list[bytes | None] = []
+
+    async def look(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["extensions"].get(WHOLE_BODY))
+        await echo(scope, receive, send)
+
+    async with connected(look) as client:
+        await client.stream.send_all(REQUEST[:first])
+        await trio.testing.wait_all_tasks_blocked()
+        await client.stream.send_all(REQUEST[first:])
+        assert (await client.reply())[2] == b"hello"
+    assert seen == [told]
 
 
 async def test_a_reply_with_a_length_is_one_write(autojump_clock: trio.testing.MockClock) -> None:
