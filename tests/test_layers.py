@@ -34,6 +34,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "wire": frozenset({"errors"}),
     "catalog": frozenset({"errors", "wire"}),
     "authoring": frozenset({"errors", "wire"}),
+    # what is kept
+    "drivers": frozenset({"errors", "deadlines"}),
+    "storage": frozenset({"errors", "deadlines", "drivers", "search"}),
     # what can be called
     "tools": BELOW_THE_SERVICE,
     "resources": BELOW_THE_SERVICE,
@@ -65,12 +68,14 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "quart_trio": ("mcpd.gateway.",),
     "hypercorn": ("mcpd.gateway.hypercorn",),
     "h11": ("mcpd.gateway.http11",),
+    "wsproto": ("mcpd.gateway.rfc6455",),
     "graphql": ("mcpd.gateway.",),
     "httpx": ("mcpd.drivers.",),
     "trio_websocket": ("mcpd.client",),
     "prometheus_client": ("mcpd.monitoring.", "mcpd.gateway.operations"),
     "jsonschema_rs": ("mcpd.wire.schema",),
     "click": ("mcpd.cli", "mcpd.calling"),
+    "sqlite3": ("mcpd.drivers.", "mcpd.storage.sqlite_errors"),
 }
 """Library -> the only modules that may import it."""
 

@@ -1,11 +1,11 @@
 """The lean HTTP/1.1 path: one task for a connection, h11 for the protocol, the ASGI application called in that task.
 
 Hypercorn spends some 19 task switches, 7 cancel scopes and 3 writes on a request; here it is one write and none of the
-rest. Hypercorn still listens, shakes hands, and takes over every connection that is not plain HTTP/1.1: a request that
-wants to upgrade (WebSocket, h2c) or an HTTP/2 preface is handed on with the bytes that have come.
+rest. Hypercorn still listens and takes over what is neither HTTP/1.1 nor a WebSocket on it: an HTTP/2 preface or an
+upgrade to h2c is handed on with the bytes that have come.
 
-Called by: `gateway.hypercorn`. Calls: any ASGI application. Deliberately not: routing, access, TLS, a general server
-(no trailers, no push, no lifespan).
+Called by: `gateway.hypercorn`. Calls: any ASGI application; `gateway.rfc6455` for an upgrade. Deliberately not:
+routing, access, TLS, a general server (no trailers, no push, no lifespan).
 
 Laws: an idle connection ends after `keep_alive_s`, a head that trickles in after `header_s`; what comes behind a
 request's body waits in a bounded buffer and never hides that the client has gone; an exchange that broke poisons its
@@ -31,6 +31,7 @@ import trio
 
 from mcpd.config import Limits, Timeouts
 from mcpd.gateway.asgi import WHOLE_BODY, Event, Scope
+from mcpd.gateway.rfc6455 import WebSocket
 
 Application = Callable[..., Awaitable[None]]
 _log = logging.getLogger(__name__)
@@ -50,14 +51,15 @@ class Front:
         self.limits = limits
         self.timeouts = timeouts
         self.closing = False
-        self.idle: set[Connection] = set()
+        self.idle: set[trio.CancelScope] = set()
+        """What can be cancelled at once when the server closes: idle connections and WebSockets."""
         self._date = (0, b"")
 
     def close(self) -> None:
-        """End idle connections now, and every other after its reply. Not a checkpoint."""
+        """End idle connections and WebSockets now, and every other after its reply. Not a checkpoint."""
         self.closing = True
-        for connection in list(self.idle):
-            connection.scope.cancel()
+        for scope in list(self.idle):
+            scope.cancel()
 
     def date(self) -> bytes:
         """Return the Date header's value; made once a second."""
@@ -103,8 +105,11 @@ class Connection:
     async def _serve(self) -> bytes | None:
         try:
             while (request := await self._next_request()) is not None:
-                if _is_foreign(request):
-                    self.scope.deadline = math.inf
+                upgrade = _upgrade(request)
+                if upgrade == b"websocket":
+                    await self._serve_websocket(request)
+                    return None
+                if upgrade is not None:
                     return bytes(self._head)
                 if not await self._answer(request):
                     break
@@ -130,11 +135,11 @@ class Connection:
         front = self._front
         if front.closing:
             return False
-        front.idle.add(self)
+        front.idle.add(self.scope)
         try:
             return await self._read()
         finally:
-            front.idle.discard(self)
+            front.idle.discard(self.scope)
 
     async def _answer(self, request: h11.Request) -> bool:
         """Run the application for one request. True when another may follow."""
@@ -163,6 +168,14 @@ class Connection:
             "state": {},
             "extensions": {},
         }
+
+    async def _serve_websocket(self, request: h11.Request) -> None:
+        socket, front = WebSocket(self._stream, self._front.limits, self._front.timeouts), self._front
+        front.idle.add(socket.scope)
+        try:
+            await socket.run(self._application, self._scope_of(request), self._http.trailing_data[0])
+        finally:
+            front.idle.discard(socket.scope)
 
     def _recycle(self) -> bool:
         http = self._http
@@ -333,9 +346,15 @@ def _has_length(headers: list[tuple[bytes, bytes]]) -> bool:
     return any(name == b"content-length" for name, _ in headers)
 
 
-def _is_foreign(request: h11.Request) -> bool:
-    """True for what Hypercorn has to serve: an upgrade, or HTTP/2 that was not announced by TLS."""
-    return request.method == b"PRI" or any(name == b"upgrade" for name, _ in request.headers)
+def _upgrade(request: h11.Request) -> bytes | None:
+    """Return the protocol to go on with, `websocket` or `h2c`; None for plain HTTP/1.1, other upgrades ignored."""
+    if request.method == b"PRI":
+        return b"h2c"
+    for name, value in request.headers:
+        if name == b"upgrade":
+            wanted = bytes(value.lower())
+            return wanted if wanted == b"h2c" or (wanted == b"websocket" and request.method == b"GET") else None
+    return None
 
 
 def _base_scope(stream: trio.abc.Stream) -> dict[str, Any]:

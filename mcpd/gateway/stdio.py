@@ -90,6 +90,10 @@ class StdioDoor:
             except* trio.BrokenResourceError:
                 _log.info("the client has closed its end of stdout")
 
+    async def flush(self) -> None:
+        """Wait until everything said so far is written; `run` must be running. Cancellation: safe."""
+        await self._duplex.flush()
+
     async def _next_line(self, source: trio.abc.ReceiveStream) -> bytes | None:
         while True:
             while self._ready:

@@ -117,6 +117,7 @@ def test_configured_origins_are_compared_with_default_ports_spelt_out(keys: KeyS
     assert access.check_origin("https://app.example:443") is None
     assert access.check_origin("vscode-webview://panel") is None
     assert access.check_origin("http://app.example") is not None
+    assert access.check_origin("https://app.example:8443") is not None
     assert access.check_origin("https://sub.app.example") is not None
 
 

@@ -368,11 +368,11 @@ async def test_a_connection_serves_no_more_requests_than_its_limit(autojump_cloc
 @pytest.mark.parametrize(
     "head",
     [
-        b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: \r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
 )
-async def test_an_upgrade_is_handed_on_with_every_byte(head: bytes, autojump_clock: trio.testing.MockClock) -> None:
+async def test_http2_is_handed_on_with_every_byte(head: bytes, autojump_clock: trio.testing.MockClock) -> None:
     async with connected(echo) as client:
         await client.stream.send_all(REQUEST)
         await client.reply()
@@ -381,6 +381,14 @@ async def test_an_upgrade_is_handed_on_with_every_byte(head: bytes, autojump_clo
         await client.stream.send_all(head[9:] + b"and a frame")
         await client.ended.wait()
         assert client.handed_on == head + b"and a frame"
+
+
+@pytest.mark.parametrize("line", [b"Upgrade: websocket", b"Upgrade: TLS/1.0"])
+async def test_an_upgrade_that_cannot_be_is_ignored(line: bytes, autojump_clock: trio.testing.MockClock) -> None:
+    """RFC 9110 section 7.8: a server may ignore it; a WebSocket begins with a GET."""
+    async with connected(echo) as client:
+        await client.stream.send_all(REQUEST.replace(b"Host: h", b"Host: h\r\nConnection: Upgrade\r\n" + line))
+        assert (await client.reply())[2] == b"hello"
 
 
 async def test_a_send_that_is_cancelled_poisons_the_connection(autojump_clock: trio.testing.MockClock) -> None:

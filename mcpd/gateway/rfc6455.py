@@ -1,0 +1,212 @@
+"""The lean WebSocket path: frames by wsproto, the ASGI application called in the connection's own task.
+
+Its `receive` reads the socket and its `send` writes it: no channel and no task switch lies between a frame and the
+application. Hypercorn keeps WebSockets over HTTP/2.
+
+Called by: `gateway.http11`, with the request that asked for the upgrade. Calls: any ASGI application. Deliberately not:
+what the messages mean, who may connect.
+
+Laws: compression is never agreed on (a 200 KB frame can hold 300 MB, trap 13); a message has a size (close 1009);
+frames leave whole and one after another; a close is answered, a broken frame is told why; a ping goes out every
+`ping_s`, so that the kernel notices a peer that has stopped (TCP_USER_TIMEOUT).
+
+Sources: RFC 6455; ASGI WebSocket specification 2.3, extension `websocket.http.response`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import trio
+import wsproto
+import wsproto.events as frames
+from wsproto.connection import ConnectionState
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+
+from mcpd.config import Limits, Timeouts
+from mcpd.gateway.asgi import Event, Headers, Scope
+
+Application = Callable[..., Awaitable[None]]
+_log = logging.getLogger(__name__)
+_RECEIVE_BYTES = 65536
+_LINGER_S = 1.0
+"""So long a client may take to answer our close frame."""
+_NORMAL, _GOING_AWAY, _PROTOCOL_ERROR, _NO_STATUS, _LOST, _TOO_BIG, _BUG = 1000, 1001, 1002, 1005, 1006, 1009, 1011
+_BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class WebSocket:
+    """One WebSocket, from the request to upgrade to its end. Resources: the caller closes the stream."""
+
+    def __init__(self, stream: trio.abc.Stream, limits: Limits, timeouts: Timeouts) -> None:
+        self._stream = stream
+        self._max_bytes = limits.max_message_bytes
+        self._ping_s = timeouts.ping_s
+        self._ws = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
+        self._sending = trio.Lock()
+        self._events: Iterable[frames.Event] = iter(())
+        self._parts: list[Any] = []
+        self._size = 0
+        self._rest = b""
+        self._greeted = self._gone = False
+        self.scope = trio.CancelScope()
+        """Cancel it to take leave of the client: 1001."""
+
+    async def run(self, application: Application, scope: Scope, rest: bytes) -> None:
+        """Shake hands and run `application`; `rest` came behind the request. Cancellation: safe."""
+        self._rest = rest
+        try:
+            self._ws.initiate_upgrade_connection(scope["headers"], scope["raw_path"])
+        except RemoteProtocolError as error:
+            hint = error.event_hint
+            assert isinstance(hint, frames.RejectConnection)
+            await self._send(frames.RejectConnection(hint.status_code, [*hint.headers, (b"connection", b"close")]))
+            return
+        request = next(iter(self._ws.events()))
+        assert isinstance(request, frames.Request)
+        scheme = "wss" if scope["scheme"] == "https" else "ws"
+        offered = {"type": "websocket", "scheme": scheme, "subprotocols": request.subprotocols}
+        code = await self._run(application, {**scope, **offered, "extensions": {"websocket.http.response": {}}})
+        await self._leave(code)
+
+    async def _run(self, application: Application, scope: Scope) -> int:
+        """Run the application and return the code to close with."""
+        failed = False
+        try:
+            with self.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._ping)
+                    await application(scope, self.receive, self.send)
+                    nursery.cancel_scope.cancel()
+        except* Exception:  # noqa: BLE001 - the last line of defence: one connection's bug must not end the server (law 7)
+            _log.exception("the application failed")
+            failed = True
+        if failed:
+            return _BUG
+        return _GOING_AWAY if self.scope.cancelled_caught else _NORMAL
+
+    async def _ping(self) -> None:
+        while True:
+            await trio.sleep(self._ping_s)
+            if self._ws.state is ConnectionState.OPEN:
+                await self._send(frames.Ping())
+
+    async def _leave(self, code: int) -> None:
+        with trio.move_on_after(_LINGER_S):
+            if self._ws.state is ConnectionState.CONNECTING:
+                await self._send(frames.RejectConnection(500 if code == _BUG else 403))
+            elif self._ws.state is ConnectionState.OPEN:
+                await self._send(frames.CloseConnection(code))
+            while not self._gone and self._ws.state is ConnectionState.LOCAL_CLOSING:
+                await self.receive()
+
+    async def receive(self) -> Event:
+        """The next ASGI event. Cancellation: safe."""
+        if not self._greeted:
+            self._greeted = True
+            return {"type": "websocket.connect"}
+        while not self._gone:
+            for frame in self._events:
+                event = await self._take(frame)
+                if event is not None:
+                    return event
+            await self._read()
+        return {"type": "websocket.disconnect", "code": _LOST}
+
+    async def _read(self) -> None:
+        data, self._rest = self._rest, b""
+        if not data:
+            try:
+                data = bytes(await self._stream.receive_some(_RECEIVE_BYTES))
+            except _BROKEN:
+                data = b""
+        if not data:
+            self._gone = True
+            return
+        try:
+            self._ws.receive_data(data)
+        except RemoteProtocolError as error:
+            await self._send(error.event_hint or frames.CloseConnection(_PROTOCOL_ERROR))
+            self._gone = True
+        self._events = self._ws.events()
+
+    async def _take(self, frame: frames.Event) -> Event | None:
+        if isinstance(frame, frames.Message):
+            return await self._put_together(frame)
+        if isinstance(frame, frames.Ping):
+            await self._send(frame.response())
+        elif isinstance(frame, frames.CloseConnection):
+            # Still open: wsproto found a broken frame, and says what to close with.
+            if self._ws.state in (ConnectionState.REMOTE_CLOSING, ConnectionState.OPEN):
+                await self._send(frame.response())
+            self._gone = True
+            return {"type": "websocket.disconnect", "code": frame.code or _NO_STATUS}
+        return None
+
+    async def _put_together(self, frame: frames.Message[Any]) -> Event | None:
+        data, kind = frame.data, "text" if isinstance(frame, frames.TextMessage) else "bytes"
+        self._size += len(data)
+        if self._size > self._max_bytes:
+            await self._send(frames.CloseConnection(_TOO_BIG, f"a message may have {self._max_bytes} bytes"))
+            self._gone = True
+            return {"type": "websocket.disconnect", "code": _TOO_BIG}
+        if self._parts or not frame.message_finished:
+            self._parts.append(data)
+            if not frame.message_finished:
+                return None
+            data, self._parts = ("" if kind == "text" else b"").join(self._parts), []
+        self._size = 0
+        return {"type": "websocket.receive", kind: data}
+
+    async def send(self, event: Event) -> None:
+        """Send what the application says; nothing happens when the client has gone. Cancellation: poisons it."""
+        if self._gone:
+            return
+        kind = event["type"]
+        if kind == "websocket.send":
+            text = event.get("text")
+            await self._send(frames.TextMessage(text) if text is not None else frames.BytesMessage(event["bytes"]))
+        elif kind == "websocket.accept":
+            await self._send(_acceptance(event))
+        elif kind == "websocket.http.response.start":
+            await self._send(frames.RejectConnection(event["status"], _closing(event["headers"]), has_body=True))
+        elif kind == "websocket.http.response.body":
+            await self._send(frames.RejectData(event.get("body", b""), not event.get("more_body", False)))
+        elif self._ws.state is ConnectionState.CONNECTING:
+            await self._send(frames.RejectConnection(403))
+        else:
+            await self._send(frames.CloseConnection(event.get("code") or _NORMAL, event.get("reason")))
+
+    async def _send(self, frame: frames.Event) -> None:
+        try:
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
+            with contextlib.suppress(LocalProtocolError):
+                await self._write(self._ws.send(frame))
+        finally:
+            self._sending.release()
+
+    async def _write(self, data: bytes) -> None:
+        if self._gone:
+            return
+        whole = False
+        try:
+            await self._stream.send_all(data)
+            whole = True
+        except _BROKEN:
+            pass
+        finally:
+            self._gone = not whole
+
+
+def _acceptance(event: Event) -> frames.AcceptConnection:
+    return frames.AcceptConnection(subprotocol=event.get("subprotocol"), extra_headers=list(event.get("headers", [])))
+
+
+def _closing(headers: Headers) -> Headers:
+    return [*headers, (b"connection", b"close")]

@@ -1,0 +1,239 @@
+"""The lean WebSocket path by itself: a small ASGI application, frames made by wsproto, connections in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+import wsproto
+import wsproto.events as frames
+from trio.testing import MockClock
+
+from mcpd.config import Limits, Timeouts
+from mcpd.gateway.http11 import Connection, Front
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+BOUND_S = 500.0
+HEAD = (
+    b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+async def mirror(scope: Any, receive: Any, send: Any) -> None:
+    """Send every message back as it came, until the client goes."""
+    assert (await receive())["type"] == "websocket.connect"
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({**event, "type": "websocket.send"})
+
+
+class Client:
+    """The other end of one WebSocket."""
+
+    def __init__(self, stream: trio.abc.Stream, front: Front) -> None:
+        self.stream = stream
+        self.front = front
+        self.ended = trio.Event()
+        self._ws = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+        self._events: list[frames.Event] = []
+
+    async def open(self) -> None:
+        await self.send(frames.Request(host="h", target="/ws"))
+        assert isinstance(await self.next(), frames.AcceptConnection)
+
+    async def send(self, frame: frames.Event) -> None:
+        await self.stream.send_all(self._ws.send(frame))
+
+    async def next(self) -> Any:
+        while not self._events:
+            self._ws.receive_data(bytes(await self.stream.receive_some()) or None)
+            self._events = list(self._ws.events())
+        return self._events.pop(0)
+
+
+@asynccontextmanager
+async def connected(app: App = mirror, limits: Limits | None = None) -> AsyncIterator[Client]:
+    theirs, ours = trio.testing.memory_stream_pair()
+    client = Client(theirs, Front(limits or Limits(), Timeouts()))
+
+    async def run() -> None:
+        await Connection(app, client.front, ours).run()
+        client.ended.set()
+
+    with trio.fail_after(BOUND_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            yield client
+            await client.ended.wait()
+
+
+async def test_messages_of_both_kinds_go_there_and_back(autojump_clock: MockClock) -> None:
+    async with connected() as client:
+        await client.open()
+        await client.send(frames.TextMessage("привет"))
+        assert (await client.next()).data == "привет"
+        await client.send(frames.BytesMessage(b"\x00\x01"))
+        assert (await client.next()).data == b"\x00\x01"
+        await client.stream.aclose()
+
+
+async def test_fragments_are_one_message_and_a_ping_between_them_is_answered(autojump_clock: MockClock) -> None:
+    async with connected() as client:
+        await client.open()
+        await client.send(frames.TextMessage("one ", message_finished=False))
+        await client.send(frames.Ping(b"?"))
+        assert isinstance(await client.next(), frames.Pong)
+        await client.send(frames.TextMessage("two"))
+        assert (await client.next()).data == "one two"
+        await client.stream.aclose()
+
+
+async def test_frames_in_single_bytes_are_the_same_frames(autojump_clock: MockClock) -> None:
+    async with connected() as client:
+        await client.open()
+        for byte in client._ws.send(frames.TextMessage("slowly")):
+            await client.stream.send_all(bytes([byte]))
+            await trio.testing.wait_all_tasks_blocked()
+        assert (await client.next()).data == "slowly"
+        await client.stream.aclose()
+
+
+async def test_a_frame_that_came_with_the_request_is_not_lost(autojump_clock: MockClock) -> None:
+    async with connected() as client:
+        masked = b"\x81\x82\x00\x00\x00\x00hi"
+        await client.stream.send_all(HEAD + masked)
+        received = b""
+        while not received.endswith(b"\x81\x02hi"):
+            received += await client.stream.receive_some()
+        assert received.startswith(b"HTTP/1.1 101")
+        await client.stream.aclose()
+
+
+async def test_a_close_is_answered_with_its_code(autojump_clock: MockClock) -> None:
+    async with connected() as client:
+        await client.open()
+        await client.send(frames.CloseConnection(4321))
+        assert (await client.next()).code == 4321
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\xc1\x80\x00\x00\x00\x00",  # claims to be compressed
+        b"\x83\x80\x00\x00\x00\x00",  # an opcode that does not exist
+        b"\x81\x02hi",  # not masked
+    ],
+)
+async def test_a_broken_frame_is_told_and_ends_the_connection(frame: bytes, autojump_clock: MockClock) -> None:
+    """SEC-4 for the first: nothing was agreed on, so nothing is inflated."""
+    async with connected() as client:
+        await client.open()
+        await client.stream.send_all(frame)
+        assert (await client.next()).code == 1002
+
+
+async def test_text_that_is_no_text_is_told(autojump_clock: MockClock) -> None:
+    async with connected() as client:
+        await client.open()
+        await client.stream.send_all(b"\x81\x81\x00\x00\x00\x00\xff")
+        assert (await client.next()).code == 1007
+
+
+async def test_a_message_that_grows_too_long_in_fragments_is_refused(autojump_clock: MockClock) -> None:
+    """Law 8: the bound is about the message, not the frame."""
+    async with connected(limits=Limits(max_message_bytes=100)) as client:
+        await client.open()
+        for _ in range(3):
+            await client.send(frames.TextMessage("x" * 40, message_finished=False))
+        assert (await client.next()).code == 1009
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "status"),
+    [
+        (b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 8", b"426"),
+        (b"Sec-WebSocket-Version: 13\r\n", b"", b"400"),
+        (b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b"", b"400"),
+        (b"keep-alive, Upgrade", b"keep-alive", b"400"),
+    ],
+)
+async def test_a_request_that_cannot_upgrade_is_refused(
+    line: bytes, instead: bytes, status: bytes, autojump_clock: MockClock
+) -> None:
+    async with connected() as client:
+        await client.stream.send_all(HEAD.replace(line, instead))
+        assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 " + status)
+
+
+async def test_an_application_may_refuse_with_a_reply_of_its_own(autojump_clock: MockClock) -> None:
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": [(b"content-length", b"2")]})
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+
+    async with connected(refuse) as client:
+        await client.stream.send_all(HEAD)
+        received = b""
+        while chunk := await client.stream.receive_some():
+            received += chunk
+        assert received.startswith(b"HTTP/1.1 401")
+        assert received.endswith(b"\r\n\r\nno")
+
+
+async def test_an_application_that_fails_closes_with_1011(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        raise ValueError("a bug")
+
+    async with connected(fail) as client:
+        await client.open()
+        assert (await client.next()).code == 1011
+    assert "a bug" in caplog.text
+
+
+async def test_a_server_that_closes_says_that_it_goes_away(autojump_clock: MockClock) -> None:
+    async with connected() as client:
+        await client.open()
+        await trio.testing.wait_all_tasks_blocked()
+        client.front.close()
+        assert (await client.next()).code == 1001
+
+
+async def test_a_client_that_does_not_answer_the_close_is_not_waited_for_long(autojump_clock: MockClock) -> None:
+    async with connected() as client:
+        await client.open()
+        await trio.testing.wait_all_tasks_blocked()
+        begin = trio.current_time()
+        client.front.close()
+        await client.ended.wait()
+        assert trio.current_time() - begin <= 1
+
+
+async def test_a_quiet_client_is_pinged(autojump_clock: MockClock) -> None:
+    """Without a ping nobody notices a peer that has vanished."""
+    async with connected() as client:
+        await client.open()
+        begin = trio.current_time()
+        assert isinstance(await client.next(), frames.Ping)
+        assert trio.current_time() - begin == pytest.approx(15)
+        await client.stream.aclose()
+
+
+async def test_the_client_going_ends_the_application(autojump_clock: MockClock) -> None:
+    seen: list[Any] = []
+
+    async def keep(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        while not seen or seen[-1]["type"] != "websocket.disconnect":
+            seen.append(await receive())
+
+    async with connected(keep) as client:
+        await client.open()
+        await client.stream.aclose()
+    assert seen[-1] == {"type": "websocket.disconnect", "code": 1006}
