@@ -64,6 +64,10 @@ readme:
 requirements *arguments:
     {{ python }} -m tests.requirements {{ arguments }}
 
+# Break the protocol's rules in a copy, one after the other, and see each one's tests turn red; --only WORD for some.
+break-laws *arguments:
+    {{ python }} -m tests.laws.break_laws {{ arguments }}
+
 # Lock the dependencies and export the two requirements files; needs poetry and poetry-plugin-export.
 lock:
     python3 .ci/lock.py

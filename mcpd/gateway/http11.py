@@ -187,8 +187,9 @@ class Connection:
         return True
 
     def closing_headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the headers that every reply of this connection gets."""
-        last = self._front.closing or self._requests >= self._front.limits.max_requests_per_connection
+        """Return the headers that every reply of this connection gets; one before the request's end is the last."""
+        full = self._requests >= self._front.limits.max_requests_per_connection
+        last = full or self._front.closing or self._http.their_state is h11.SEND_BODY
         date = (b"date", self._front.date())
         return [date, (b"connection", b"close")] if last else [date]
 

@@ -75,6 +75,10 @@ class Duplex:
                     self._hang_up()
             writer.cancel_scope.cancel()
 
+    async def flush(self) -> None:
+        """Wait until everything said so far is written; `run` must be running. Cancellation: safe."""
+        await self._outbox.flush()
+
     def _hang_up(self) -> None:
         self._outbox.close()
         if self._session is not None:

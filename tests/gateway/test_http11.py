@@ -357,6 +357,25 @@ async def test_closing_lets_a_request_finish_and_then_ends(autojump_clock: trio.
         assert await client.rest() == b""
 
 
+async def test_a_reply_that_comes_before_the_body_says_that_it_is_the_last(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A refusal does not read the body; a client that is still sending it must not send the next request here."""
+
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 403, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    async with connected(refuse) as client:
+        await client.stream.send_all(REQUEST)
+        status, headers, _ = await client.reply()
+        assert (status, b"connection" in headers) == (403, False)
+        await client.stream.send_all(REQUEST[:-1])
+        status, headers, _ = await client.reply()
+        assert (status, headers[b"connection"]) == (403, b"close")
+        assert await client.rest() == b""
+
+
 async def test_a_connection_serves_no_more_requests_than_its_limit(autojump_clock: trio.testing.MockClock) -> None:
     async with connected(echo, limits=Limits(max_requests_per_connection=2)) as client:
         await client.stream.send_all(REQUEST * 3)

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from mcpd.app import House
+from mcpd.assembly import House
 from mcpd.events import Changed
 from mcpd.gateway.asgi import RequestNames
 from mcpd.messages.duplex import Duplex
@@ -92,12 +92,14 @@ async def test_a_cancellation_is_heard_although_the_client_does_not_read(
 
 async def test_hanging_up_cancels_everything_and_ends_the_session(tmp_path: Path, autojump_clock: MockClock) -> None:
     """IO-3, WS-4, CAN-1."""
+    began = trio.current_time()
     async with line(tmp_path) as client:
         await client.say({"id": 0, "method": "initialize", "params": HELLO}, {"method": "notifications/initialized"})
         await client.say({"id": 1, "method": "tools/call", "params": {"name": "hold_in_silence"}})
         house = client.house
         assert len(list(house.manager.in_flight())) == 1
     assert list(house.manager.in_flight()) == []
+    assert trio.current_time() == began, "and not by its deadline"
     assert not house.sessions._by_key
     assert list(client.answers()) == [0]
 

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from mcpd.app import House
+from mcpd.assembly import House
 from mcpd.errors import InvalidParams, Overloaded
 from mcpd.events import Changed
 from mcpd.messages.flight import Done, Flight, Outcome, Stopped
@@ -132,6 +132,7 @@ async def test_the_end_is_a_result_with_the_subscriptions_id(tmp_path: Path, aut
 async def test_a_cancelled_listen_is_forgotten_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
     """SUB-13, CAN-3."""
     house = make_house(tmp_path, limits={"max_listen_streams": 1})
+    others = len(house.bus._subscriptions)
     listener = Listener(house)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listener.run)
@@ -140,6 +141,7 @@ async def test_a_cancelled_listen_is_forgotten_at_once(tmp_path: Path, autojump_
         assert isinstance(error, Overloaded), "SUB-9"
         listener.flight.cancel("explicit")
     assert listener.outcome == Stopped("explicit")
+    assert len(house.bus._subscriptions) == others
     house.bus.publish(Changed("tools"))
     assert listener.heard() == []
     other = Listener(house)

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from mcpd.app import House
+from mcpd.assembly import House
 from mcpd.authoring.declarations import ToolDeclaration
 from mcpd.errors import (
     DeadlineExceeded,
@@ -129,6 +129,21 @@ async def test_a_call_cancelled_before_it_starts_never_runs(tmp_path: Path, auto
     flight.cancel("client_gone")
     assert await house.manager.serve(flight) == Stopped("client_gone")
     assert heard == []
+
+
+async def test_a_result_that_comes_in_spite_of_a_cancellation_is_dropped(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """CAN-3, IO-7: a function may be past its last checkpoint."""
+
+    async def hasty() -> str:
+        flight.cancel("explicit")
+        return "done"
+
+    house = make_house(tmp_path)
+    house.manager.service._tools.registry.replace([ToolDeclaration(name="hasty", fn=hasty)])
+    flight = Flight(call(params={"name": "hasty"}), Wire())
+    assert await house.manager.serve(flight) == Stopped("explicit")
 
 
 def test_only_those_are_told_who_neither_left_nor_asked() -> None:

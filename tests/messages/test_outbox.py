@@ -140,3 +140,12 @@ async def test_closing_drops_what_is_queued(autojump_clock: MockClock) -> None:
     assert outbox.offer(b"2"), "a closed outbox takes everything and forgets it"
     await outbox.flush()
     assert send.sent == []
+    send.gate = trio.Event()
+    outbox = Outbox(send, max_items=5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.deliver, b"3")
+        await trio.testing.wait_all_tasks_blocked()
+        await outbox.deliver(b"4")
+        outbox.close()
+        send.gate.set()
+    assert send.sent == [3], "a writer stops behind what it was sending"

@@ -167,6 +167,9 @@ def test_a_message_without_headers_is_judged_by_its_marks_alone() -> None:
     for wrong in wrongs:
         with pytest.raises(InvalidParams):
             open_message(request(**wrong), "stdio")
+    for version in (OLD, UNKNOWN):
+        with pytest.raises(UnsupportedVersion):
+            open_message(request(version=version), "stdio")
 
 
 def test_a_call_carries_all_that_its_meta_says() -> None:

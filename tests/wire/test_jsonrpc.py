@@ -188,7 +188,7 @@ REFUSED: list[tuple[Any, type[errors.WireError], Any]] = [
 def test_a_malformed_message_carries_its_refusal_and_its_id_if_it_has_one(
     value: Any, error: type[errors.WireError], request_id: Any
 ) -> None:
-    """RPC-2, RPC-4, RPC-6, LAD-1: a response's id is never used, it names a request of ours."""
+    """RPC-1, RPC-2, RPC-4, RPC-6, LAD-1: a response's id is never used, it names a request of ours."""
     parsed = jsonrpc.parse(value)
     assert isinstance(parsed, Malformed)
     assert type(parsed.error) is error

@@ -82,7 +82,7 @@ def test_a_reference_to_a_live_web_server_is_refused_and_never_asked(web: tuple[
 
 
 def test_a_reference_hidden_where_no_keyword_looks_is_not_followed_to_the_web(web: tuple[str, list[str]]) -> None:
-    """JSC-5: behind a pointer into an unknown keyword only the library itself could find it."""
+    """JSC-2, JSC-5: behind a pointer into an unknown keyword only the library itself could find it."""
     url, asked = web
     refuse({"$ref": "#/x-more", "x-more": {"properties": {"a": {"$ref": f"{url}/schema.json"}}}})
     assert asked == []

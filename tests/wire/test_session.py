@@ -50,7 +50,7 @@ LOCK = [
 def test_the_first_requests_lock_the_era_of_a_connection(
     era: Era, name: str, outcome: Action | type[WireError], after: Era
 ) -> None:
-    """IO-5, WS-4, INI-5, ERA-6."""
+    """IO-5, WS-4, INI-5, ERA-2, ERA-6."""
     lifecycle = Lifecycle()
     lifecycle.era = era
     if isinstance(outcome, Action):
