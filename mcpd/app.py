@@ -1,4 +1,4 @@
-"""The composition root: the only file that knows all parts, in the order in which they start and stop.
+"""The composition root's second half: the order in which the parts of `assembly` start and stop.
 
     run
     └─ services   worker pool, disconnect watches, session reaper, prompt watcher          closes last
@@ -16,28 +16,15 @@ Sources: architecture sections 3 and 4.
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 import socket
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import trio
 
 import mcpd
-from mcpd.authoring.declarations import (
-    CompletionDeclaration,
-    Declaration,
-    PromptDeclaration,
-    ResourceDeclaration,
-    ToolDeclaration,
-    load,
-)
-from mcpd.catalog import Paging
-from mcpd.completions import Completions
+from mcpd.assembly import House, build, open_stores
 from mcpd.config import Config
 from mcpd.errors import ConfigurationError
 from mcpd.events import Changed, LocalBus
@@ -46,189 +33,41 @@ from mcpd.gateway.app import make_app, make_metrics_app
 from mcpd.gateway.hypercorn import Connections, hypercorn_config, listening_ports, open_sockets, serve_http
 from mcpd.gateway.keys import KeyStore
 from mcpd.gateway.stdio import StdioDoor, claim_stdout
-from mcpd.messages.listens import Listens
-from mcpd.messages.manager import MessageManager
-from mcpd.messages.sessions import Sessions
 from mcpd.monitoring import logs as logging_setup
-from mcpd.monitoring.health import Finding, Health
 from mcpd.monitoring.logs import Logs
-from mcpd.monitoring.metrics import Metrics
-from mcpd.prompts.loader import FilePrompt, PromptLoader
-from mcpd.prompts.manager import PromptManager
-from mcpd.resources.manager import ResourceManager
-from mcpd.service import Managers, McpService, Sealing
+from mcpd.prompts.loader import FilePrompt
 from mcpd.signals import heed_signals
-from mcpd.tools.builtin.files import file_tools
-from mcpd.tools.manager import ToolManager
-from mcpd.tools.registry import ToolRegistry
-from mcpd.tools.threads import ThreadPool
-from mcpd.tools.workers import WorkerPool, WorkerSettings
-from mcpd.wire.methods import TABLE
-from mcpd.wire.sealed import KeyRing, new_ring_text, parse_ring
-from mcpd.wire.versions import STATEFUL, STATELESS
+from mcpd.storage.base import Notice
 
 _log = logging.getLogger("mcpd")
-D = TypeVar("D")
-
-
-@dataclass(frozen=True)
-class House:
-    """All parts of one running server."""
-
-    config: Config
-    manager: MessageManager
-    sessions: Sessions
-    prompts: PromptManager
-    loader: PromptLoader | None
-    bus: LocalBus
-    workers: WorkerPool
-    metrics: Metrics
-    health: Health
-    logs: Logs
-    keys: KeyStore
-
-
-def build(config: Config, logs: Logs) -> House:
-    """Put the parts together. Raises: ConfigurationError, RegistrationError."""
-    declarations = load_declarations(config)
-    ring = load_ring(config.data.folder)
-    metrics = Metrics(version=mcpd.__version__, methods=TABLE, versions=(STATELESS, *STATEFUL))
-    metrics.log_lines_dropped.follow(lambda: logs.dropped)
-    bus, health = LocalBus(), Health()
-    limits, timeouts = config.limits, config.timeouts
-    threads = ThreadPool(limits.max_threads, limits.max_abandoned_threads, cleanup_s=timeouts.cleanup_s)
-    workers = WorkerPool(_worker_settings(config, declarations))
-    _watch_work(metrics, health, threads, workers)
-    paging = Paging(ring, limits.page_size)
-    registry = ToolRegistry()
-    registry.replace(_of(ToolDeclaration, declarations))
-    metrics.know_tools(tool.name for tool in registry.catalog)
-    resources = ResourceManager(_of(ResourceDeclaration, declarations), paging)
-    prompts = PromptManager(_of(PromptDeclaration, declarations), paging)
-    tools = ToolManager(registry, paging=paging, threads=threads, workers=workers, metrics=metrics)
-    completions = Completions(_of(CompletionDeclaration, declarations), prompts, resources)
-    service = McpService(
-        _server_info(config),
-        config.server.instructions,
-        managers=Managers(tools, resources, prompts, completions, threads),
-        sealing=Sealing(ring, ttl_s=timeouts.request_state_s, max_rounds=limits.max_input_rounds),
-        bus=bus,
-    )
-    listens = Listens(service, bus, limits=limits, metrics=metrics)
-    sessions = Sessions(service, bus, limits=limits, timeouts=timeouts, metrics=metrics)
-    manager = MessageManager(service, listens, sessions, limits=limits, timeouts=timeouts, metrics=metrics, logs=logs)
-    loader = None if config.prompts.folder is None else PromptLoader([config.prompts.folder])
-    keys = KeyStore(config.auth.keys_file or config.data.folder / "keys.toml", config.auth.api_key)
-    return House(config, manager, sessions, prompts, loader, bus, workers, metrics, health, logs, keys)
-
-
-def _of(kind: type[D], declarations: Iterable[Any]) -> list[D]:
-    return [declaration for declaration in declarations if isinstance(declaration, kind)]
-
-
-def _server_info(config: Config) -> dict[str, Any]:
-    info = {"name": config.server.name, "version": mcpd.__version__}
-    return info if config.server.title is None else {**info, "title": config.server.title}
-
-
-def _worker_settings(config: Config, declarations: Iterable[Declaration]) -> WorkerSettings:
-    sources = [tool.source for tool in _of(ToolDeclaration, declarations) if tool.isolation == "process"]
-    limits = config.limits
-    return WorkerSettings(
-        warm=limits.worker_processes if sources else 0,
-        max_workers=limits.max_worker_processes,
-        max_queued=limits.max_queued_calls,
-        max_message_bytes=limits.max_result_bytes,
-        cleanup_s=config.timeouts.cleanup_s,
-        preload=tuple(dict.fromkeys(sources)),
-    )
-
-
-def _watch_work(metrics: Metrics, health: Health, threads: ThreadPool, workers: WorkerPool) -> None:
-    metrics.watch("abandoned_threads", lambda: threads.abandoned)
-    metrics.watch("worker_processes", lambda: workers.statistics().idle, "idle")
-    metrics.watch("worker_processes", lambda: workers.statistics().busy, "busy")
-    metrics.watch("worker_processes", lambda: workers.statistics().starting, "starting")
-
-    async def check_threads() -> Finding:
-        if threads.degraded:
-            return Finding("degraded", f"stuck: {', '.join(sorted(set(threads.stuck())))}")
-        return Finding("ok", f"{threads.abandoned} abandoned")
-
-    health.add("threads", check_threads, required=False)
-
-
-def load_declarations(config: Config) -> list[Declaration]:
-    """Return the built-in tools and everything that `--tools` and the entry points name. Raises: RegistrationError."""
-    declarations: list[Declaration] = list(_built_in(config))
-    for spec in config.tools.modules:
-        declarations += load(spec)
-    for point in entry_points(group="mcpd.tools"):
-        declarations += load(point.value)
-    return declarations
-
-
-def _built_in(config: Config) -> list[ToolDeclaration]:
-    root = config.files.folder(working=Path.cwd(), home=Path.home())
-    if root is None:
-        _log.warning("no file tools: the working folder is / or your home; name one with --files DIR")
-        return []
-    excluded = [config.data.folder.absolute()]
-    if config.auth.keys_file is not None:
-        excluded.append(config.auth.keys_file.absolute())
-    return file_tools(root, config.files, config.limits, excluded=tuple(excluded))
-
-
-def load_ring(folder: Path) -> KeyRing:
-    """Return the key ring that seals cursors and request states, made once in `<folder>/seal.key` (mode 0600).
-
-    Raises: ConfigurationError when the folder cannot be written or the file is not a key ring.
-    """
-    path = folder / "seal.key"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _create_once(path, new_ring_text(secrets.token_bytes(64)))
-        return parse_ring(path.read_text())
-    except OSError as error:
-        raise ConfigurationError(
-            f"Cannot write the data folder {folder}: {error.strerror}; choose another with --data DIR"
-        ) from error
-
-
-def _create_once(path: Path, text: str) -> None:
-    """Create `path` whole or not at all: several processes may start on one data folder at once."""
-    if path.exists():
-        return
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
-    try:
-        os.link(fresh, path)
-    except FileExistsError:
-        pass
-    finally:
-        fresh.unlink()
 
 
 def serve(config: Config) -> int:
-    """Run the HTTP server until a signal; returns the exit code. Raises: ConfigurationError, RegistrationError."""
+    """Run the HTTP server until a signal; returns the exit code.
+
+    Raises: ConfigurationError, RegistrationError, StorageError.
+    """
     logs = logging_setup.configure(config.server.log_level)
-    house = build(config, logs)
-    startup_check(config, house.keys)
-    sockets = open_sockets(config.server, config.timeouts)
     try:
-        trio.run(_serve, house, sockets)
+        trio.run(_serve, config, logs)
     finally:
-        for sock in sockets:
-            sock.close()
         logs.close()
     return 0
 
 
-async def _serve(house: House, sockets: list[socket.socket]) -> None:
+async def _serve(config: Config, logs: Logs) -> None:
+    async with open_stores(config) as stores:
+        house = build(config, logs, stores)
+        startup_check(config, house.keys)
+        sockets = open_sockets(config.server, config.timeouts)
+        try:
+            await _serve_until_signal(house, sockets)
+        finally:
+            for sock in sockets:
+                sock.close()
+
+
+async def _serve_until_signal(house: House, sockets: list[socket.socket]) -> None:
     stopping = trio.Event()
     async with trio.open_nursery() as signals:
         signals.start_soon(_heed_signals, house, stopping)
@@ -296,6 +135,8 @@ async def _start_metrics_listener(
 async def _start_services(house: House, services: trio.Nursery) -> None:
     await services.start(house.workers.run)
     services.start_soon(house.sessions.expire)
+    if house.documents is not None:
+        await services.start(house.documents.watch, partial(_publish, house.bus))
     if house.loader is not None:
 
         def adopt(found: list[FilePrompt]) -> None:
@@ -303,6 +144,13 @@ async def _start_services(house: House, services: trio.Nursery) -> None:
                 house.bus.publish(Changed("prompts"))
 
         await services.start(house.loader.run, adopt)
+
+
+def _publish(bus: LocalBus, notice: Notice) -> None:
+    """Tell of a change in the document store: one event that reaches caches, listen streams and sessions."""
+    bus.publish(Changed("resource", notice.uri))
+    if notice.listed:
+        bus.publish(Changed("resources"))
 
 
 async def _stop(house: House) -> None:
@@ -344,20 +192,21 @@ def _announce(config: Config, sockets: list[socket.socket]) -> None:
 def stdio(config: Config) -> int:
     """Serve one client on stdin and stdout until end of input or a signal; returns the exit code.
 
-    Raises: ConfigurationError, RegistrationError.
+    Raises: ConfigurationError, RegistrationError, StorageError.
     """
     private = claim_stdout()
     logs = logging_setup.configure(config.server.log_level)
     try:
-        trio.run(_stdio, build(config, logs), private)
+        trio.run(_stdio, config, logs, private)
     finally:
         logs.close()
     return 0
 
 
-async def _stdio(house: House, stdout_fd: int) -> None:
+async def _stdio(config: Config, logs: Logs, stdout_fd: int) -> None:
     stopping = trio.Event()
-    async with trio.open_nursery() as signals:
+    async with open_stores(config) as stores, trio.open_nursery() as signals:
+        house = build(config, logs, stores)
         signals.start_soon(_heed_signals, house, stopping)
         await run_stdio(house, 0, stdout_fd, stopping)
         signals.cancel_scope.cancel()
@@ -375,6 +224,8 @@ async def run_stdio(house: House, stdin_fd: int, stdout_fd: int, stopping: trio.
             serving.start_soon(_serve_stdio, door, stdin_fd, stdout_fd, serving.cancel_scope)
             await stopping.wait()
             await _stop(house)
+            with trio.move_on_after(house.config.timeouts.write_s):
+                await door.flush()
             serving.cancel_scope.cancel()
         services.cancel_scope.cancel()
 

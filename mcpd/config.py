@@ -176,6 +176,31 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Embeddings:
+    """Where the vectors of semantic search come from: an endpoint, or the built-in ones, which are lexical."""
+
+    url: str | None = field(
+        default=None, metadata=_about("URL", "An OpenAI-compatible endpoint (.../v1); without it: built-in vectors.")
+    )
+    model: str | None = field(default=None, metadata=_about("name", "As the endpoint knows it; needs url."))
+    dims: int | None = field(
+        default=None,
+        metadata=_about(
+            "dimensions", "Vectors of another size are refused; default: the first.", minimum=1, maximum=8192
+        ),
+    )
+    api_key: Secret | None = field(default=None, metadata=_about("secret", "Sent to the endpoint as a bearer token."))
+    max_batch_items: int = field(default=32, metadata=_count("texts", "In one request; what usual endpoints take."))
+    reply_s: float = field(default=30.0, metadata=_seconds("A batch on a busy machine without an accelerator."))
+    patience_s: float = field(
+        default=3.0, metadata=_seconds("A hybrid search goes on without vectors when they take longer.")
+    )
+    max_cache_bytes: int = field(
+        default=32 * MIB, metadata=_count("bytes", "Vectors remembered: 20,000 of 384 dimensions.", minimum=0)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """Every wait that ends by itself."""
 
@@ -242,9 +267,13 @@ class Limits:
     max_worker_processes: int = field(default=4, metadata=_count("processes", "Process tools running at once."))
     max_result_bytes: int = field(default=16 * MIB, metadata=_count("bytes", "Of one result; more is an error."))
     page_size: int = field(default=100, metadata=_count("items", "A listing's page."))
+    max_cache_bytes: int = field(default=64 * MIB, metadata=_count("bytes", "Resources read lately, in memory."))
+    max_cache_items: int = field(default=10_000, metadata=_count("items", "Of the same; small ones cost, too."))
     max_read_bytes: int = field(default=1 * MIB, metadata=_count("bytes", "Of one read_file; it can go on."))
     max_write_bytes: int = field(default=1 * MIB, metadata=_count("bytes", "Of one write_file."))
     max_list_items: int = field(default=1000, metadata=_count("items", "Of one list_files; it can go on."))
+    max_hits: int = field(default=100, metadata=_count("hits", "Of one search; it can go on."))
+    max_query_bytes: int = field(default=16 * KIB, metadata=_count("bytes", "A page of text is a long question."))
 
 
 def _no_origins() -> Mapping[str, str]:
@@ -265,6 +294,7 @@ class Config:
     tools: Tools = field(default_factory=Tools)
     prompts: Prompts = field(default_factory=Prompts)
     data: Data = field(default_factory=Data)
+    embeddings: Embeddings = field(default_factory=Embeddings)
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     origins: Mapping[str, str] = field(default_factory=_no_origins, repr=False, compare=False)

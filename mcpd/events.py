@@ -24,7 +24,10 @@ _log = logging.getLogger(__name__)
 
 
 class Changed(msgspec.Struct, frozen=True):
-    """A set changed (`tools`, `prompts`, `resources`), or the content behind one `uri` did (`resource`)."""
+    """A set changed (`tools`, `prompts`, `resources`), or the content behind one `uri` did (`resource`).
+
+    `resource` without a `uri`: so much changed that nobody knows what; whoever watches a resource is told.
+    """
 
     kind: Kind
     uri: str | None = None

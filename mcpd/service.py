@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from mcpd.authoring.context import BlockingContext, Context, Exchange, InputRequired
 from mcpd.authoring.signatures import Signature, inspect_function
 from mcpd.completions import Completions
-from mcpd.errors import InvalidParams
+from mcpd.errors import InvalidParams, StoreUnavailable
 from mcpd.events import Changed, LocalBus
 from mcpd.prompts.manager import PromptManager
 from mcpd.resources.manager import ResourceManager
@@ -65,6 +66,7 @@ class McpService:
         self._instructions = instructions
         self._tools, self._resources, self._prompts = managers.tools, managers.resources, managers.prompts
         self._completions = managers.completions
+        self._search = managers.search
         self.threads = managers.threads
         self._sealing = sealing
         self._bus = bus
@@ -123,11 +125,7 @@ class McpService:
 
     def watchable(self, uri: str, call: Call) -> bool:
         """True when the caller may subscribe to `uri` (SUB-9)."""
-        try:
-            self._resources.find(uri, call.principal)
-        except InvalidParams:
-            return False
-        return True
+        return self._resources.serves(uri, call.principal)
 
     async def handle(self, call: Call, exchange: Exchange, deadline: float) -> Result:
         """Answer one call. `deadline` is on `time.monotonic()`'s clock, for the author's information.
@@ -149,16 +147,16 @@ class McpService:
         return result
 
     async def _list_tools(self, call: Call, _exchange: Exchange, _deadline: float) -> Result:
-        return dict(self._tools.list(_cursor(call), call.principal))
+        return self._tools.list(_cursor(call), call.principal)
 
     async def _list_resources(self, call: Call, _exchange: Exchange, _deadline: float) -> Result:
-        return dict(self._resources.list(_cursor(call), call.principal))
+        return await self._resources.list(_cursor(call), call.principal)
 
     async def _list_templates(self, call: Call, _exchange: Exchange, _deadline: float) -> Result:
-        return dict(self._resources.templates(_cursor(call), call.principal))
+        return self._resources.templates(_cursor(call), call.principal)
 
     async def _list_prompts(self, call: Call, _exchange: Exchange, _deadline: float) -> Result:
-        return dict(self._prompts.list(_cursor(call), call.principal))
+        return self._prompts.list(_cursor(call), call.principal)
 
     async def _call_tool(self, call: Call, exchange: Exchange, deadline: float) -> Result:
         async def run(turn: Turn) -> Result:
@@ -168,8 +166,8 @@ class McpService:
 
     async def _read_resource(self, call: Call, exchange: Exchange, deadline: float) -> Result:
         async def run(turn: Turn) -> Result:
-            result = await self._resources.read(call.params.get("uri"), turn.run, call.principal)
             asked = any(call.params.get(key) is not None for key in ("inputResponses", "requestState"))
+            result = await self._resources.read(call.params.get("uri"), turn.run, call.principal, fresh=asked)
             return {**result, "ttlMs": 0, "cacheScope": "private"} if asked else result
 
         return await self._with_inputs(call, exchange, deadline, run)
@@ -220,6 +218,12 @@ class McpService:
         """Read a resource on behalf of a running function."""
         return self._resources.read(uri, turn.run, turn.call.principal)
 
+    async def turn_search(self, body: Result) -> Result:
+        """Search the documents on behalf of a running function. Raises: InvalidParams, StoreUnavailable."""
+        if self._search is None:
+            raise StoreUnavailable("This server has no document store")
+        return await self._search(body)
+
     def changed(self, kind: str, uri: str | None) -> None:
         """Publish a change on behalf of a running function. Raises: ValueError for a kind that does not exist."""
         if kind not in _KINDS or (kind == "resource") != (uri is not None):
@@ -258,25 +262,25 @@ class Turn:
         contents: list[dict[str, Any]] = (await self._service.turn_read(self, uri))["contents"]
         return contents
 
+    async def search(self, body: Result) -> Result:
+        """Search the documents of this server."""
+        return await self._service.turn_search(body)
+
     def changed(self, kind: str, uri: str | None) -> None:
         """Publish a change."""
         self._service.changed(kind, uri)
 
 
+@dataclass(frozen=True)
 class Managers:
-    """The managers behind one service."""
+    """The managers behind one service, and the search of its documents where there are any."""
 
-    def __init__(
-        self,
-        tools: ToolManager,
-        resources: ResourceManager,
-        prompts: PromptManager,
-        completions: Completions,
-        threads: ThreadPool,
-    ) -> None:
-        self.tools, self.resources, self.prompts = tools, resources, prompts
-        self.completions = completions
-        self.threads = threads
+    tools: ToolManager
+    resources: ResourceManager
+    prompts: PromptManager
+    completions: Completions
+    threads: ThreadPool
+    search: Callable[[Result], Awaitable[Result]] | None = None
 
 
 def _cursor(call: Call) -> str | None:

@@ -278,6 +278,11 @@ def _check_pairs(config: Config) -> None:
         (_is_bind(server.bind), "server.bind must be unix:PATH or fd://N"),
         (server.host != "", "server.host must not be empty; 0.0.0.0 means every address"),
         (_is_url(server.public_url), "server.public_url must begin with http:// or https://"),
+        (_is_url(config.embeddings.url), "embeddings.url must begin with http:// or https://"),
+        (
+            bool(config.embeddings.url) == bool(config.embeddings.model),
+            "embeddings.url and embeddings.model must be given together",
+        ),
         (timeouts.call_s <= timeouts.call_max_s, "timeouts.call_s must not exceed timeouts.call_max_s"),
         (
             limits.max_abandoned_threads <= limits.max_threads,

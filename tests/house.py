@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from mcpd.app import House, build, run_http, run_stdio
+from mcpd.app import run_http, run_stdio
+from mcpd.assembly import House, build, open_stores
 from mcpd.config import Config, Data, Files, Limits, Server, Timeouts, Tools
 from mcpd.gateway.hypercorn import open_sockets
 from mcpd.monitoring.logs import Logs
@@ -74,7 +75,7 @@ class Running:
 @asynccontextmanager
 async def http_house(config: Config) -> AsyncIterator[Running]:
     """Run the HTTP server in this process."""
-    with _built(config) as running:
+    async with _built(config) as running:
         sockets = open_sockets(config.server, config.timeouts)
         running.port = sockets[0].getsockname()[1]
 
@@ -100,7 +101,7 @@ def _close(sockets: list[socket.socket]) -> None:
 @asynccontextmanager
 async def stdio_house(config: Config) -> AsyncIterator[Running]:
     """Run the stdio server in this process, on two pipes."""
-    with _built(config) as running:
+    async with _built(config) as running:
         theirs, running.stdin_fd = os.pipe()
         running.stdout_fd, ours = os.pipe()
 
@@ -115,12 +116,13 @@ async def stdio_house(config: Config) -> AsyncIterator[Running]:
             nursery.cancel_scope.cancel()
 
 
-@contextmanager
-def _built(config: Config) -> Iterator[Running]:
+@asynccontextmanager
+async def _built(config: Config) -> AsyncIterator[Running]:
     lines: list[bytes] = []
     logs = Logs(lines.append, requests=True)
     try:
-        yield Running(build(config, logs), lines)
+        async with open_stores(config) as stores:
+            yield Running(build(config, logs, stores), lines)
     finally:
         logs.close()
 

@@ -13,6 +13,7 @@ from mcpd.catalog import Paging
 from mcpd.completions import Completions
 from mcpd.errors import InvalidParams, NotFound, RegistrationError
 from mcpd.prompts.manager import PromptManager
+from mcpd.resources.cache import ResourceCache
 from mcpd.resources.manager import ResourceManager
 from mcpd.wire.call import Principal
 from mcpd.wire.cursors import KeyRing
@@ -41,7 +42,8 @@ def greet(name: str, mood: str = "") -> str:
 def completions(*declarations: CompletionDeclaration, scopes: tuple[str, ...] = ()) -> Completions:
     prompts = PromptManager([ScopedPrompt(name="greet", fn=greet, scopes=scopes)], PAGING)
     template = ScopedResource(uri="t://{day}/{hour}", name="hours", fn=lambda day, hour: day, scopes=scopes)
-    return Completions(declarations, prompts, ResourceManager([template], PAGING))
+    cache = ResourceCache(max_bytes=1, max_items=1, observe=lambda _: None)
+    return Completions(declarations, prompts, ResourceManager([template], PAGING, cache=cache))
 
 
 def declared(for_: str, argument: str | None, fn: Callable[..., Any]) -> CompletionDeclaration:

@@ -188,4 +188,4 @@ async def test_stdio_answers_and_ends_with_its_input(folder: Path) -> None:
             await process.stdin.aclose()
             assert await process.wait() == 0
     names = [tool["name"] for tool in json.loads(said)["result"]["tools"]]
-    assert names == ["list_files", "read_file", "write_file", "delete_file"]
+    assert names == ["search_documents", "list_files", "read_file", "write_file", "delete_file"]

@@ -9,12 +9,15 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from mcpd.app import House
+from mcpd.assembly import House
 from mcpd.authoring.content import Elicit
 from mcpd.authoring.context import Context
-from mcpd.authoring.declarations import ToolDeclaration
+from mcpd.authoring.declarations import CompletionDeclaration, PromptDeclaration, ToolDeclaration
+from mcpd.catalog import Paging
+from mcpd.completions import Completions
 from mcpd.errors import InternalError, InvalidParams, MissingCapability, ResourceNotFound
 from mcpd.events import Changed
+from mcpd.prompts.manager import PromptManager
 from mcpd.service import Sealing
 from mcpd.wire.call import ANONYMOUS, Principal
 from mcpd.wire.methods import TABLE
@@ -210,3 +213,38 @@ async def test_log_and_progress_stay_with_their_call(tmp_path: Path, autojump_cl
     await result(house, call(params={"name": "say"}), other)
     assert [params["data"] for _, params in mine.said] == ["a line of level info", "a line of level error"]
     assert other.said == []
+
+
+async def test_a_completion_that_asks_for_input_is_a_bug_of_its_author(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """MRT-1: completion/complete has no way to ask; the client must not be asked through it."""
+
+    async def curious(value: str, ctx: Context) -> list[str]:
+        await ctx.elicit(key=Elicit("which?", fields={"value": str}))
+        return [value]
+
+    house = make_house(tmp_path)
+    service = house.manager.service
+    declared = [CompletionDeclaration(for_="note:///{id}/copy", fn=curious)]
+    service._completions = Completions(declared, service._prompts, service._resources)
+    params = {"ref": {"type": "ref/resource", "uri": "note:///{id}/copy"}, "argument": {"name": "id", "value": "x"}}
+    assert isinstance(await failure(house, call("completion/complete", params, **ASKABLE)), InternalError)
+
+
+async def test_a_broken_block_of_a_prompt_is_an_internal_error_where_it_is_rewritten(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """RPC-10: an older revision cannot carry the block, and must not fall over it."""
+    house = make_house(tmp_path)
+
+    async def broken() -> dict[str, Any]:
+        return {"role": "user", "content": {"type": "resource_link"}}
+
+    declared = [PromptDeclaration(name="broken", fn=broken)]
+    house.manager.service._prompts = PromptManager(declared, Paging(KeyRing([("k", b"x" * 32)])))
+    for version in sorted(STATEFUL)[:2]:
+        session = open_session(house, version)
+        session.initialized()
+        error = await failure(house, session_call(session, "prompts/get", {"name": "broken"}))
+        assert isinstance(error, InternalError), version

@@ -114,11 +114,15 @@ def tool_result(value: Any, *, text_only: bool = False, structured: bool = False
     """Turn a tool's return value into the members `content` and `structuredContent` of its result.
 
     A str is text, None is empty content, content values are their blocks; anything else is structured content and the
-    same JSON as text. `text_only` leaves out `structuredContent`; `structured` (an output schema was advertised) gives
-    it even for str and None.
+    same JSON as text. A pair of a dict and a list of content values is both: the values follow the JSON text.
+    `text_only` leaves out `structuredContent`; `structured` (an output schema was advertised) gives it even for str
+    and None.
 
     Raises: ValueError for NaN or infinity anywhere in `value`; TypeError for what JSON cannot hold.
     """
+    if _is_pair(value):
+        result = tool_result(value[0], text_only=text_only, structured=structured)
+        return {**result, "content": [*result["content"], *(_block(item) for item in value[1])]}
     if structured:
         return _structured(value)
     if isinstance(value, str):
@@ -129,6 +133,12 @@ def tool_result(value: Any, *, text_only: bool = False, structured: bool = False
     if blocks is not None or text_only:
         return {"content": blocks or []}
     return _structured(value)
+
+
+def _is_pair(value: Any) -> bool:
+    if not (isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], dict)):
+        return False
+    return isinstance(value[1], list) and bool(value[1]) and all(isinstance(item, Block) for item in value[1])
 
 
 def _structured(value: Any) -> dict[str, Any]:

@@ -53,6 +53,9 @@ class Rooms(Protocol):
     async def read(self, uri: str) -> list[dict[str, Any]]:
         """Return the contents of a resource as its wire blocks. Raises: ResourceNotFound."""
 
+    async def search(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to a search, both as JSON. Raises: InvalidParams, StoreUnavailable."""
+
     def changed(self, kind: str, uri: str | None) -> None:
         """Publish a change event."""
 
@@ -131,6 +134,14 @@ class Context:
     async def read(self, uri: str) -> list[dict[str, Any]]:
         """Read a resource of this server: `[{"uri", "mimeType", "text" | "blob"}, ...]`. Raises: ResourceNotFound."""
         return await self._rooms.read(uri)
+
+    async def search(self, query: str = "", **options: Any) -> dict[str, Any]:
+        """Search this server's documents; the answer is that of `search_documents`: `{"hits": [...], "mode", ...}`.
+
+        `options` are the other members of its grammar: mode, filters, facets, sort, size, cursor, highlight.
+        Raises: InvalidParams; StoreUnavailable, also when this server has no document store.
+        """
+        return await self._rooms.search({"query": query, **options})
 
     def changed(self, kind: str, uri: str | None = None) -> None:
         """Tell clients that something changed: `tools`, `prompts`, `resources`, or `resource` with its URI.

@@ -32,7 +32,7 @@ from mcpd.service import McpService
 from mcpd.wire import jsonrpc
 from mcpd.wire.call import Call, Principal, RequestId
 from mcpd.wire.session import SessionState, read_uri
-from mcpd.wire.subscriptions import notification
+from mcpd.wire.subscriptions import notification, watched_of
 
 KEEP_REPLIES_S = 300.0
 """How long a finished reply waits for a client that lost its connection."""
@@ -81,9 +81,11 @@ class Session:
 
     def tell(self, event: Changed) -> None:
         """Pass a change event on if this client asked for it. Not a checkpoint."""
-        wanted = event.uri in self.state.subscriptions if event.kind == "resource" else self.state.initialized
-        if wanted:
-            self.notice(jsonrpc.notification(*notification(event.kind, event.uri)))
+        if event.kind == "resource":
+            for uri in watched_of(event.uri, self.state.subscriptions):
+                self.notice(jsonrpc.notification(*notification("resource", uri)))
+        elif self.state.initialized:
+            self.notice(jsonrpc.notification(*notification(event.kind, None)))
 
     def end(self, reason: Reason) -> None:
         """Cancel everything this session has in flight and release whoever waits for its client."""

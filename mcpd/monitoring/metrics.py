@@ -30,6 +30,7 @@ OUTCOMES = frozenset({"ok", "tool_error", "protocol_error", "cancelled", "deadli
 TRANSPORTS = frozenset({"http", "websocket", "stdio", "rest", "graphql"})
 CANCEL_REASONS = ("client_gone", "explicit", "deadline", "drain", "admin")
 BUDGETS = ("request", "tool", "server")
+SEARCH_MODES = ("text", "semantic", "hybrid")
 _DURATIONS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _OPERATION_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 _CANCEL_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -85,6 +86,9 @@ class Metrics:
         self.tool_duration = Histogram(
             "mcpd_tool_duration_seconds", "What the tool itself took.", ("tool",), _DURATIONS_S, registry
         )
+        self.search_duration = Histogram(
+            "mcpd_search_duration_seconds", "Searches answered, embedding included.", ("mode",), _DURATIONS_S, registry
+        )
 
     def _declare_refusals(self, registry: CollectorRegistry) -> None:
         self.cancelled_calls = Counter("mcpd_cancelled", "Calls cancelled, by reason.", ("reason",), registry)
@@ -100,6 +104,9 @@ class Metrics:
         self.rejections = Counter("mcpd_rejected", "Requests refused at the door or queue.", ("reason",), registry)
         self.log_lines_dropped = Counter(
             "mcpd_log_lines_dropped", "Log lines lost because stderr was full or closed.", (), registry
+        )
+        self.cache_requests = Counter(
+            "mcpd_cache_requests", "What a cache was asked, by what came of it.", ("cache", "result"), registry
         )
         for reason in CANCEL_REASONS:
             self.cancelled_calls.of(reason)
@@ -140,6 +147,10 @@ class Metrics:
         finished.ended.value += 1
         finished.duration.observe(seconds)
 
+    def search_finished(self, mode: str, seconds: float) -> None:
+        """Record one search that was answered; `mode` is the one that it ran in."""
+        self.search_duration.of(_within(mode, SEARCH_MODES)).observe(seconds)
+
     def cancelled(self, reason: str, latency_s: float | None = None) -> None:
         """Count one cancelled call; `latency_s` runs from the wish to the end of the work, None if it was abandoned."""
         self.cancelled_calls.inc(_within(reason, CANCEL_REASONS))
@@ -157,6 +168,10 @@ class Metrics:
     def dropped(self, policy: str, count: int = 1) -> None:
         """Count messages not sent; `policy` names the rule that dropped them."""
         self.outbox_dropped.inc(policy, by=count)
+
+    def cache_asked(self, cache: str, result: str) -> None:
+        """Count one request to a cache; both are words of the code: `hit`, `miss`, `shared`, `evicted`."""
+        self.cache_requests.inc(cache, result)
 
     def watch(self, gauge: str, read: Callable[[], float], *labels: str) -> None:
         """Let `read` give a gauge's value at scrape time; `gauge` is its name without `mcpd_`.

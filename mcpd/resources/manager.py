@@ -1,10 +1,12 @@
 """The resources of this server: listing them, finding the one behind a URI, reading it.
 
 `ResourceManager` holds two catalogs, exact resources by URI and templates by URI template, swapped together. An exact
-resource wins over a template; among templates the first declared one that matches.
+resource wins over a template; among templates the first declared one that matches. Stored documents come after what is
+declared, in a listing and when a URI is looked for.
 
-Called by: `service`. Deliberately not: a cache, a file server, or the runner of functions (`Run` is handed in). What a
-template function does with its values is its own matter; that none is a traversal is ours (`resources.templates`).
+Called by: `service`. Calls: `resources.documents`, `resources.cache`. Deliberately not: a file server, or the runner of
+functions (`Run` is handed in). What a template function does with its values is its own matter; that none is a
+traversal is ours (`resources.templates`).
 
 Laws: what a caller may not see does not exist for it, in a listing as in a read (RSC-3, SEC-5); a read never answers
 with empty contents (RSC-2); a result that depends on who asks is private (RES-4).
@@ -24,10 +26,17 @@ from mcpd.authoring.functions import Run, call, described
 from mcpd.authoring.signatures import ArgumentError, inspect_function
 from mcpd.catalog import Catalog, Listing, Paging
 from mcpd.errors import InvalidParams, RegistrationError, ResourceNotFound
+from mcpd.resources.cache import Key, ResourceCache
+from mcpd.resources.documents import TEMPLATE, DocumentResources, cut, is_document, whole
 from mcpd.resources.templates import Template, is_template, is_uri
 from mcpd.wire.call import ANONYMOUS, Principal
+from mcpd.wire.cursors import decode_cursor, encode_cursor
 
 Content = dict[str, Any]
+DOCUMENT_TTL_S = 300.0
+"""Of a document in the cache; every change is told, this is for one whose notice was lost."""
+_KIND = "documents"
+"""Binds the cursors of the documents' part of a listing."""
 
 
 class Resource:
@@ -73,8 +82,18 @@ class Resource:
 class ResourceManager:
     """Lists, finds and reads resources."""
 
-    def __init__(self, declarations: Iterable[ResourceDeclaration], paging: Paging) -> None:
+    def __init__(
+        self,
+        declarations: Iterable[ResourceDeclaration],
+        paging: Paging,
+        *,
+        cache: ResourceCache,
+        documents: DocumentResources | None = None,
+    ) -> None:
         """Raises: RegistrationError, naming the resource and what is wrong with it."""
+        self._paging = paging
+        self._cache = cache
+        self._documents = documents
         self._declared: list[ResourceDeclaration] = []
         self._exact: Catalog[Resource] = Catalog(_uri_of)
         self._templates: Catalog[Resource] = Catalog(_uri_of)
@@ -99,13 +118,53 @@ class ResourceManager:
     def __len__(self) -> int:
         return len(self._exact) + len(self._templates)
 
-    def list(self, cursor: str | None, principal: Principal = ANONYMOUS) -> dict[str, Any]:
-        """Return a page of `resources/list`. Raises: InvalidParams for a bad cursor."""
-        return self._listing.page(cursor, principal)
+    async def list(self, cursor: str | None, principal: Principal = ANONYMOUS) -> dict[str, Any]:
+        """Return a page of `resources/list`: what is declared, then the documents.
+
+        Raises: InvalidParams for a bad cursor; StoreUnavailable.
+        """
+        if self._documents is None:
+            return self._listing.page(cursor, principal)
+        position = self._document_position(cursor, principal)
+        if position is not None:
+            return await self._with_documents(
+                {**self._listing.page(None, principal), "resources": []}, position, principal
+            )
+        body = self._listing.page(cursor, principal)
+        return body if "nextCursor" in body else await self._with_documents(body, "", principal)
+
+    def _document_position(self, cursor: str | None, principal: Principal) -> str | None:
+        try:
+            return None if cursor is None else decode_cursor(self._paging.ring, _KIND, cursor, 0, principal.name)
+        except InvalidParams:
+            return None
+
+    async def _with_documents(self, body: dict[str, Any], position: str, principal: Principal) -> dict[str, Any]:
+        """Fill the page up with documents from the store's cursor `position` ("": the first)."""
+        assert self._documents is not None
+        body.pop("nextCursor", None)
+        room = self._paging.page_size - len(body["resources"])
+        entries, more = await self._documents.page(position or None, room) if room else ([], position)
+        if more is not None:
+            body["nextCursor"] = encode_cursor(self._paging.ring, _KIND, more, 0, principal.name)
+        return {**body, "resources": [*body["resources"], *entries]}
 
     def templates(self, cursor: str | None, principal: Principal = ANONYMOUS) -> dict[str, Any]:
         """Return a page of `resources/templates/list`. Raises: InvalidParams for a bad cursor."""
-        return self._template_listing.page(cursor, principal)
+        body = self._template_listing.page(cursor, principal)
+        if self._documents is None or "nextCursor" in body:
+            return body
+        return {**body, "resourceTemplates": [*body["resourceTemplates"], TEMPLATE]}
+
+    def serves(self, uri: str, principal: Principal = ANONYMOUS) -> bool:
+        """True when `uri` can be read or subscribed to by this caller; a document may still be absent."""
+        if self._documents is not None and is_document(uri):
+            return True
+        try:
+            self.find(uri, principal)
+        except InvalidParams:
+            return False
+        return True
 
     def find(self, uri: Any, principal: Principal = ANONYMOUS) -> tuple[Resource, dict[str, str]]:
         """Return the resource that serves `uri`, with its template's values. A subscription may ask this, too.
@@ -125,29 +184,60 @@ class ResourceManager:
         raise ResourceNotFound(uri)
 
     def template(self, uri_template: str, principal: Principal = ANONYMOUS) -> Template | None:
-        """Return the template declared as exactly `uri_template`, if this caller may see it (CMP-1)."""
+        """Return the template offered as exactly `uri_template`, if this caller may see it (CMP-1)."""
+        if self._documents is not None and uri_template == TEMPLATE["uriTemplate"]:
+            return _DOCUMENTS
         resource = self._templates.get(uri_template)
         return resource.template if resource is not None and resource.permits(principal) else None
 
-    async def read(self, uri: Any, run: Run, principal: Principal = ANONYMOUS) -> dict[str, Any]:
-        """Return `{"contents": [...], "ttlMs", "cacheScope"}`.
+    async def read(
+        self, uri: Any, run: Run, principal: Principal = ANONYMOUS, *, fresh: bool = False
+    ) -> dict[str, Any]:
+        """Return `{"contents": [...], "ttlMs", "cacheScope"}`; `fresh` asks the function in any case.
 
         Raises: InvalidParams; ResourceNotFound, also when a value of the URI does not fit the function's parameter or
-        the function returns None or an empty list; TypeError naming the function when it returns something else.
+        the function returns None or an empty list; TypeError naming the function when it returns something else;
+        StoreUnavailable.
         """
-        resource, values = self.find(uri, principal)
         try:
-            arguments = resource.decode(values)
-        except ArgumentError:
-            raise ResourceNotFound(uri) from None
-        value = await call(run, resource.declaration.fn, arguments)
-        if value is None or value == []:
-            raise ResourceNotFound(uri)
+            resource, values = self.find(uri, principal)
+        except ResourceNotFound:
+            if self._documents is None or not is_document(uri):
+                raise
+            return await self._read_document(self._documents, uri)
         d = resource.declaration
-        items = value if isinstance(value, list) else [value]
-        contents = [_content(item, uri, d.mime_type, d.fn) for item in items]
         scope = "private" if resource.scopes else d.cache_scope or "private"
-        return {"contents": contents, "ttlMs": d.ttl_ms or 0, "cacheScope": scope}
+
+        async def load() -> dict[str, Any]:
+            return {"contents": await _contents(resource, uri, values, run)}
+
+        if fresh or not d.ttl_ms:
+            result = await load()
+        else:
+            key = Key(uri, None if scope == "public" else principal.name)
+            result = await self._cache.get(key, load, ttl_s=d.ttl_ms / 1000)
+        return {**result, "ttlMs": d.ttl_ms or 0, "cacheScope": scope}
+
+    async def _read_document(self, documents: DocumentResources, uri: str) -> dict[str, Any]:
+        name = whole(uri)
+        result = await self._cache.get(Key(name), lambda: documents.read(name), ttl_s=DOCUMENT_TTL_S)
+        return {**cut(result, uri), "ttlMs": 0, "cacheScope": "private"}
+
+
+_DOCUMENTS = Template(TEMPLATE["uriTemplate"])
+
+
+async def _contents(resource: Resource, uri: str, values: dict[str, str], run: Run) -> list[Content]:
+    try:
+        arguments = resource.decode(values)
+    except ArgumentError:
+        raise ResourceNotFound(uri) from None
+    d = resource.declaration
+    value = await call(run, d.fn, arguments)
+    if value is None or value == []:
+        raise ResourceNotFound(uri)
+    items = value if isinstance(value, list) else [value]
+    return [_content(item, uri, d.mime_type, d.fn) for item in items]
 
 
 def _content(value: Any, uri: str, mime_type: str | None, fn: Callable[..., Any]) -> Content:

@@ -19,7 +19,6 @@ from typing import Any
 import trio
 
 from mcpd.authoring.context import BlockingContext, Context
-from mcpd.authoring.signatures import ArgumentError
 from mcpd.catalog import Listing, Paging
 from mcpd.errors import Forbidden, InvalidParams, NotFound, Overloaded, ToolError
 from mcpd.monitoring.metrics import Metrics
@@ -106,7 +105,7 @@ class ToolManager:
                 return await self._run(tool, arguments, kwargs, make_context)
             finally:
                 self._leave(tool)
-        except (ArgumentError, ToolError) as error:
+        except ToolError as error:
             return {"content": [{"type": "text", "text": str(error)}], "isError": True}
 
     async def _run(

@@ -10,7 +10,7 @@ Sources: MCP 2026-07-28 "subscriptions"; SUB-1..9.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -72,21 +72,30 @@ class Pending:
 
     def __init__(self, wanted: Filter) -> None:
         self._kinds = wanted.kinds
-        self._uris = frozenset(wanted.uris)
+        self._uris = dict.fromkeys(wanted.uris)
         self._waiting: dict[Note, None] = {}
 
     def offer(self, kind: str, uri: str | None) -> bool:
         """Keep a note for telling; returns False when it does not concern this stream."""
-        concerns = uri in self._uris if kind == "resource" else kind in self._kinds
-        if concerns:
-            self._waiting[kind, uri] = None
-        return concerns
+        if kind == "resource":
+            notes: list[Note] = [(kind, watched) for watched in watched_of(uri, self._uris)]
+        else:
+            notes = [(kind, uri)] if kind in self._kinds else []
+        self._waiting.update(dict.fromkeys(notes))
+        return bool(notes)
 
     def take(self) -> list[Note]:
         """Return what is waiting, and forget it."""
         notes = list(self._waiting)
         self._waiting.clear()
         return notes
+
+
+def watched_of(uri: str | None, watched: Collection[str]) -> Collection[str]:
+    """Return those of the watched URIs that a change of `uri` concerns (None: any may have changed)."""
+    if uri is None:
+        return watched
+    return (uri,) if uri in watched else ()
 
 
 def notification(kind: str, uri: str | None) -> tuple[str, dict[str, Any]]:

@@ -31,12 +31,8 @@ _SINCE = {
     "structured": "2025-06-18",
     "resource_link": "2025-06-18",
     "elicitation": "2025-06-18",
-    "completion_context": "2025-06-18",
     "icons": "2025-11-25",
-    "implementation_details": "2025-11-25",
-    "url_elicitation": "2025-11-25",
     "priming": "2025-11-25",
-    "any_structured": STATELESS,
 }
 
 

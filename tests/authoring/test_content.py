@@ -214,7 +214,8 @@ def test_a_link_is_https_and_carries_no_credentials() -> None:
         "mode": "url", "message": "m", "url": "https://example.test/x", "elicitationId": "1",
     }  # fmt: skip
     assert "elicitationId" not in Elicit("m", url="http://127.0.0.1:1/x").request()["params"]
-    for url in ("http://example.test/", "https://user:pw@example.test/", "javascript:alert(1)", "/x"):
+    credentials = ("https://user:pw@example.test/", "https://user@example.test/", "https://:pw@example.test/")
+    for url in ("http://example.test/", *credentials, "javascript:alert(1)", "/x"):
         with pytest.raises(ValueError, match="url"):
             Elicit("m", url=url)
 
@@ -358,3 +359,15 @@ def test_answers_survive_a_journey_as_json() -> None:
     root = Root("file:///x", "X")
     assert Roots().answer({"roots": [root.to_json(), {"uri": "file:///y"}]}) == [root, Root("file:///y")]
     assert Roots().request() == {"method": "roots/list", "params": {}}
+
+
+@pytest.mark.parametrize("structured", [True, False])
+def test_a_dict_and_content_values_are_structured_content_and_its_text_and_the_values(structured: bool) -> None:
+    """TOOL-3: search results with a link for each hit."""
+    result = tool_result(({"n": 1}, [Text("more")]), structured=structured)
+    assert result["structuredContent"] == {"n": 1}
+    assert [block["text"] for block in result["content"]] == ['{"n":1}', "more"]
+
+
+def test_a_pair_without_content_values_is_json_like_any_other() -> None:
+    assert list(tool_result(({"n": 1}, []))["structuredContent"]) == [{"n": 1}, []]

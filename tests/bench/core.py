@@ -20,7 +20,7 @@ from typing import Any
 
 import trio
 
-from mcpd import app, settings
+from mcpd import assembly, settings
 from mcpd.gateway.access import Access
 from mcpd.gateway.app import make_app
 from mcpd.gateway.asgi import WHOLE_BODY
@@ -126,7 +126,7 @@ async def measure(options: Any, folder: str) -> tuple[rounds.Samples, Profile]:
         "server.log_level": "warning",
     }
     config = settings.load(None, {}, flags)
-    house = app.build(config, logs.configure("warning"))
+    house = assembly.build(config, logs.configure("warning"))
     access = Access(config.server, house.keys, ports=[PORT])
     samples: rounds.Samples = {"core": [], "json": []}
     profile = Profile()

@@ -102,7 +102,8 @@ def expected(lane: Lane, row: str, seen: Any) -> Any:
         assert {"list_files", "read_file"} <= set(seen["tools"])
         tools = [name for name in seen["tools"] if name.endswith(("_file", "_files"))]
         tools += ["echo", "measure", "refuse", "count", "greet", "touch", "linger"]
-        return {"tools": tools, "resources": [NOTE], "templates": ["notes://past/{day}"], "prompts": ["review"]}
+        templates = ["notes://past/{day}", "docs:///{+path}"]
+        return {"tools": tools, "resources": [NOTE], "templates": templates, "prompts": ["review"]}
     if row == "subscribe":
         honoured = {"honoured": {"toolsListChanged": True, "resourceSubscriptions": [NOTE]}}
         return {"updated": NOTE, "same": True} | (honoured if lane.era == "stateless" else {})

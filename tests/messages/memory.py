@@ -1,4 +1,4 @@
-"""The server without doors, for tests in memory: real parts, put together by `app.build`, and calls made by hand.
+"""The server without doors, for tests in memory: real parts, put together by `assembly.build`, and calls made by hand.
 
 `make_house` builds everything; `call` and `session_call` write what a door would have read; `Wire` stands at the end of
 a call's way back and keeps what was said. Used by `tests/messages` and its neighbours, with a clock that jumps.
@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from mcpd.app import House, build
+from mcpd.assembly import House, build
 from mcpd.messages.flight import Done, Failed, Flight, Outcome
 from mcpd.messages.sessions import Session
 from mcpd.monitoring.logs import Logs

@@ -13,6 +13,7 @@ from mcpd.authoring.content import Audio, Embedded, Image, Text
 from mcpd.authoring.declarations import ResourceDeclaration
 from mcpd.catalog import Paging
 from mcpd.errors import InvalidParams, RegistrationError, ResourceNotFound, ToolError
+from mcpd.resources.cache import ResourceCache
 from mcpd.resources.manager import ResourceManager
 from mcpd.wire.call import Principal
 from mcpd.wire.cursors import KeyRing
@@ -32,7 +33,8 @@ def declared(uri: str, fn: Callable[..., Any] | None = None, **options: Any) -> 
 
 
 def manager(*declarations: ResourceDeclaration) -> ResourceManager:
-    return ResourceManager(declarations, PAGING)
+    cache = ResourceCache(max_bytes=1_000_000, max_items=100, observe=lambda _: None)
+    return ResourceManager(declarations, PAGING, cache=cache)
 
 
 async def run(fn: Callable[..., Any], arguments: dict[str, Any]) -> Any:
@@ -48,13 +50,13 @@ async def read_one(value: Any, **options: Any) -> dict[str, Any]:
     return contents[0]
 
 
-def test_listings_hold_exact_resources_and_templates_apart() -> None:
+async def test_listings_hold_exact_resources_and_templates_apart() -> None:
     """RSC-1: an entry has only the members that were given."""
     resources = manager(
         declared("t://a", name="a", title="A", description="d", mime_type="text/plain", size=3),
         declared("t://{b}", lambda b: b, name="b", mime_type="text/csv"),
     )
-    assert resources.list(None)["resources"] == [
+    assert (await resources.list(None))["resources"] == [
         {"uri": "t://a", "name": "a", "title": "A", "description": "d", "mimeType": "text/plain", "size": 3}
     ]
     assert resources.templates(None)["resourceTemplates"] == [
@@ -136,13 +138,13 @@ async def test_a_traversal_is_not_found() -> None:
 async def test_a_resource_of_another_scope_does_not_exist() -> None:
     """RSC-3: permission is checked per read; RES-4: and the answer is private."""
     resources = manager(declared("t://x", scopes=("secret",), ttl_ms=9, cache_scope="public"), declared("t://y"))
-    assert [entry["uri"] for entry in resources.list(None, STRANGER)["resources"]] == ["t://y"]
+    assert [entry["uri"] for entry in (await resources.list(None, STRANGER))["resources"]] == ["t://y"]
     with pytest.raises(ResourceNotFound):
         await resources.read("t://x", run, STRANGER)
     allowed = Principal("p", frozenset({"secret"}))
     body = await resources.read("t://x", run, allowed)
     assert (body["ttlMs"], body["cacheScope"]) == (9, "private")
-    assert len(resources.list(None, allowed)["resources"]) == 2
+    assert len((await resources.list(None, allowed))["resources"]) == 2
 
 
 async def test_a_template_of_another_scope_does_not_exist() -> None:
@@ -183,13 +185,13 @@ async def test_a_functions_own_failure_reaches_the_caller_as_text() -> None:
         await manager(declared("t://x", fails)).read("t://x", run)
 
 
-def test_faulty_declarations_are_refused_and_leave_the_old_set() -> None:
+async def test_faulty_declarations_are_refused_and_leave_the_old_set() -> None:
     """Law 10."""
     resources = manager(declared("t://x"))
     for faulty in (declared("no-scheme"), declared("t://{a}{b}"), declared("t://{a"), declared("t://x")):
         with pytest.raises(RegistrationError):
             resources.replace([declared("t://x"), faulty])
-    assert [entry["uri"] for entry in resources.list(None)["resources"]] == ["t://x"]
+    assert [entry["uri"] for entry in (await resources.list(None))["resources"]] == ["t://x"]
     assert len(resources) == 1
 
 

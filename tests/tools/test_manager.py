@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from mcpd.app import House
+from mcpd.assembly import House
 from mcpd.authoring.context import Context
 from mcpd.authoring.declarations import ToolDeclaration
 from mcpd.errors import Forbidden, InternalError, InvalidParams, NotFound, Overloaded, RegistrationError, ToolError
@@ -144,6 +144,9 @@ async def test_a_result_that_breaks_its_own_schema_is_a_bug(tmp_path: Path, auto
     house = house_of(tmp_path, ToolDeclaration(name="liar", fn=liar, output_schema=schema))
     assert isinstance(await failure(house, asked("liar")), InternalError)
     assert (await result(house, asked("liar", fail=True)))["isError"] is True
+    tool = house.manager.service._tools.registry.get("liar")
+    assert tool is not None
+    tool.check_output({"content": [], "isError": True})
 
 
 async def test_a_tool_may_limit_how_often_it_runs_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:

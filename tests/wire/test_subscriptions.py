@@ -83,3 +83,15 @@ def test_a_tag_keeps_the_type_of_the_id(request_id: str | int) -> None:
     params = {"uri": "a"}
     found = tag(params, request_id)["_meta"][SUBSCRIPTION_KEY]
     assert (found, type(found), params) == (request_id, type(request_id), {"uri": "a"})
+
+
+def test_a_change_that_nobody_can_name_is_told_for_every_watched_resource() -> None:
+    """SUB-8, PUB-1: after a change too large to list, whoever watches a resource has to read it again."""
+    wanted = Filter.read(
+        {"notifications": {"resourceSubscriptions": ["a:b", "a:c"]}}, permits=lambda _: True, max_uris=9
+    )
+    pending = Pending(wanted)
+    assert pending.offer("resource", None)
+    assert pending.offer("resource", "a:c")
+    assert pending.take() == [("resource", "a:b"), ("resource", "a:c")]
+    assert not Pending(Filter(frozenset({"tools"}), ())).offer("resource", None)

@@ -17,12 +17,8 @@ SINCE = {
     "structured": TITLED,
     "resource_link": TITLED,
     "elicitation": TITLED,
-    "completion_context": TITLED,
     "icons": NEWEST,
-    "implementation_details": NEWEST,
-    "url_elicitation": NEWEST,
     "priming": NEWEST,
-    "any_structured": STATELESS,
 }
 
 

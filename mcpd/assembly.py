@@ -1,0 +1,220 @@
+"""The composition root's first half: which parts there are, and how they are put together.
+
+`build` makes every part of one server from its configuration and its opened stores, and hands each what it needs
+(law 9: constructor injection, one root). What runs, in which order, and how it stops is `app`.
+
+Called by: `app`, and tests that want the parts without the doors. Deliberately not: a place for behaviour.
+
+Sources: architecture sections 1, 2 and 4.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+import mcpd
+from mcpd.authoring.declarations import (
+    CompletionDeclaration,
+    Declaration,
+    PromptDeclaration,
+    ResourceDeclaration,
+    ToolDeclaration,
+    load,
+)
+from mcpd.catalog import Paging
+from mcpd.completions import Completions
+from mcpd.config import Config, Limits
+from mcpd.events import LocalBus
+from mcpd.gateway.keys import KeyStore
+from mcpd.messages.listens import Listens
+from mcpd.messages.manager import MessageManager
+from mcpd.messages.sessions import Sessions
+from mcpd.monitoring.health import Finding, Health
+from mcpd.monitoring.logs import Logs
+from mcpd.monitoring.metrics import Metrics
+from mcpd.prompts.loader import PromptLoader
+from mcpd.prompts.manager import PromptManager
+from mcpd.resources.cache import ResourceCache
+from mcpd.resources.documents import DocumentResources, path_completion
+from mcpd.resources.manager import ResourceManager
+from mcpd.sealing import load_ring
+from mcpd.search.embeddings import EmbeddingProvider
+from mcpd.search.providers import open_provider
+from mcpd.search.query import parse
+from mcpd.search.searcher import Searcher
+from mcpd.service import Managers, McpService, Sealing
+from mcpd.storage.base import Documents, Json
+from mcpd.storage.sqlite import open_documents
+from mcpd.tools.builtin.documents import document_tools
+from mcpd.tools.builtin.files import file_tools
+from mcpd.tools.manager import ToolManager
+from mcpd.tools.registry import ToolRegistry
+from mcpd.tools.threads import ThreadPool
+from mcpd.tools.workers import WorkerPool, WorkerSettings
+from mcpd.wire.methods import TABLE
+from mcpd.wire.versions import STATEFUL, STATELESS
+
+_log = logging.getLogger("mcpd")
+D = TypeVar("D")
+
+
+@dataclass(frozen=True)
+class House:
+    """All parts of one running server."""
+
+    config: Config
+    manager: MessageManager
+    sessions: Sessions
+    prompts: PromptManager
+    loader: PromptLoader | None
+    bus: LocalBus
+    workers: WorkerPool
+    metrics: Metrics
+    health: Health
+    logs: Logs
+    keys: KeyStore
+    documents: Documents | None
+
+
+@dataclass(frozen=True)
+class Stores:
+    """What keeps data, opened."""
+
+    documents: Documents
+    provider: EmbeddingProvider
+
+
+@asynccontextmanager
+async def open_stores(config: Config) -> AsyncIterator[Stores]:
+    """Open the stores that the configuration names. Raises: ConfigurationError, StorageError."""
+    async with open_documents(config.data.folder) as documents, open_provider(config.embeddings) as provider:
+        yield Stores(documents, provider)
+
+
+def build(config: Config, logs: Logs, stores: Stores | None = None) -> House:
+    """Put the parts together; without `stores` there are no documents.
+
+    Raises: ConfigurationError, RegistrationError.
+    """
+    documents = None if stores is None else stores.documents
+    ring = load_ring(config.data.folder)
+    metrics = Metrics(version=mcpd.__version__, methods=TABLE, versions=(STATELESS, *STATEFUL))
+    metrics.log_lines_dropped.follow(lambda: logs.dropped)
+    bus, health = LocalBus(), Health()
+    limits, timeouts = config.limits, config.timeouts
+    searcher = None if stores is None else _searcher(stores, config, metrics)
+    declarations = load_declarations(config)
+    if searcher is not None:
+        declarations = [*document_tools(searcher, limits), *declarations]
+    threads = ThreadPool(limits.max_threads, limits.max_abandoned_threads, cleanup_s=timeouts.cleanup_s)
+    workers = WorkerPool(_worker_settings(config, declarations))
+    _watch_work(metrics, health, threads, workers)
+    paging = Paging(ring, limits.page_size)
+    registry = ToolRegistry()
+    registry.replace(_of(ToolDeclaration, declarations))
+    metrics.know_tools(tool.name for tool in registry.catalog)
+    cache = ResourceCache(
+        max_bytes=limits.max_cache_bytes,
+        max_items=limits.max_cache_items,
+        observe=partial(metrics.cache_asked, "resources"),
+    )
+    bus.subscribe(lambda event: cache.forget(event.uri) if event.kind == "resource" else None)
+    stored = None if documents is None else DocumentResources(documents)
+    resources = ResourceManager(_of(ResourceDeclaration, declarations), paging, cache=cache, documents=stored)
+    prompts = PromptManager(_of(PromptDeclaration, declarations), paging)
+    tools = ToolManager(registry, paging=paging, threads=threads, workers=workers, metrics=metrics)
+    completing = _of(CompletionDeclaration, declarations)
+    if documents is not None:
+        completing.append(path_completion(documents))
+    completions = Completions(completing, prompts, resources)
+    service = McpService(
+        _server_info(config),
+        config.server.instructions,
+        managers=Managers(tools, resources, prompts, completions, threads, _search_of(searcher, limits)),
+        sealing=Sealing(ring, ttl_s=timeouts.request_state_s, max_rounds=limits.max_input_rounds),
+        bus=bus,
+    )
+    listens = Listens(service, bus, limits=limits, metrics=metrics)
+    sessions = Sessions(service, bus, limits=limits, timeouts=timeouts, metrics=metrics)
+    manager = MessageManager(service, listens, sessions, limits=limits, timeouts=timeouts, metrics=metrics, logs=logs)
+    loader = None if config.prompts.folder is None else PromptLoader([config.prompts.folder])
+    keys = KeyStore(config.auth.keys_file or config.data.folder / "keys.toml", config.auth.api_key)
+    return House(config, manager, sessions, prompts, loader, bus, workers, metrics, health, logs, keys, documents)
+
+
+def _searcher(stores: Stores, config: Config, metrics: Metrics) -> Searcher:
+    return Searcher(stores.documents, stores.provider, patience_s=config.embeddings.patience_s, metrics=metrics)
+
+
+def _search_of(searcher: Searcher | None, limits: Limits) -> Callable[[Json], Awaitable[Json]] | None:
+    if searcher is None:
+        return None
+
+    async def search(body: Json) -> Json:
+        return await searcher.search(parse(body, limits=limits))
+
+    return search
+
+
+def _of(kind: type[D], declarations: Iterable[Any]) -> list[D]:
+    return [declaration for declaration in declarations if isinstance(declaration, kind)]
+
+
+def _server_info(config: Config) -> dict[str, Any]:
+    info = {"name": config.server.name, "version": mcpd.__version__}
+    return info if config.server.title is None else {**info, "title": config.server.title}
+
+
+def _worker_settings(config: Config, declarations: Iterable[Declaration]) -> WorkerSettings:
+    sources = [tool.source for tool in _of(ToolDeclaration, declarations) if tool.isolation == "process"]
+    limits = config.limits
+    return WorkerSettings(
+        warm=limits.worker_processes if sources else 0,
+        max_workers=limits.max_worker_processes,
+        max_queued=limits.max_queued_calls,
+        max_message_bytes=limits.max_result_bytes,
+        cleanup_s=config.timeouts.cleanup_s,
+        preload=tuple(dict.fromkeys(sources)),
+    )
+
+
+def _watch_work(metrics: Metrics, health: Health, threads: ThreadPool, workers: WorkerPool) -> None:
+    metrics.watch("abandoned_threads", lambda: threads.abandoned)
+    metrics.watch("worker_processes", lambda: workers.statistics().idle, "idle")
+    metrics.watch("worker_processes", lambda: workers.statistics().busy, "busy")
+    metrics.watch("worker_processes", lambda: workers.statistics().starting, "starting")
+
+    async def check_threads() -> Finding:
+        if threads.degraded:
+            return Finding("degraded", f"stuck: {', '.join(sorted(set(threads.stuck())))}")
+        return Finding("ok", f"{threads.abandoned} abandoned")
+
+    health.add("threads", check_threads, required=False)
+
+
+def load_declarations(config: Config) -> list[Declaration]:
+    """Return the built-in tools and everything that `--tools` and the entry points name. Raises: RegistrationError."""
+    declarations: list[Declaration] = list(_built_in(config))
+    for spec in config.tools.modules:
+        declarations += load(spec)
+    for point in entry_points(group="mcpd.tools"):
+        declarations += load(point.value)
+    return declarations
+
+
+def _built_in(config: Config) -> list[ToolDeclaration]:
+    root = config.files.folder(working=Path.cwd(), home=Path.home())
+    if root is None:
+        _log.warning("no file tools: the working folder is / or your home; name one with --files DIR")
+        return []
+    excluded = [config.data.folder.absolute()]
+    if config.auth.keys_file is not None:
+        excluded.append(config.auth.keys_file.absolute())
+    return file_tools(root, config.files, config.limits, excluded=tuple(excluded))

@@ -1,0 +1,1 @@
+"""Drivers: how to talk to what keeps the data, knowing nothing of MCP or of documents."""

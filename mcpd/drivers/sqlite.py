@@ -1,0 +1,291 @@
+"""An SQLite database for Trio: one writer, a few readers, every statement in a thread.
+
+    read      a function in a thread, in one snapshot; stops within about a millisecond when cancelled
+    write     a function in a thread, in one transaction; once begun it is finished, committed or rolled back
+    data_version    a number that changes when any process has committed
+
+Called by: `storage.sqlite*`. Knows nothing of documents. Deliberately not: SQL, schema, or the meaning of errors: those
+of `sqlite3` pass through as they are (`Error`), for the adapter's table.
+
+How cancellation works: `Connection.interrupt()` is lost when it comes before the statement has begun. So every reader
+has a flag, its progress handler looks at it every `PROGRESS_STEPS` steps of SQLite's machine, and long Python work
+calls `Reading.check`. The wait for the thread sets the flag when it is cancelled and goes on waiting: nobody gets the
+connection before its thread has left it. A write has no flag.
+
+Waiting for another process's write happens in Trio, not in SQLite, so the deadline of whoever waits bounds it;
+`busy_s` bounds it for those who have none.
+
+Settings: WAL (readers and the writer do not block each other), `synchronous=FULL` (a commit survives a power loss, not
+only the death of the process), 16 MiB of cache for the writer and 8 for each reader, no memory mapping (an I/O error
+would be a SIGBUS), a log cut back to 64 MiB after a peak. Law 8.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import trio
+
+from mcpd.deadlines import bounded_shield
+from mcpd.errors import McpdError
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+Error = sqlite3.Error
+"""What SQLite raises; `primary_code` tells the kinds apart."""
+
+PROGRESS_STEPS: Final = 1_000
+"""Between two looks at the flag: some ten microseconds; no measurable cost."""
+
+OLDEST_SQLITE: Final = (3, 35, 0)
+"""Materialised common table expressions and RETURNING."""
+
+SHORTEST_PAUSE_S: Final = 0.001
+LONGEST_PAUSE_S: Final = 0.025
+CLOSE_S: Final = 10.0
+"""Closing waits for the last writes; the shield around it needs a bound."""
+
+
+class Interrupted(McpdError):
+    """A read was stopped because its caller had been cancelled."""
+
+
+class Busy(McpdError):
+    """Another process has been writing for longer than `busy_s`."""
+
+
+class Connection:
+    """One connection and a private in-memory one, used by one thread at a time."""
+
+    def __init__(self, path: Path, *, cache_kib: int, furnish: Callable[[Connection], object] | None = None) -> None:
+        self.main = _connect(str(path))
+        self.scratch = _connect(":memory:")
+        """For what has to be worked out with SQLite's own functions; `furnish` puts tables there."""
+        self._stopped = False
+        try:
+            self._prepare(cache_kib)
+            if furnish is not None:
+                furnish(self)
+        except Error:
+            self.close()
+            raise
+
+    def _prepare(self, cache_kib: int) -> None:
+        mode = self.main.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise sqlite3.OperationalError(f"this file system does not allow a write-ahead log, only {mode!r}")
+        self.main.execute("PRAGMA synchronous = FULL")
+        self.main.execute(f"PRAGMA cache_size = {-cache_kib}")
+        self.main.execute(f"PRAGMA journal_size_limit = {64 << 20}")
+        self.main.set_progress_handler(self._look, PROGRESS_STEPS)
+        self.scratch.set_progress_handler(self._look, PROGRESS_STEPS)
+
+    def _look(self) -> bool:
+        return self._stopped
+
+    def stop(self) -> None:
+        """Make the running read raise soon. Thread-safe."""
+        self._stopped = True
+
+    def resume(self) -> None:
+        """Forget a `stop` that came after the read had ended."""
+        self._stopped = False
+
+    def check(self) -> None:
+        """Raise Interrupted when the caller has been cancelled: for loops that run no SQL."""
+        if self._stopped:
+            raise Interrupted("the read was cancelled")
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run one statement."""
+        return self.main.execute(sql, values)
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run one statement for each row of values."""
+        self.main.executemany(sql, rows)
+
+    def one(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
+        """Run one statement and return its first row."""
+        row: Row | None = self.main.execute(sql, values).fetchone()
+        return row
+
+    def snapshot(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` so that all its statements see the same state."""
+        self.check()
+        self.main.execute("BEGIN")
+        try:
+            return work(self)
+        finally:
+            self._leave()
+
+    def transaction(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` and commit, or roll back whatever it raised for."""
+        self.main.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(self)
+            self.main.execute("COMMIT")
+        finally:
+            self._leave()
+        return result
+
+    def _leave(self) -> None:
+        self._stopped = False
+        if self.main.in_transaction:
+            self.main.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close both."""
+        self.scratch.close()
+        self.main.close()
+
+
+def _close(connections: Iterable[Connection]) -> None:
+    for connection in connections:
+        connection.close()
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256)
+
+
+class Database:
+    """A database file; see the module's docstring. `furnish` is called once with each new reader.
+
+    Resources: `open` before anything else, `aclose` in the end.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        readers: int = 4,
+        busy_s: float = 30.0,
+        furnish: Callable[[Connection], object] | None = None,
+    ) -> None:
+        self.path = path
+        self._busy_s = busy_s
+        self._furnish = furnish
+        self._writing = trio.Lock()
+        self._polling = trio.Lock()
+        self._free = trio.Semaphore(readers)
+        self._max_readers = readers
+        self._readers: list[Connection] = []
+        self._idle: list[Connection] = []
+        self._writer: Connection | None = None
+        self._poller: Connection | None = None
+
+    async def open(self) -> None:
+        """Open the file, making it when it is not there. Raises: Error; Busy."""
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            oldest = ".".join(map(str, OLDEST_SQLITE))
+            raise sqlite3.NotSupportedError(f"SQLite {oldest} or newer is needed, not {sqlite3.sqlite_version}")
+        self._writer = await self._patiently(partial(Connection, self.path, cache_kib=16 << 10))
+        self._poller = await self._patiently(partial(Connection, self.path, cache_kib=64))
+
+    async def aclose(self) -> None:
+        """Close everything, after what is running; at most `CLOSE_S`. Idempotent."""
+        with bounded_shield(CLOSE_S):
+            async with self._writing, self._polling:
+                for _ in range(self._max_readers):
+                    await self._free.acquire()
+                closing = [c for c in (*self._readers, self._poller, self._writer) if c is not None]
+                self._readers, self._idle, self._poller, self._writer = [], [], None, None
+                await in_thread(partial(_close, closing))
+                for _ in range(self._max_readers):
+                    self._free.release()
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` returns, run in a thread on one snapshot.
+
+        Cancellation: stops the statement, or `work` at its next `check`, then raises Cancelled.
+        Raises: Error; what `work` raises.
+        """
+        async with self._free:
+            reader = self._idle.pop() if self._idle else await self._new_reader()
+            reader.resume()
+            try:
+                return await self._patiently(partial(reader.snapshot, work), reader.stop)
+            except (Error, Interrupted) as error:
+                failure = error
+            finally:
+                self._idle.append(reader)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        raise failure
+
+    async def _new_reader(self) -> Connection:
+        reader = await self._patiently(partial(Connection, self.path, cache_kib=8 << 10, furnish=self._furnish))
+        self._readers.append(reader)
+        return reader
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` returns, run in a thread in one transaction, after the writers before it.
+
+        Cancellation: while it waits for its turn; once `work` has begun it ends by itself, committed or rolled back.
+        Raises: Busy; Error; what `work` raises, with nothing changed.
+        """
+        async with self._writing:
+            writer = self._writer
+            if writer is None:
+                raise sqlite3.ProgrammingError("the database is closed")
+            return await self._patiently(partial(writer.transaction, work))
+
+    async def data_version(self) -> int:
+        """Return a number that is another one when any connection has committed since the last call."""
+        async with self._polling:
+            poller = self._poller
+            if poller is None:
+                raise sqlite3.ProgrammingError("the database is closed")
+            row = await in_thread(partial(poller.one, "PRAGMA data_version"))
+        return int(row[0]) if row else 0
+
+    async def _patiently(self, job: Callable[[], T], when_cancelled: Callable[[], object] = lambda: None) -> T:
+        """Run `job` in a thread, again and again while another process holds the lock that it needs."""
+        for pause in self._pauses():
+            try:
+                return await in_thread(job, when_cancelled)
+            except sqlite3.OperationalError as error:
+                if primary_code(error) not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+                    raise
+            await trio.sleep(pause)
+        raise Busy(f"another process has been writing to {self.path} for {self._busy_s:g} s")
+
+    def _pauses(self) -> Iterator[float]:
+        patience = trio.current_time() + self._busy_s
+        longest = SHORTEST_PAUSE_S
+        yield longest
+        while trio.current_time() < patience:
+            longest = min(longest * 2, LONGEST_PAUSE_S)
+            yield random.uniform(SHORTEST_PAUSE_S, longest)  # noqa: S311 - no secret, only to fall out of step
+
+
+def primary_code(error: Error) -> int:
+    """Return SQLite's primary result code of `error`; 1 (SQLITE_ERROR) when it carries none."""
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code & 0xFF
+
+
+async def in_thread(job: Callable[[], T], when_cancelled: Callable[[], object] = lambda: None) -> T:
+    """Run `job()` in a thread and wait for its end, whatever happens.
+
+    Cancellation: before the thread has begun, at once; later `when_cancelled` is called and the wait goes on.
+    """
+    task, token = trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()
+
+    def deliver(result: Any) -> None:
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(trio.lowlevel.reschedule, task, result)
+
+    def abort(_: object) -> trio.lowlevel.Abort:
+        when_cancelled()
+        return trio.lowlevel.Abort.FAILED
+
+    await trio.lowlevel.checkpoint_if_cancelled()
+    trio.lowlevel.start_thread_soon(job, deliver, "mcpd sqlite")
+    result: T = await trio.lowlevel.wait_task_rescheduled(abort)
+    return result

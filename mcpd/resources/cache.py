@@ -1,0 +1,133 @@
+"""The Resource Cache: what was read lately, for as long as nobody changed it.
+
+Read-through: `get` returns what is kept or has it loaded. Whoever asks while a load is under way waits for it instead
+of loading again; when the loader is cancelled or fails, one of those who wait takes over, so that nobody pays for
+another caller's end.
+
+Called by: `resources.manager`. Fed with changes by `app`. Deliberately not: a store, and no part of the protocol's
+`ttlMs` (that is the client's cache).
+
+Laws: a key has an owner, so that what one caller may see never reaches another; an event that comes while a load is
+under way keeps its result from being stored; bytes and entries are bounded, the least recently used goes first.
+
+Sources: MCP 2026-07-28 caching (RES-4, RES-5); architecture laws 2 and 8.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import trio
+
+Result = dict[str, Any]
+Observe = Callable[[str], None]
+
+
+class Key(NamedTuple):
+    """Whose view of what: `owner` is the principal's name, None when all callers see the same."""
+
+    uri: str
+    owner: str | None = None
+
+
+class _Entry(NamedTuple):
+    result: Result
+    size: int
+    until: float
+
+
+class _Load:
+    """A load under way. `stale` once its URI changed meanwhile."""
+
+    __slots__ = ("done", "result", "stale")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.result: Result | None = None
+        self.stale = False
+
+
+class ResourceCache:
+    """Keeps results of reads. `observe` hears `hit`, `miss`, `shared` and `evicted`."""
+
+    def __init__(self, *, max_bytes: int, max_items: int, observe: Observe) -> None:
+        self._max_bytes = max_bytes
+        self._max_items = max_items
+        self._observe = observe
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._keys: dict[str, set[Key]] = {}
+        self._loads: dict[Key, _Load] = {}
+        self.size = 0
+        """Bytes kept, about."""
+
+    async def get(self, key: Key, load: Callable[[], Awaitable[Result]], *, ttl_s: float) -> Result:
+        """Return what `key` stands for; kept for `ttl_s` at most. The result is shared: do not change it.
+
+        Raises: what `load` raises. Cancellation: safe; somebody else who waits then loads.
+        """
+        while True:
+            entry = self._entries.get(key)
+            if entry is not None and entry.until > trio.current_time():
+                self._entries.move_to_end(key)
+                self._observe("hit")
+                return entry.result
+            running = self._loads.get(key)
+            if running is None:
+                return await self._load(key, load, ttl_s)
+            await running.done.wait()
+            if running.result is not None and not running.stale:
+                self._observe("shared")
+                return running.result
+
+    async def _load(self, key: Key, load: Callable[[], Awaitable[Result]], ttl_s: float) -> Result:
+        self._observe("miss")
+        running = self._loads[key] = _Load()
+        try:
+            running.result = result = await load()
+        finally:
+            if self._loads.get(key) is running:
+                del self._loads[key]
+            running.done.set()
+        if not running.stale:
+            self._keep(key, _Entry(result, weigh(result), trio.current_time() + ttl_s))
+        return result
+
+    def _keep(self, key: Key, entry: _Entry) -> None:
+        self._drop(key)
+        if entry.size > self._max_bytes // 4:
+            return
+        self._entries[key] = entry
+        self._keys.setdefault(key.uri, set()).add(key)
+        self.size += entry.size
+        while self.size > self._max_bytes or len(self._entries) > self._max_items:
+            self._drop(next(iter(self._entries)))
+            self._observe("evicted")
+
+    def _drop(self, key: Key) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return
+        self.size -= entry.size
+        keys = self._keys[key.uri]
+        keys.discard(key)
+        if not keys:
+            del self._keys[key.uri]
+
+    def forget(self, uri: str | None) -> None:
+        """Drop everything about `uri` (None: everything), also what is being loaded. Not a checkpoint."""
+        for key in list(self._entries if uri is None else self._keys.get(uri, ())):
+            self._drop(key)
+        for key, running in list(self._loads.items()):
+            if uri is None or key.uri == uri:
+                running.stale = True
+                del self._loads[key]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def weigh(result: Result) -> int:
+    """Return about how many bytes the contents of a read take."""
+    return 200 + sum(len(item.get("text") or item.get("blob") or "") for item in result.get("contents", ()))

@@ -1,0 +1,133 @@
+"""Stored documents as MCP resources: listed, read whole or by span, offered as a template.
+
+A document has the URI `docs:///NAME/relative/path`. A part of its text is read with the fragment `#char=START,END`
+(RFC 5147), which is how a search hit cites its place.
+
+Called by: `resources.manager`. Calls: the store through its Protocol. Deliberately not: searching, and who may see
+what (documents are for every caller who may read).
+
+Sources: MCP 2026-07-28 server/resources (RSC-1..3); RFC 5147; architecture law 7.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote
+
+from mcpd.authoring.declarations import CompletionDeclaration
+from mcpd.errors import InvalidParams, ResourceNotFound, StoreUnavailable
+from mcpd.storage.base import BadCursor, Condition, Document, Documents, Head, StoreUnreachable
+
+Entry = dict[str, Any]
+SCHEME = "docs:///"
+TEMPLATE: Entry = {
+    "uriTemplate": SCHEME + "{+path}",
+    "name": "documents",
+    "title": "Documents",
+    "description": "An ingested document. Read a part of its text with the fragment #char=START,END.",
+}
+_MAX_COMPLETIONS_ITEMS = 101
+"""One more than is shown, so that a client learns that there are more."""
+_SPAN = re.compile(r"char=(\d{1,12}),(\d{1,12})")
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turn what the store raises into what a caller can be told."""
+    try:
+        yield
+    except StoreUnreachable as error:
+        raise StoreUnavailable(str(error)) from error
+    except BadCursor as error:
+        raise InvalidParams("Invalid cursor") from error
+
+
+def is_document(uri: str) -> bool:
+    """True for a URI that only the document store can serve; the document need not exist."""
+    return uri.startswith(SCHEME)
+
+
+def whole(uri: str) -> str:
+    """Return the URI of the whole document: without a fragment."""
+    return uri.partition("#")[0]
+
+
+class DocumentResources:
+    """The documents of a store, as resources."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+
+    async def page(self, cursor: str | None, limit: int) -> tuple[list[Entry], str | None]:
+        """Return listing entries and the store's own cursor for more. Raises: InvalidParams, StoreUnavailable."""
+        with answering():
+            page = await self._documents.page((), cursor, limit)
+        return [_entry(head) for head in page.items], page.cursor
+
+    async def read(self, uri: str) -> dict[str, Any]:
+        """Return `{"contents": [...]}` of a whole document. Raises: ResourceNotFound, StoreUnavailable."""
+        with answering():
+            document = await self._documents.get(uri)
+        if document is None:
+            raise ResourceNotFound(uri)
+        return {"contents": [_content(document)]}
+
+
+def path_completion(documents: Documents) -> CompletionDeclaration:
+    """Return the completion of the template's `path`: the documents whose URI goes on from what is typed."""
+
+    async def complete_path(value: str) -> list[str]:
+        begun = Condition("uri", prefix=SCHEME + value)
+        with answering():
+            page = await documents.page((begun,), None, _MAX_COMPLETIONS_ITEMS)
+        return [head.uri.removeprefix(SCHEME) for head in page.items]
+
+    return CompletionDeclaration(for_=TEMPLATE["uriTemplate"], fn=complete_path, argument="path")
+
+
+def cut(result: dict[str, Any], uri: str) -> dict[str, Any]:
+    """Return the part that the fragment of `uri` names; the whole without one.
+
+    Raises: InvalidParams for a fragment of another form, a span outside of the text, or a document without text.
+    """
+    fragment = uri.partition("#")[2]
+    if not fragment:
+        return result
+    content = result["contents"][0]
+    found = _SPAN.fullmatch(fragment)
+    if found is None or "text" not in content:
+        raise InvalidParams("A part of a text is named by the fragment #char=START,END, in characters")
+    start, end = int(found[1]), int(found[2])
+    if not start <= end <= len(content["text"]):
+        raise InvalidParams(f"The text has {len(content['text'])} characters; #char={start},{end} is not within it")
+    return {"contents": [{**content, "uri": uri, "text": content["text"][start:end]}]}
+
+
+def _content(document: Document) -> Entry:
+    content: Entry = {"uri": document.uri, "mimeType": document.mime_type}
+    if document.blob is not None:
+        content["blob"] = base64.b64encode(document.blob).decode("ascii")
+    else:
+        content["text"] = document.text or ""
+    return content
+
+
+def _entry(head: Head) -> Entry:
+    modified = datetime.fromtimestamp(head.updated_s, UTC).isoformat(timespec="seconds")
+    entry: Entry = {
+        "uri": head.uri,
+        "name": unquote(head.uri.rpartition("/")[2]) or head.uri,
+        "mimeType": head.mime_type,
+        "size": head.size,
+        "annotations": {"lastModified": modified.replace("+00:00", "Z")},
+    }
+    if head.title:
+        entry["title"] = head.title
+    if head.tags:
+        entry["_meta"] = {"dev.mcpd/tags": list(head.tags)}
+    return entry

@@ -1,0 +1,6 @@
+"""Search: what makes documents findable, and how several ways of finding are brought together.
+
+`chunking` cuts a text into the pieces that are found, `hashing` is the built-in embedding, `codes` turns vectors into
+binary codes that pure Python ranks fast, `fusion` merges ranked lists. These four are pure; storage adapters use them
+as well. Deliberately not here: an index; that is the store's.
+"""

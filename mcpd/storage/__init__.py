@@ -1,0 +1,1 @@
+"""Where documents live: the Protocols in `base`, and one file for each backend."""

@@ -1,0 +1,208 @@
+"""Stored documents as resources: listed after what is declared, read whole and by span, cached, told of."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Literal
+
+import pytest
+import trio
+
+from mcpd.authoring.declarations import ResourceDeclaration
+from mcpd.catalog import Paging
+from mcpd.errors import InvalidParams, ResourceNotFound
+from mcpd.resources.cache import ResourceCache
+from mcpd.resources.documents import DocumentResources, path_completion
+from mcpd.resources.manager import ResourceManager
+from mcpd.storage.base import Document, Put, Remove
+from mcpd.storage.memory import MemoryDocuments
+from mcpd.wire.call import Principal
+from mcpd.wire.cursors import KeyRing
+
+RING = KeyRing([("k1", b"s" * 32)])
+OTHER = Principal("other", frozenset())
+
+
+def document(path: str, text: str | None = "text", **more: Any) -> Put:
+    made = {"title": "", "mime_type": "text/plain", "digest": f"{path}{text}", **more}
+    return Put(document=Document(uri=f"docs:///{path}", text=text, **made))
+
+
+class House:
+    """A manager over a store in memory, and the cache between them."""
+
+    def __init__(self, declared: int = 0, page_size: int = 3) -> None:
+        self.store = MemoryDocuments()
+        self.cache = ResourceCache(max_bytes=1_000_000, max_items=100, observe=lambda _: None)
+        declarations = [
+            ResourceDeclaration(uri=f"t://{number}", name=str(number), fn=lambda: "declared")
+            for number in range(declared)
+        ]
+        self.resources = ResourceManager(
+            declarations, Paging(RING, page_size), cache=self.cache, documents=DocumentResources(self.store)
+        )
+
+    async def pages(self) -> list[list[str]]:
+        """Every page of the listing, as URIs."""
+        pages, cursor = [], None
+        while True:
+            body = await self.resources.list(cursor)
+            pages.append([entry["uri"] for entry in body["resources"]])
+            cursor = body.get("nextCursor")
+            if cursor is None:
+                return pages
+
+    async def read(self, uri: str) -> dict[str, Any]:
+        result = await self.resources.read(uri, self.no_run)
+        content: dict[str, Any] = result["contents"][0]
+        return content
+
+    async def no_run(self, *_: Any) -> Any:
+        raise AssertionError("no function is behind a document")
+
+
+@pytest.mark.parametrize(
+    ("declared", "stored", "pages"),
+    [
+        (0, 0, [0]),
+        (0, 2, [2]),
+        (2, 0, [2]),
+        (2, 5, [3, 3, 1]),
+        (3, 2, [3, 2]),
+        (4, 1, [3, 2]),
+        (4, 4, [3, 3, 2]),
+    ],
+)
+async def test_a_listing_fills_its_pages_with_what_is_declared_and_then_with_documents(
+    declared: int, stored: int, pages: list[int]
+) -> None:
+    """RSC-1, PAG-1."""
+    house = House(declared)
+    await house.store.write([document(f"n/{number}") for number in range(stored)])
+    found = await house.pages()
+    assert [len(page) for page in found] == pages
+    wanted = [f"t://{number}" for number in range(declared)] + [f"docs:///n/{number}" for number in range(stored)]
+    assert [uri for page in found for uri in page] == wanted
+
+
+async def test_a_cursor_of_the_documents_is_its_callers_own() -> None:
+    """PAG-1."""
+    house = House(3)
+    await house.store.write([document("n/a")])
+    cursor = (await house.resources.list(None))["nextCursor"]
+    for bad in (cursor[:-2], ""):
+        with pytest.raises(InvalidParams):
+            await house.resources.list(bad)
+    with pytest.raises(InvalidParams):
+        await house.resources.list(cursor, OTHER)
+
+
+async def test_an_entry_says_what_a_reader_wants_to_know() -> None:
+    house = House()
+    await house.store.write(
+        [document("n/a%20b.md", "# A", title="A", tags=("x", "y"), mime_type="text/markdown", size=3)]
+    )
+    (entry,) = (await house.resources.list(None))["resources"]
+    assert entry.pop("annotations")["lastModified"].endswith("Z")
+    assert entry == {
+        "uri": "docs:///n/a%20b.md",
+        "name": "a b.md",
+        "title": "A",
+        "mimeType": "text/markdown",
+        "size": 3,
+        "_meta": {"dev.mcpd/tags": ["x", "y"]},
+    }
+
+
+async def test_documents_are_offered_as_a_template_whose_path_completes() -> None:
+    """RSC-1, CMP-1."""
+    house = House()
+    await house.store.write([document("n/a"), document("n/b"), document("m/c")])
+    (entry,) = house.resources.templates(None)["resourceTemplates"]
+    template = house.resources.template(entry["uriTemplate"])
+    assert template is not None
+    assert list(template.variables) == ["path"]
+    assert await path_completion(house.store).fn("n/") == ["n/a", "n/b"]
+
+
+async def test_text_and_blob_are_read_as_they_are() -> None:
+    house = House()
+    await house.store.write([document("n/t", "text"), document("n/b", None, blob=b"\x00\x01", mime_type="image/png")])
+    assert await house.read("docs:///n/t") == {"uri": "docs:///n/t", "mimeType": "text/plain", "text": "text"}
+    assert base64.b64decode((await house.read("docs:///n/b"))["blob"]) == b"\x00\x01"
+
+
+async def test_a_span_is_read_by_its_fragment() -> None:
+    """How a search hit cites its place: RFC 5147."""
+    house = House()
+    await house.store.write([document("n/t", "0123456789")])
+    content = await house.read("docs:///n/t#char=2,5")
+    assert (content["uri"], content["text"]) == ("docs:///n/t#char=2,5", "234")
+    assert (await house.read("docs:///n/t#char=0,10"))["text"] == "0123456789"
+
+
+@pytest.mark.parametrize(
+    "fragment", ["char=5,2", "char=0,11", "line=1,2", "char=-1,2", "char=1", "char=1,99999999999999"]
+)
+async def test_a_fragment_that_names_no_part_is_refused(fragment: str) -> None:
+    house = House()
+    await house.store.write([document("n/t", "0123456789")])
+    with pytest.raises(InvalidParams):
+        await house.read(f"docs:///n/t#{fragment}")
+
+
+async def test_a_span_of_a_blob_is_refused() -> None:
+    house = House()
+    await house.store.write([document("n/b", None, blob=b"0123", mime_type="image/png")])
+    with pytest.raises(InvalidParams):
+        await house.read("docs:///n/b#char=0,2")
+
+
+@pytest.mark.parametrize("uri", ["docs:///n/missing", "docs:///", "docs:///../x", "docs:///n/t#char=0,1"])
+async def test_a_document_that_is_not_there_is_not_found(uri: str) -> None:
+    """RSC-2."""
+    with pytest.raises(ResourceNotFound):
+        await House().read(uri)
+
+
+async def test_a_document_may_be_watched_before_it_exists() -> None:
+    """SUB-9: whoever waits for a report may subscribe to it before it is written."""
+    house = House()
+    assert house.resources.serves("docs:///n/later")
+    assert not house.resources.serves("t://other")
+
+
+async def test_a_document_is_read_through_the_cache_until_it_changes() -> None:
+    house = House()
+    await house.store.write([document("n/t", "old")])
+    assert (await house.read("docs:///n/t"))["text"] == "old"
+    await house.store.write([document("n/t", "new")])
+    assert (await house.read("docs:///n/t#char=0,3"))["text"] == "old"
+    house.cache.forget("docs:///n/t")
+    assert (await house.read("docs:///n/t"))["text"] == "new"
+    await house.store.write([Remove(uri="docs:///n/t")])
+    house.cache.forget(None)
+    with pytest.raises(ResourceNotFound):
+        await house.read("docs:///n/t")
+
+
+async def test_a_declared_resource_with_a_lifetime_is_kept_and_each_caller_has_a_copy_of_his_own() -> None:
+    """RES-4: private unless its author says that all see the same."""
+    calls: list[str] = []
+
+    async def run(fn: Any, _: dict[str, Any]) -> Any:
+        calls.append(fn())
+        return calls[-1]
+
+    expected: tuple[tuple[Literal["private", "public"], int], ...] = (("private", 2), ("public", 1))
+    for scope, loads in expected:
+        calls.clear()
+        declaration = ResourceDeclaration(uri="t://x", name="x", fn=lambda: "v", ttl_ms=1000, cache_scope=scope)
+        cache = ResourceCache(max_bytes=1_000_000, max_items=100, observe=lambda _: None)
+        resources = ResourceManager([declaration], Paging(RING), cache=cache)
+        for principal in (Principal("a", frozenset()), OTHER, OTHER):
+            await resources.read("t://x", run, principal)
+        assert len(calls) == loads
+        await resources.read("t://x", run, OTHER, fresh=True)
+        assert len(calls) == loads + 1
+    await trio.lowlevel.checkpoint()

@@ -1,0 +1,322 @@
+"""The provider that asks an OpenAI-compatible endpoint, against a real server that behaves well, ill or not at all."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+import trio
+
+from mcpd.config import Embeddings, Secret
+from mcpd.drivers.http import open_http
+from mcpd.errors import ConfigurationError
+from mcpd.search.embeddings import EmbeddingError
+from mcpd.search.endpoint import MAX_ATTEMPTS, MAX_BATCH_BYTES, MAX_REQUESTS, HttpProvider, embeddings_url
+from mcpd.search.providers import open_provider
+from mcpd.storage.base import StoreUnreachable
+from tests.drivers.scripted import HOLD, Answer, Asked, Raw, Script, Scripted, Silence, serving
+
+WAIT_S = 10.0
+"""Nothing here takes longer; what does has failed."""
+
+Said = Answer | Raw | Silence
+
+
+def numbers(text: str, dims: int = 3) -> list[float]:
+    """What the test's model makes of a text: not of length one, and different for each."""
+    return [float(len(text)), *(float(ord(text[at % len(text)])) for at in range(dims - 1))]
+
+
+def vectors_of(asked: Asked, dims: int = 3) -> Answer:
+    """Answer as an endpoint should, but with the vectors in reverse order."""
+    items = [
+        {"object": "embedding", "index": at, "embedding": numbers(text, dims)}
+        for at, text in enumerate(json.loads(asked.body)["input"])
+    ]
+    return data(list(reversed(items)))
+
+
+def data(items: list[dict[str, Any]]) -> Answer:
+    return Answer(body=json.dumps({"object": "list", "data": items, "model": "m"}).encode())
+
+
+def saying(*first: Said) -> Script:
+    """Return a script of these answers, and of right ones after them."""
+    following = iter(first)
+
+    async def script(asked: Asked) -> Said:
+        return next(following, None) or vectors_of(asked)
+
+    return script
+
+
+@asynccontextmanager
+async def provider_of(script: Script, **settings: Any) -> AsyncIterator[tuple[HttpProvider, Scripted]]:
+    """Give a provider that asks a server with this script, with pauses too short to be waited for."""
+    with trio.fail_after(WAIT_S):
+        async with serving(script) as server, open_http(reply_s=5.0, max_reply_bytes=1 << 20) as client:
+            given = Embeddings(**({"url": f"{server.url}/v1", "model": "m"} | settings))
+            yield HttpProvider(client, given, draw=lambda: 1.0, first_pause_s=0.001), server
+
+
+def unit(values: list[float]) -> list[float]:
+    return [value / math.hypot(*values) for value in values]
+
+
+def inputs(server: Scripted) -> list[list[str]]:
+    return [json.loads(asked.body)["input"] for asked in server.asked]
+
+
+async def test_texts_become_unit_vectors_in_order_whatever_order_they_come_in() -> None:
+    texts = ["one", "three", "seven"]
+    async with provider_of(saying(), api_key=Secret("sk-1")) as (provider, server):
+        found = await provider.embed(texts)
+    for text, vector in zip(texts, found, strict=True):
+        assert list(vector) == pytest.approx(unit(numbers(text)), rel=1e-6)
+    asked = server.asked[0]
+    assert (asked.method, asked.target) == ("POST", "/v1/embeddings")
+    assert json.loads(asked.body) == {"model": "m", "input": texts}
+    assert asked.headers["authorization"] == "Bearer sk-1"
+    assert asked.headers["content-type"] == "application/json"
+    assert (provider.dims, provider.semantic) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("url", "posted"),
+    [
+        ("http://h:1", "http://h:1/v1/embeddings"),
+        ("http://h:1/", "http://h:1/v1/embeddings"),
+        ("http://h/v1", "http://h/v1/embeddings"),
+        ("https://h/api/openai/", "https://h/api/openai/embeddings"),
+        ("https://h/v1/embeddings", "https://h/v1/embeddings"),
+    ],
+)
+def test_the_address_may_be_given_with_or_without_its_end(url: str, posted: str) -> None:
+    assert embeddings_url(url) == posted
+
+
+async def test_many_texts_go_out_in_batches_a_few_at_a_time() -> None:
+    running = most = 0
+
+    async def script(asked: Asked) -> Said:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await trio.sleep(0.01)
+        running -= 1
+        return vectors_of(asked)
+
+    texts = [f"text {number}" for number in range(50)]
+    async with provider_of(script, max_batch_items=5) as (provider, server):
+        found = await provider.embed(texts)
+    assert [list(v) for v in found] == [pytest.approx(unit(numbers(text)), rel=1e-6) for text in texts]
+    assert sorted(map(len, inputs(server))) == [5] * 10
+    assert 1 < most <= MAX_REQUESTS
+
+
+async def test_a_batch_is_bounded_in_bytes_too_and_a_longer_text_goes_alone() -> None:
+    half, whole = "é" * (MAX_BATCH_BYTES // 4 + 1), "x" * (MAX_BATCH_BYTES + 1)
+    async with provider_of(saying()) as (provider, server):
+        await provider.embed([half, half[:-1] + "e", whole, "short", "shorter"])
+    assert sorted([len(text) for text in batch] for batch in inputs(server)) == sorted(
+        [[len(half)], [len(half)], [len(whole)], [5, 7]]
+    )
+
+
+async def test_equal_texts_are_asked_for_once_and_known_ones_not_at_all() -> None:
+    async with provider_of(saying()) as (provider, server):
+        first = await provider.embed(["a", "b", "a"])
+        again = await provider.embed(["b", "c"])
+    assert inputs(server) == [["a", "b"], ["c"]]
+    assert first[0] == first[2]
+    assert first[1] == again[0]
+
+
+async def test_nothing_to_embed_asks_nobody() -> None:
+    async with provider_of(saying()) as (provider, server):
+        assert await provider.embed([]) == []
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    "setback",
+    [
+        Answer(429),
+        Answer(429, headers=(("retry-after", "0.01"),)),
+        Answer(503, headers=(("retry-after", formatdate(0, usegmt=True)),)),
+        Answer(503, headers=(("retry-after", "soon"),)),
+        Answer(500, b"oops"),
+        Raw(b""),
+    ],
+)  # fmt: skip
+async def test_what_may_work_later_is_tried_again(setback: Said) -> None:
+    async with provider_of(saying(setback, setback)) as (provider, server):
+        assert len(await provider.embed(["a"])) == 1
+    assert inputs(server) == [["a"]] * 3
+
+
+async def test_the_endpoint_is_not_asked_again_before_it_wants_to_be() -> None:
+    async with provider_of(saying(Answer(429, headers=(("retry-after", "0.3"),)))) as (provider, server):
+        began = trio.current_time()
+        await provider.embed(["a"])
+        assert trio.current_time() - began >= 0.3
+    assert len(server.asked) == 2
+
+
+async def test_an_endpoint_that_stays_down_is_given_up_after_a_few_attempts() -> None:
+    async with provider_of(saying(*[Answer(503)] * 100)) as (provider, server):
+        with pytest.raises(StoreUnreachable, match=r"5 tries.*status 503"):
+            await provider.embed(["a"])
+        assert len(server.asked) == MAX_ATTEMPTS
+
+
+async def test_nobody_listening_is_said_to_be_unreachable(free_port: int) -> None:
+    async with provider_of(saying(), url=f"http://127.0.0.1:{free_port}") as (provider, _):
+        with pytest.raises(StoreUnreachable):
+            await provider.embed(["a"])
+
+
+@pytest.mark.parametrize("wait", ["30", "3600"], ids=["beyond the deadline", "beyond any patience"])
+async def test_a_pause_longer_than_the_time_left_is_not_begun(wait: str) -> None:
+    setback = Answer(429, headers=(("retry-after", wait),))
+    async with provider_of(saying(setback)) as (provider, server):
+        with trio.fail_after(20.0), pytest.raises(StoreUnreachable, match="429"):
+            await provider.embed(["a"])
+        assert len(server.asked) == 1
+
+
+async def test_the_deadline_of_the_caller_ends_a_slow_exchange_and_closes_its_socket() -> None:
+    async with provider_of(saying(HOLD)) as (provider, server):
+        with trio.move_on_after(0.1) as scope:
+            await provider.embed(["a"])
+        assert scope.cancelled_caught
+        await server.wait_closed(1)
+
+
+async def test_a_cancelled_embedding_closes_the_sockets_of_all_its_batches() -> None:
+    async with provider_of(saying(*[HOLD] * 3), max_batch_items=1) as (provider, server):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(provider.embed, ["a", "b", "c"])
+            await server.wait_asked(3)
+            nursery.cancel_scope.cancel()
+        await server.wait_closed(3)
+        assert len(await provider.embed(["a"])) == 1, "and what was cancelled holds no place"
+
+
+async def test_one_batch_that_fails_ends_the_others() -> None:
+    asked_for: set[str] = set()
+    all_asked = trio.Event()
+
+    async def script(asked: Asked) -> Said:
+        [text] = json.loads(asked.body)["input"]
+        asked_for.add(text)
+        if len(asked_for) == 3:
+            all_asked.set()
+        await all_asked.wait()
+        return Answer(400, b"bad") if text == "b" else HOLD
+
+    async with provider_of(script, max_batch_items=1) as (provider, server):
+        with pytest.raises(EmbeddingError, match="400: bad"):
+            await provider.embed(["a", "b", "c"])
+        await server.wait_closed(2)
+
+
+async def test_vectors_of_another_size_than_configured_are_refused() -> None:
+    async with provider_of(saying(), dims=4) as (provider, _):
+        with pytest.raises(EmbeddingError, match="3 dimensions, not 4"):
+            await provider.embed(["a"])
+
+
+async def test_vectors_of_another_size_than_the_first_are_refused() -> None:
+    sizes = itertools.chain([3, 4])
+
+    async def script(asked: Asked) -> Said:
+        return vectors_of(asked, next(sizes))
+
+    async with provider_of(script) as (provider, _):
+        await provider.embed(["a"])
+        with pytest.raises(EmbeddingError, match="4 dimensions, not 3"):
+            await provider.embed(["b"])
+
+
+def item(index: Any = 0, embedding: Any = (1.0, 2.0)) -> dict[str, Any]:
+    return {"index": index, "embedding": embedding}
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (Answer(body=b""), "something else"),
+        (Answer(body=b"<html>"), "something else"),
+        (Answer(body=b"\xff"), "something else"),
+        (Answer(body=b"[" * 10_000), "something else"),
+        (Answer(body=b'{"data": null}'), "something else"),
+        (Answer(body=b'{"error": {"message": "no"}}'), "something else"),
+        (data([item(embedding="AAAA")]), "something else"),
+        (data([item(embedding=[None])]), "something else"),
+        (Answer(body=b'{"data":[{"index":0,"embedding":[NaN]}]}'), "something else"),
+        (Answer(body=b'{"data":[{"index":0,"embedding":[1e999]}]}'), "something else"),
+        (data([]), "0 vectors"),
+        (data([item(), item(1)]), "2 vectors"),
+        (data([item(1)]), "wrong indexes"),
+        (data([item(embedding=[])]), "0 dimensions"),
+        (data([item(embedding=[1e-320])]), "too small or too large"),
+        (Answer(400, b'{"error": "too   long"}'), '400: {"error": "too long"}'),
+        (Answer(401), "embeddings.api_key"),
+        (Answer(404), "embeddings.model"),
+        (Answer(307, headers=(("location", "http://127.0.0.1:1/"),)), "another host"),
+        (Answer(204), "204"),
+    ],
+)
+async def test_a_reply_that_makes_no_sense_is_an_error_that_is_not_repeated(answer: Answer, says: str) -> None:
+    async with provider_of(saying(answer)) as (provider, server):
+        with pytest.raises(EmbeddingError) as caught:
+            await provider.embed(["a"])
+    assert says in str(caught.value)
+    assert len(str(caught.value)) < 400
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 422])
+async def test_the_key_is_in_no_message(status: int) -> None:
+    async with provider_of(saying(Answer(status, b"your key sk-very-secret")), api_key=Secret("sk-very-secret")) as (
+        provider,
+        _,
+    ):
+        with pytest.raises(EmbeddingError) as caught:
+            await provider.embed(["a"])
+    assert "very-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["a\nb", "kéy", " key"])
+async def test_a_key_that_no_header_can_carry_is_refused_at_start_without_being_shown(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="api_key") as caught:
+        async with open_provider(Embeddings(url="http://127.0.0.1:9", model="m", api_key=Secret(key))):
+            pass
+    assert key not in str(caught.value)
+
+
+async def test_pauses_double_and_are_drawn() -> None:
+    """A pause lies between half and the whole of a bound that doubles; what is drawn says where."""
+    times: list[float] = []
+    draws = iter([0.0, 0.5, 1.0, 0.0, 0.0])
+
+    async def script(asked: Asked) -> Said:
+        times.append(trio.current_time())
+        return Answer(503)
+
+    async with serving(script) as server, open_http(reply_s=5.0, max_reply_bytes=99) as client:
+        settings = Embeddings(url=server.url, model="m")
+        provider = HttpProvider(client, settings, draw=lambda: next(draws), first_pause_s=0.04)
+        with pytest.raises(StoreUnreachable):
+            await provider.embed(["a"])
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert len(pauses) == MAX_ATTEMPTS - 1
+    for pause, least in zip(pauses, [0.02, 0.06, 0.16, 0.16], strict=True):
+        assert pause >= least
