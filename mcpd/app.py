@@ -18,7 +18,6 @@ from __future__ import annotations
 import logging
 import socket
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import trio
@@ -27,7 +26,7 @@ import mcpd
 from mcpd.assembly import House, build, open_stores
 from mcpd.config import Config
 from mcpd.errors import ConfigurationError
-from mcpd.events import Changed, LocalBus
+from mcpd.events import Changed
 from mcpd.gateway.access import Access, startup_check
 from mcpd.gateway.app import make_app, make_metrics_app
 from mcpd.gateway.hypercorn import Connections, hypercorn_config, listening_ports, open_sockets, serve_http
@@ -36,8 +35,8 @@ from mcpd.gateway.stdio import StdioDoor, claim_stdout
 from mcpd.monitoring import logs as logging_setup
 from mcpd.monitoring.logs import Logs
 from mcpd.prompts.loader import FilePrompt
+from mcpd.resources.documents import follow
 from mcpd.signals import heed_signals
-from mcpd.storage.base import Notice
 
 _log = logging.getLogger("mcpd")
 
@@ -136,7 +135,7 @@ async def _start_services(house: House, services: trio.Nursery) -> None:
     await services.start(house.workers.run)
     services.start_soon(house.sessions.expire)
     if house.documents is not None:
-        await services.start(house.documents.watch, partial(_publish, house.bus))
+        await services.start(follow, house.documents, house.bus)
     if house.loader is not None:
 
         def adopt(found: list[FilePrompt]) -> None:
@@ -144,13 +143,6 @@ async def _start_services(house: House, services: trio.Nursery) -> None:
                 house.bus.publish(Changed("prompts"))
 
         await services.start(house.loader.run, adopt)
-
-
-def _publish(bus: LocalBus, notice: Notice) -> None:
-    """Tell of a change in the document store: one event that reaches caches, listen streams and sessions."""
-    bus.publish(Changed("resource", notice.uri))
-    if notice.listed:
-        bus.publish(Changed("resources"))
 
 
 async def _stop(house: House) -> None:

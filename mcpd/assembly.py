@@ -50,7 +50,7 @@ from mcpd.search.providers import open_provider
 from mcpd.search.query import parse
 from mcpd.search.searcher import Searcher
 from mcpd.service import Managers, McpService, Sealing
-from mcpd.storage.base import Documents, Json
+from mcpd.storage.base import Documents, Json, StorageError
 from mcpd.storage.sqlite import open_documents
 from mcpd.tools.builtin.documents import document_tools
 from mcpd.tools.builtin.files import file_tools
@@ -111,6 +111,8 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> House:
     limits, timeouts = config.limits, config.timeouts
     searcher = None if stores is None else _searcher(stores, config, metrics)
     declarations = load_declarations(config)
+    if stores is not None:
+        _watch_store(health, stores.documents)
     if searcher is not None:
         declarations = [*document_tools(searcher, limits), *declarations]
     threads = ThreadPool(limits.max_threads, limits.max_abandoned_threads, cleanup_s=timeouts.cleanup_s)
@@ -197,6 +199,17 @@ def _watch_work(metrics: Metrics, health: Health, threads: ThreadPool, workers: 
         return Finding("ok", f"{threads.abandoned} abandoned")
 
     health.add("threads", check_threads, required=False)
+
+
+def _watch_store(health: Health, documents: Documents) -> None:
+    async def check_documents() -> Finding:
+        try:
+            await documents.versions(["docs:///"])
+        except StorageError as error:
+            return Finding("down", str(error))
+        return Finding("ok")
+
+    health.add("documents", check_documents, required=True)
 
 
 def load_declarations(config: Config) -> list[Declaration]:

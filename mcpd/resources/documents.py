@@ -12,6 +12,7 @@ Sources: MCP 2026-07-28 server/resources (RSC-1..3); RFC 5147; architecture law 
 from __future__ import annotations
 
 import base64
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +20,17 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
+import trio
+
 from mcpd.authoring.declarations import CompletionDeclaration
 from mcpd.errors import InvalidParams, ResourceNotFound, StoreUnavailable
-from mcpd.storage.base import BadCursor, Condition, Document, Documents, Head, StoreUnreachable
+from mcpd.events import Changed, LocalBus
+from mcpd.storage.base import BadCursor, Condition, Document, Documents, Head, Notice, StorageError, StoreUnreachable
 
 Entry = dict[str, Any]
+RETRY_S = 2.0
+"""How long after a failure the store is watched again."""
+_log = logging.getLogger(__name__)
 SCHEME = "docs:///"
 TEMPLATE: Entry = {
     "uriTemplate": SCHEME + "{+path}",
@@ -88,6 +95,29 @@ def path_completion(documents: Documents) -> CompletionDeclaration:
         return [head.uri.removeprefix(SCHEME) for head in page.items]
 
     return CompletionDeclaration(for_=TEMPLATE["uriTemplate"], fn=complete_path, argument="path")
+
+
+async def follow(
+    documents: Documents, bus: LocalBus, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Publish every change of the store until cancelled: one event that reaches caches, listeners and sessions.
+
+    When watching fails it begins again, and tells that anything may have changed meanwhile.
+    """
+
+    def publish(notice: Notice) -> None:
+        bus.publish(Changed("resource", notice.uri))
+        if notice.listed:
+            bus.publish(Changed("resources"))
+
+    while True:
+        try:
+            await documents.watch(publish, task_status=task_status)
+        except StorageError as error:
+            _log.error("watching the document store failed, trying again in %g s: %s", RETRY_S, error)
+        task_status = trio.TASK_STATUS_IGNORED
+        await trio.sleep(RETRY_S)
+        publish(Notice(None, listed=True))
 
 
 def cut(result: dict[str, Any], uri: str) -> dict[str, Any]:

@@ -7,14 +7,17 @@ from typing import Any, Literal
 
 import pytest
 import trio
+import trio.testing
+from trio.testing import MockClock
 
 from mcpd.authoring.declarations import ResourceDeclaration
 from mcpd.catalog import Paging
 from mcpd.errors import InvalidParams, ResourceNotFound
+from mcpd.events import Changed, LocalBus
 from mcpd.resources.cache import ResourceCache
-from mcpd.resources.documents import DocumentResources, path_completion
+from mcpd.resources.documents import RETRY_S, DocumentResources, follow, path_completion
 from mcpd.resources.manager import ResourceManager
-from mcpd.storage.base import Document, Put, Remove
+from mcpd.storage.base import Document, Put, Remove, StoreUnreachable
 from mcpd.storage.memory import MemoryDocuments
 from mcpd.wire.call import Principal
 from mcpd.wire.cursors import KeyRing
@@ -206,3 +209,33 @@ async def test_a_declared_resource_with_a_lifetime_is_kept_and_each_caller_has_a
         await resources.read("t://x", run, OTHER, fresh=True)
         assert len(calls) == loads + 1
     await trio.lowlevel.checkpoint()
+
+
+class Flaky(MemoryDocuments):
+    """A store whose watch ends with an error the first time."""
+
+    failed = False
+
+    async def watch(self, notice: Any, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        if not self.failed:
+            self.failed = True
+            task_status.started()
+            raise StoreUnreachable("gone for a moment")
+        await super().watch(notice, task_status=task_status)
+
+
+async def test_watching_that_fails_begins_again_and_tells_that_anything_may_have_changed(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PUB-1: what happened in between is not lost on those who listen."""
+    store, bus, heard = Flaky(), LocalBus(), list[Changed]()
+    bus.subscribe(heard.append)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(follow, store, bus)
+        await trio.sleep(RETRY_S + 1)
+        await store.write([document("n/a")])
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert heard[:2] == [Changed("resource"), Changed("resources")]
+    assert Changed("resource", "docs:///n/a") in heard
+    assert "gone for a moment" in caplog.text
