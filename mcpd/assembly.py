@@ -152,7 +152,8 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> House:
 
 
 def _searcher(stores: Stores, config: Config, metrics: Metrics) -> Searcher:
-    return Searcher(stores.documents, stores.provider, patience_s=config.embeddings.patience_s, metrics=metrics)
+    patience_s = config.embeddings.patience_s
+    return Searcher(stores.documents, stores.provider, patience_s=patience_s, metrics=metrics)
 
 
 def _search_of(searcher: Searcher | None, limits: Limits) -> Callable[[Json], Awaitable[Json]] | None:

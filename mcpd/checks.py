@@ -18,12 +18,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import trio
+
 from mcpd import settings
 from mcpd.authoring.declarations import ToolDeclaration, load
 from mcpd.config import Config
+from mcpd.drivers.mounts import network_file_system
 from mcpd.errors import ConfigurationError, McpdError, RegistrationError
 from mcpd.gateway.access import startup_check
 from mcpd.gateway.keys import KeyStore
+from mcpd.storage.sqlite import FILE_NAME, SqliteDocuments, open_database, schema_version
+from mcpd.storage.sqlite_schema import VERSION
 from mcpd.tools.builtin.files import file_tools
 from mcpd.tools.builtin.jail import missing_support
 from mcpd.tools.registry import Tool
@@ -105,6 +110,28 @@ def _check_data(config: Config) -> Iterator[Finding]:
         yield Finding(wrong=True, text=f"data.folder {config.data.folder}: {nearest} cannot be written to")
 
 
+def _check_store(config: Config) -> Iterator[Finding]:
+    """Open the store that is there; one that is not is made by whoever needs it first, and not by a check."""
+    path = config.data.folder / FILE_NAME
+    kind = network_file_system(config.data.folder)
+    if kind is not None:
+        yield Finding(wrong=True, text=f"data.folder {config.data.folder}: on a network file system ({kind})")
+    elif path.exists():
+        yield trio.run(_ask_store, config.data.folder)
+
+
+async def _ask_store(folder: Path) -> Finding:
+    async with open_database(folder) as database:
+        version = await schema_version(database)
+        if version != VERSION:
+            advice = (
+                "opening it brings it up to date" if version < VERSION else "it is of a newer mcpd: update this one"
+            )
+            return Finding(wrong=version > VERSION, text=f"{FILE_NAME}: schema {version} of {VERSION}; {advice}")
+        found = await SqliteDocuments(database).statistics()
+    return Finding(wrong=False, text=f"{FILE_NAME}: {found.documents} documents in {found.chunks} chunks")
+
+
 def _check_files(config: Config) -> Iterator[Finding]:
     reason = missing_support()
     root = config.files.folder(working=Path.cwd(), home=Path.home())
@@ -136,4 +163,4 @@ def _check_prompts(config: Config) -> Iterator[Finding]:
         yield Finding(wrong=True, text=f"prompts.folder {folder} is not a folder")
 
 
-_CHECKS = (_check_access, _check_tls, _check_data, _check_files, _check_tools, _check_prompts)
+_CHECKS = (_check_access, _check_tls, _check_data, _check_store, _check_files, _check_tools, _check_prompts)

@@ -1,4 +1,4 @@
-"""The command line: `mcpd serve | stdio | call | check | keys`.
+"""The command line: `mcpd serve | stdio | call | check | keys`, and the commands on the document store.
 
 Each command turns its flags into the configuration (`settings.load`) and hands it on; what a command needs is imported
 when it runs, so that `mcpd --help` is quick and `mcpd call` loads no server.
@@ -14,31 +14,33 @@ Sources: surfaces "Command line", "Configuration", "Access".
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from mcpd.config import Config
+from mcpd.commands.declarations import COMMANDS
+from mcpd.commands.options import (
+    COMMON,
+    FAILED,
+    INTERRUPTED,
+    PATH,
+    WRONG_USAGE,
+    as_json,
+    examples,
+    load,
+    options,
+    print_json,
+)
 from mcpd.errors import ConfigurationError, McpdError
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 DEFAULT_URL = "ws://127.0.0.1:8000/ws"
 
-_PATH = click.Path(path_type=Path)
-_COMMON = (
-    click.option("--config", "config_file", type=_PATH, help="Configuration file.  [default: mcpd.toml, if there]"),
-    click.option("--data", type=_PATH, help="Data folder: keys, seal key, embedded store.  [default: .mcpd]"),
-)
 _SERVED = (
     click.option("--tools", multiple=True, metavar="FILE_OR_MODULE", help="Tools to serve; may be repeated."),
-    click.option("--files", type=_PATH, metavar="DIR", help="Folder of the file tools.  [default: working folder]"),
+    click.option("--files", type=PATH, metavar="DIR", help="Folder of the file tools.  [default: working folder]"),
     click.option("--log-level", metavar="L", help="debug, info, warning or error.  [default: info]"),
 )
 
@@ -67,33 +69,6 @@ def run(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _options(*groups: tuple[Callable[[Command], Command], ...]) -> Callable[[Command], Command]:
-    def add(command: Command) -> Command:
-        for option in reversed([option for group in groups for option in group]):
-            command = option(command)
-        return command
-
-    return add
-
-
-def _as_json(command: Command) -> Command:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
-
-
-def _load(config_file: Path | None, flags: dict[str, object]) -> Config:
-    from mcpd import settings
-
-    return settings.load(config_file, os.environ, flags)
-
-
-def _examples(*lines: str) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
         import mcpd
@@ -104,7 +79,7 @@ def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog=_examples(
+    epilog=examples(
         "mcpd serve                                  serve the working folder on http://127.0.0.1:8000",
         "mcpd serve --tools tools.py --files ~/docs  serve your own tools, and another folder",
         "mcpd call list_files path=. recursive=true  call a tool on a running server",
@@ -122,7 +97,7 @@ def cli() -> None:
 
 
 @cli.command(
-    epilog=_examples(
+    epilog=examples(
         "mcpd serve",
         "mcpd serve --port 9000 --tools weather.py --tools my_package.tools",
         "mcpd serve --files ~/notes --data ~/.local/share/mcpd",
@@ -130,13 +105,13 @@ def cli() -> None:
         "mcpd serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem     (after: mcpd keys new NAME)",
     )
 )
-@_options(_COMMON)
+@options(COMMON)
 @click.option("--host", metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", metavar="N", help="Port to listen on; 0 takes a free one.  [default: 8000]")
 @click.option("--bind", metavar="unix:PATH", help="Listen on a Unix socket instead.")
-@click.option("--tls-cert", type=_PATH, metavar="F", help="Certificate (PEM); needs --tls-key.")
-@click.option("--tls-key", type=_PATH, metavar="F", help="Private key (PEM).")
-@_options(_SERVED)
+@click.option("--tls-cert", type=PATH, metavar="F", help="Certificate (PEM); needs --tls-key.")
+@click.option("--tls-key", type=PATH, metavar="F", help="Private key (PEM).")
+@options(_SERVED)
 @click.option("--insecure", is_flag=True, help="Serve beyond this machine without keys.")
 def serve(config_file: Path | None, *, insecure: bool, tools: tuple[str, ...], **flags: Any) -> int:
     """Serve MCP over HTTP and WebSocket.
@@ -145,17 +120,17 @@ def serve(config_file: Path | None, *, insecure: bool, tools: tuple[str, ...], *
     """
     import mcpd.app
 
-    config = _load(config_file, _flags(tools, **flags) | {"server.insecure": insecure or None})
+    config = load(config_file, _flags(tools, **flags) | {"server.insecure": insecure or None})
     return mcpd.app.serve(config)
 
 
 @cli.command(
-    epilog=_examples(
+    epilog=examples(
         "mcpd stdio --files ~/notes",
         "mcpd stdio --tools weather.py --log-level warning",
     )
 )
-@_options(_COMMON, _SERVED)
+@options(COMMON, _SERVED)
 def stdio(config_file: Path | None, tools: tuple[str, ...], **flags: Any) -> int:
     """Serve MCP on stdin and stdout, for a client that starts the server itself.
 
@@ -163,7 +138,7 @@ def stdio(config_file: Path | None, tools: tuple[str, ...], **flags: Any) -> int
     """
     import mcpd.app
 
-    return mcpd.app.stdio(_load(config_file, _flags(tools, **flags)))
+    return mcpd.app.stdio(load(config_file, _flags(tools, **flags)))
 
 
 def _flags(tools: tuple[str, ...] = (), **flags: object) -> dict[str, object]:
@@ -173,7 +148,7 @@ def _flags(tools: tuple[str, ...] = (), **flags: object) -> dict[str, object]:
 
 
 @cli.command(
-    epilog=_examples(
+    epilog=examples(
         "mcpd call list_files path=src glob='*.py' recursive=true",
         "mcpd call read_file path=README.md > copy.md",
         "mcpd call word_count text='to be or not' --json",
@@ -185,7 +160,7 @@ def _flags(tools: tuple[str, ...] = (), **flags: object) -> dict[str, object]:
 @click.option("--url", default=DEFAULT_URL, show_default=True, help="WebSocket address of the server.")
 @click.option("--key", envvar="MCPD_API_KEY", help="API key.  [default: the variable MCPD_API_KEY]")
 @click.option("--timeout", type=click.FloatRange(min=0.001), metavar="S", help="Stop the call after so many seconds.")
-@_as_json
+@as_json
 def call(  # noqa: PLR0917
     tool: str, pairs: tuple[str, ...], url: str, key: str | None, timeout: float | None, as_json: bool
 ) -> int:
@@ -204,14 +179,14 @@ def call(  # noqa: PLR0917
 
 
 @cli.command(
-    epilog=_examples(
+    epilog=examples(
         "mcpd check",
         "mcpd check --config production.toml --tools weather.py",
         "mcpd check --json",
     )
 )
-@_options(_COMMON, _SERVED)
-@_as_json
+@options(COMMON, _SERVED)
+@as_json
 def check(config_file: Path | None, *, as_json: bool, tools: tuple[str, ...], **flags: Any) -> int:
     """Show the effective configuration, where each value comes from, and what is wrong with it.
 
@@ -219,16 +194,16 @@ def check(config_file: Path | None, *, as_json: bool, tools: tuple[str, ...], **
     """
     from mcpd import checks
 
-    report = checks.examine(lambda: _load(config_file, _flags(tools, **flags)))
+    report = checks.examine(lambda: load(config_file, _flags(tools, **flags)))
     if as_json:
-        _print_json(report.as_json())
+        print_json(report.as_json())
     else:
         click.echo(report.as_text())
     return FAILED if report.problems else 0
 
 
 @cli.group(
-    epilog=_examples(
+    epilog=examples(
         "mcpd keys new laptop",
         "mcpd keys new reader --scope read --scope metrics",
         "mcpd keys list",
@@ -244,7 +219,7 @@ def keys() -> None:
 
 @keys.command(
     "new",
-    epilog=_examples(
+    epilog=examples(
         "mcpd keys new laptop",
         "mcpd keys new prometheus --scope metrics",
         "KEY=$(mcpd keys new ci --scope call --json | jq -r .key)",
@@ -255,8 +230,8 @@ def keys() -> None:
     "--scope", "scopes", multiple=True, default=("call",), show_default=True, metavar="S",
     help="read < call < write < admin, metrics, or a tool's own; may be repeated.",
 )  # fmt: skip
-@_options(_COMMON)
-@_as_json
+@options(COMMON)
+@as_json
 def new_key(name: str, scopes: tuple[str, ...], config_file: Path | None, data: Path | None, *, as_json: bool) -> None:
     """Make an API key and print it, once: only its hash is stored."""
     from mcpd.gateway.keys import KeyStore
@@ -264,7 +239,7 @@ def new_key(name: str, scopes: tuple[str, ...], config_file: Path | None, data: 
     store = KeyStore(_keys_file(config_file, data))
     key = store.new(name, scopes).reveal()
     if as_json:
-        _print_json({"name": name, "scopes": scopes, "key": key})
+        print_json({"name": name, "scopes": scopes, "key": key})
         return
     click.echo(key)
     click.echo(f"Keep it: it is shown only now. Stored as a hash in {store.path}.", err=True)
@@ -272,13 +247,13 @@ def new_key(name: str, scopes: tuple[str, ...], config_file: Path | None, data: 
 
 @keys.command(
     "list",
-    epilog=_examples(
+    epilog=examples(
         "mcpd keys list",
         "mcpd keys list --data ~/.local/share/mcpd --json",
     ),
 )
-@_options(_COMMON)
-@_as_json
+@options(COMMON)
+@as_json
 def list_keys(config_file: Path | None, data: Path | None, *, as_json: bool) -> None:
     """List the names, scopes and dates of all keys."""
     from mcpd.gateway.keys import KeyStore
@@ -286,7 +261,7 @@ def list_keys(config_file: Path | None, data: Path | None, *, as_json: bool) -> 
     store = KeyStore(_keys_file(config_file, data))
     found = store.list()
     if as_json:
-        _print_json({"keys": [{"name": key.name, "scopes": key.scopes, "created": key.created} for key in found]})
+        print_json({"keys": [{"name": key.name, "scopes": key.scopes, "created": key.created} for key in found]})
         return
     for key in found:
         click.echo(f"{key.name:24} {' '.join(key.scopes):24} {key.created:%Y-%m-%d}")
@@ -296,23 +271,27 @@ def list_keys(config_file: Path | None, data: Path | None, *, as_json: bool) -> 
 
 @keys.command(
     "revoke",
-    epilog=_examples(
+    epilog=examples(
         "mcpd keys revoke laptop",
     ),
 )
 @click.argument("name")
-@_options(_COMMON)
-@_as_json
+@options(COMMON)
+@as_json
 def revoke_key(name: str, config_file: Path | None, data: Path | None, *, as_json: bool) -> None:
     """Revoke a key; a running server takes it over on SIGHUP."""
     from mcpd.gateway.keys import KeyStore
 
     key = KeyStore(_keys_file(config_file, data)).revoke(name)
     if as_json:
-        _print_json({"revoked": key.name})
+        print_json({"revoked": key.name})
     else:
         click.echo(f"Revoked {key.name}. A running server goes on taking it until it gets SIGHUP.")
 
 
 def _keys_file(config_file: Path | None, data: Path | None) -> Path:
-    return _load(config_file, _flags(data=data)).keys_file
+    return load(config_file, _flags(data=data)).keys_file
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)

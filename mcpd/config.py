@@ -191,7 +191,7 @@ class Embeddings:
     )
     api_key: Secret | None = field(default=None, metadata=_about("secret", "Sent to the endpoint as a bearer token."))
     max_batch_items: int = field(default=32, metadata=_count("texts", "In one request; what usual endpoints take."))
-    reply_s: float = field(default=30.0, metadata=_seconds("A batch on a busy machine without an accelerator."))
+    reply_s: float = field(default=60.0, metadata=_seconds("A batch on a busy machine without an accelerator."))
     patience_s: float = field(
         default=3.0, metadata=_seconds("A hybrid search goes on without vectors when they take longer.")
     )
@@ -272,6 +272,8 @@ class Limits:
     max_read_bytes: int = field(default=1 * MIB, metadata=_count("bytes", "Of one read_file; it can go on."))
     max_write_bytes: int = field(default=1 * MIB, metadata=_count("bytes", "Of one write_file."))
     max_list_items: int = field(default=1000, metadata=_count("items", "Of one list_files; it can go on."))
+    max_text_bytes: int = field(default=16 * MIB, metadata=_count("bytes", "Of one ingested text; it is read whole."))
+    max_blob_bytes: int = field(default=16 * MIB, metadata=_count("bytes", "Of one ingested file that is no text."))
     max_hits: int = field(default=100, metadata=_count("hits", "Of one search; it can go on."))
     max_query_bytes: int = field(default=16 * KIB, metadata=_count("bytes", "A page of text is a long question."))
 

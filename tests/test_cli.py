@@ -52,8 +52,17 @@ def test_every_command_explains_itself_with_examples(path: tuple[str, ...], caps
 
 def test_the_commands_are_those_that_are_promised() -> None:
     """CLI: names."""
-    assert set(cli.cli.commands) == {"serve", "stdio", "call", "check", "keys"}
-    assert {path[1] for path in commands(cli.cli) if len(path) == 2} == {"new", "list", "revoke"}
+    kept = {"ingest", "documents", "search", "migrate"}
+    assert set(cli.cli.commands) == {"serve", "stdio", "call", "check", "keys"} | kept
+    groups: dict[str, set[str]] = {}
+    for path in commands(cli.cli):
+        if len(path) == 2:
+            groups.setdefault(path[0], set()).add(path[1])
+    assert groups == {
+        "keys": {"new", "list", "revoke"},
+        "documents": {"list", "show", "remove"},
+        "migrate": {"status", "up", "down"},
+    }
 
 
 def test_the_version_is_told(capsys: Output) -> None:
@@ -62,7 +71,7 @@ def test_the_version_is_told(capsys: Output) -> None:
     assert capsys.readouterr().out == f"mcpd {mcpd.__version__}\n"
 
 
-@pytest.mark.parametrize("words", [["nonsense"], ["serve", "--nonsense"], ["call"], ["keys", "new"]])
+@pytest.mark.parametrize("words", [["nonsense"], ["serve", "--nonsense"], ["call"], ["keys", "new"], ["ingest"]])
 def test_wrong_usage_exits_with_2(words: list[str], capsys: Output) -> None:
     """CLI: exit codes."""
     assert cli.run(words) == 2
@@ -178,3 +187,25 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(20) == 1
+
+
+def test_check_looks_into_a_store_that_is_there_and_makes_none(folder: Path, capsys: Output) -> None:
+    """CLI: check."""
+    code, report = checked(capsys)
+    assert (code, (folder / ".mcpd").exists()) == (0, False)
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.md").write_text("# A\n\ntext")
+    assert cli.run(["ingest", "notes"]) == 0
+    capsys.readouterr()
+    code, report = checked(capsys)
+    assert code == 0
+    assert "mcpd.db: 1 documents in 1 chunks" in report["notes"]
+
+
+def test_check_refuses_a_store_that_is_none(folder: Path, capsys: Output) -> None:
+    """CLI: check."""
+    (folder / ".mcpd").mkdir()
+    (folder / ".mcpd" / "mcpd.db").write_bytes(b"not a database, whatever it is called" * 100)
+    code, report = checked(capsys)
+    assert code == 1
+    assert any("mcpd.db" in problem for problem in report["problems"])

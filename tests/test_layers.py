@@ -53,7 +53,7 @@ ROOMS: dict[str, frozenset[str]] = {
     # the client and the command line
     "client": frozenset({"errors", "deadlines", "wire"}),
     "calling": frozenset({"errors", "client"}),
-    "checks": LEAVES | {"settings", "authoring", "tools", "gateway"},
+    "checks": LEAVES | {"settings", "authoring", "tools", "gateway", "storage", "drivers"},
     "commands": LEAVES | {"settings", "ingest", "search", "storage"},
     "cli": LEAVES | {"settings", "app", "client", "calling", "checks", "commands", "gateway", "__init__"},
     "__main__": frozenset({"cli"}),

@@ -8,7 +8,7 @@ The stages run at once and hand batches on without a buffer, so that about five 
 number of files. A file that fails is a result; a store or a model that fails ends the ingest with its error. What was
 acknowledged stays in any case, and the next run finds it unchanged.
 
-A document of a source is removed when its file is gone (`sources.is_gone`) and within what the run asks for: folder,
+A document of a source is removed when its file is gone (`sources.gone`) and within what the run asks for: folder,
 name, globs. A folder in which no file at all is found removes nothing: it is rather an empty mount point.
 
 Called by: `watch`, the command line. Calls `sources`, `drafts`, the store and the model through their Protocols.
@@ -31,7 +31,7 @@ from mcpd.ingest.drafts import Draft, Fresh, Making, Unread, draft_batch, load_b
 from mcpd.ingest.readers import MAX_BLOB_BYTES, MAX_TEXT_BYTES
 from mcpd.ingest.reports import FileResult, Report, Tally
 from mcpd.ingest.reports import Outcome as Became
-from mcpd.ingest.sources import Entry, Selection, Source, entries, entry_of, glob_rules, is_gone
+from mcpd.ingest.sources import Entry, Identity, Selection, Source, entries, entry_of, glob_rules, gone, identity_of
 from mcpd.search.embeddings import EmbeddingError, EmbeddingProvider
 from mcpd.search.together import Job, run_together
 from mcpd.storage.base import Change, Condition, Documents, Head, Outcome, Put, Remove, StoreUnreachable, Where
@@ -106,12 +106,12 @@ class Ingestion:
 
         Raises: StorageError, of the store or the model.
         """
-        before = self._tally.files
+        before, root = self._tally.files, await _in_thread(partial(identity_of, source))
         await self.take(entries(source, self.selection, self.cannot_list))
         if source.only is not None:
             return
         if self._tally.files > before:
-            await self._sweep(source)
+            await self._sweep(source, root)
         elif (await self._documents.page(_of(source), None, 1)).items:
             self._tally.note(
                 f"{source.root}: no file was found there, so no document was removed; to do that:"
@@ -209,29 +209,29 @@ class Ingestion:
             return await self._documents.write(changes)
         raise StoreUnreachable(f"the store has not taken {len(changes)} documents within {WRITE_S:g} s")
 
-    async def _sweep(self, source: Source) -> None:
+    async def _sweep(self, source: Source, root: Identity | None) -> None:
         """Remove the documents whose files are gone."""
         cursor: str | None = None
         while True:
             page = await self._documents.page(_of(source), cursor, PAGE_ITEMS)
-            await self._remove_gone(source, page.items)
+            await self._remove_gone(source, page.items, root)
             if page.cursor is None:
                 return
             cursor = page.cursor
 
-    async def remove(self, source: Source, relatives: Sequence[str]) -> None:
-        """Remove the documents of these files of a source, as far as the files are gone. Raises: StorageError."""
+    async def remove(self, source: Source, relatives: Sequence[str], root: Identity | None) -> None:
+        """Remove the documents of these files, as far as they are gone from the folder `root`. Raises: StorageError."""
         for start in range(0, len(relatives), PAGE_ITEMS):
             uris = tuple(source.uri(relative) for relative in relatives[start : start + PAGE_ITEMS])
             where = (*_of(source), Condition("uri", any_of=uris))
-            await self._remove_gone(source, (await self._documents.page(where, None, PAGE_ITEMS)).items)
+            await self._remove_gone(source, (await self._documents.page(where, None, PAGE_ITEMS)).items, root)
 
-    async def _remove_gone(self, source: Source, heads: Iterable[Head]) -> None:
-        files = [(head, source.relative(head.uri)) for head in heads]
-        gone = await _in_thread(lambda: [file for file in files if is_gone(source, file[1], self._rules)])
-        if gone:
-            outcomes = await self._written([Remove(uri=head.uri, expected=head.version) for head, _ in gone])
-            for (_, relative), outcome in zip(gone, outcomes, strict=True):
+    async def _remove_gone(self, source: Source, heads: Iterable[Head], root: Identity | None) -> None:
+        versions = {source.relative(head.uri): head.version for head in heads}
+        lost = await _in_thread(partial(gone, source, versions, self._rules, root))
+        if lost:
+            changes = [Remove(uri=source.uri(relative), expected=versions[relative]) for relative in lost]
+            for relative, outcome in zip(lost, await self._written(changes), strict=True):
                 entry = entry_of(source, relative)
                 if outcome.status == "removed":
                     self._tell(_result(entry, "removed"))

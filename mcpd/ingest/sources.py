@@ -11,14 +11,15 @@ Called by: `pipeline`, `watch`, the command line. Calls `walking`; all that look
 what is in the files.
 
 Laws: what is kept apart (data folder, key file) is never an entry; a file is `gone` only when the file system says
-that there is no such file, never because it could not be looked at, was not asked for, or is ignored.
+that there is no such file, in a root that is still the same folder, never because it could not be looked at, was not
+asked for, or is ignored.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
@@ -28,6 +29,9 @@ from mcpd.ingest.ignore import Rule, glob_rule, ignored
 from mcpd.ingest.walking import OnError, walk
 
 SCHEME: Final = "docs:///"
+
+Identity = tuple[int, int]
+"""Device and inode of a folder: another one when a file system was mounted there, or no longer is."""
 
 
 class BadSource(McpdError):
@@ -141,6 +145,21 @@ def is_gone(source: Source, relative: str, rules: tuple[Rule, ...]) -> bool:
         return True
     except (OSError, ValueError):
         return False
+
+
+def identity_of(source: Source) -> Identity | None:
+    """Return which folder the root is now, followed when it is a link; None when it cannot be looked at."""
+    try:
+        found = source.root.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def gone(source: Source, relatives: Iterable[str], rules: tuple[Rule, ...], root: Identity | None) -> list[str]:
+    """Return those of the files that are gone; none when the root is no longer the folder `root`."""
+    found = [relative for relative in relatives if is_gone(source, relative, rules)]
+    return found if root is not None and identity_of(source) == root else []
 
 
 def _encoded(part: str) -> str:

@@ -26,7 +26,7 @@ from typing import Final, NamedTuple, NoReturn
 import trio
 
 from mcpd.ingest.pipeline import Ingestion
-from mcpd.ingest.sources import Selection, Source, entries, entry_of
+from mcpd.ingest.sources import Identity, Selection, Source, entries, entry_of
 from mcpd.storage.base import StoreUnreachable
 
 POLL_S: Final = 1.0
@@ -50,7 +50,7 @@ class Stamp(NamedTuple):
 class Look(NamedTuple):
     """What one look has seen: the root's identity, the files by relative path, the folders that could not be listed."""
 
-    identity: tuple[int, int]
+    identity: Identity
     files: dict[str, Stamp]
     failing: dict[Path, OSError]
     at_ns: int
@@ -75,7 +75,7 @@ class Watched:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.identity: tuple[int, int] | None = None
+        self.identity: Identity | None = None
         self.failing: set[Path] = set()
         """Folders that could not be listed at the last look."""
         self._stored: dict[str, Stamp | None] = {}
@@ -213,7 +213,7 @@ class Watch:
         if due.changed:
             await ingestion.take(entry_of(source, relative) for relative in due.changed)
         if due.missing:
-            await ingestion.remove(source, due.missing)
+            await ingestion.remove(source, due.missing, watched.identity)
             ingestion.unsettled.difference_update(map(source.uri, due.missing))
         watched.done(due, look, ingestion.unsettled)
         return bool(due.changed or due.missing)

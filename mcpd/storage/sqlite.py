@@ -214,7 +214,7 @@ async def open_database(folder: Path, *, readers: int = 4, busy_s: float = 30.0)
     await in_thread(partial(_make_folder, folder))
     database = Database(folder / FILE_NAME, readers=readers, busy_s=busy_s, furnish=sqlite_search.furnish)
     try:
-        with translated(folder):
+        with translated(database.path):
             await database.open()
         yield database
     finally:

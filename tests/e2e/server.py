@@ -23,6 +23,8 @@ import httpx
 import trio
 
 TOOLS = Path(__file__).with_name("tools.py")
+PASSAGE = "# Tides\n\nThe tide turns at noon."
+"""What a search for the tide must lead to, and nothing before it."""
 PATIENCE_S = 10.0
 POLL_S = 0.01
 IN_FLIGHT = "mcpd_calls_in_flight"
@@ -50,7 +52,17 @@ def command(kind: str, folder: Path) -> list[str]:
     files.mkdir(parents=True, exist_ok=True)
     port = ["--port", "0"] if kind == "serve" else []
     places = ["--data", str(folder / "data"), "--files", str(files), "--tools", str(TOOLS)]
+    ingest(folder)
     return [sys.executable, "-m", "mcpd", kind, *port, *places]
+
+
+def ingest(folder: Path) -> None:
+    """Put one document of two sections into the store below `folder`, by the command."""
+    source = folder / "almanac"
+    source.mkdir(exist_ok=True)
+    (source / "sea.md").write_text(f"# Fish\n\n{'Herring come in shoals. ' * 40}\n\n{PASSAGE}")
+    words = [sys.executable, "-m", "mcpd", "ingest", str(source), "--data", str(folder / "data")]
+    subprocess.run(words, check=True, capture_output=True)
 
 
 def environment(marks: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ import trio
 from tests import needs
 from tests.e2e import lanes
 from tests.e2e.lanes import LANES, Lane, Report
-from tests.e2e.server import Server, serving
+from tests.e2e.server import PASSAGE, Server, serving
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +29,7 @@ SEES = {
     "progress": [[1, 3, "step 1"], [2, 3, "step 2"], [3, 3, "step 3"]],
     "elicitation": "Hello, Ada!",
     "read": "the note of monday",
+    "search": PASSAGE,
     "prompt": {"role": "user", "text": "Please review the draft."},
 }
 """What every client that has the ability must see."""
@@ -103,7 +104,9 @@ def expected(lane: Lane, row: str, seen: Any) -> Any:
         tools = [name for name in seen["tools"] if name.endswith(("_file", "_files"))]
         tools += ["echo", "measure", "refuse", "count", "greet", "touch", "linger"]
         templates = ["notes://past/{day}", "docs:///{+path}"]
-        return {"tools": tools, "resources": [NOTE], "templates": templates, "prompts": ["review"]}
+        tools = ["search_documents", *tools]
+        resources = [NOTE, "docs:///almanac/sea.md"]
+        return {"tools": tools, "resources": resources, "templates": templates, "prompts": ["review"]}
     if row == "subscribe":
         honoured = {"honoured": {"toolsListChanged": True, "resourceSubscriptions": [NOTE]}}
         return {"updated": NOTE, "same": True} | (honoured if lane.era == "stateless" else {})

@@ -121,6 +121,7 @@ class Lane:
             "progress": self.progress,
             "elicitation": self.elicitation,
             "read": partial(self.read, "notes://past/monday"),
+            "search": self.search,
             "subscribe": self.listen if self.peer.stateless else self.subscribe,
             "prompt": self.prompt,
             "cancel_json": partial(self.cancel, speak=False),
@@ -184,6 +185,9 @@ class Lane:
 
     async def read(self, uri: str) -> Any:
         return (await self.peer.request("resources/read", {"uri": uri}))["contents"][0]["text"]
+
+    async def search(self) -> Any:
+        return await self.read((await self.call("search_documents", {"query": "tide"}))["content"][1]["uri"])
 
     async def listen(self) -> Any:
         wanted = {"resourceSubscriptions": [NOTE], "toolsListChanged": True}

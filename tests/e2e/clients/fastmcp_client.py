@@ -44,7 +44,8 @@ class Lane:
             "tool_error": self.tool_error,
             "progress": self.progress,
             "elicitation": partial(self.text, "greet", {}),
-            "read": self.read,
+            "read": partial(self.read, "notes://past/monday"),
+            "search": self.search,
             "subscribe": self.subscribe,
             "prompt": self.prompt,
             "cancel_json": partial(self.cancel, speak=False),
@@ -87,10 +88,15 @@ class Lane:
         await self.client.call_tool("count", {"steps": 3}, progress_handler=note)
         return seen
 
-    async def read(self) -> Any:
-        contents = (await self.client.read_resource("notes://past/monday"))[0]
+    async def read(self, uri: str) -> Any:
+        contents = (await self.client.read_resource(uri))[0]
         assert isinstance(contents, mcp_types.TextResourceContents)
         return contents.text
+
+    async def search(self) -> Any:
+        link = (await self.client.call_tool("search_documents", {"query": "tide"})).content[1]
+        assert isinstance(link, mcp_types.ResourceLink)
+        return await self.read(str(link.uri))
 
     async def subscribe(self) -> Any:
         own = [name for name in dir(Client) if "subscri" in name or "listen" in name]

@@ -60,6 +60,7 @@ class Lane:
             "progress": self.progress,
             "elicitation": partial(self.text, "greet", {}),
             "read": partial(self.read, "notes://past/monday"),
+            "search": self.search,
             "subscribe": self.listen if self.order.era == "stateless" else self.subscribe,
             "other_subscription": self.other_subscription,
             "prompt": self.prompt,
@@ -109,6 +110,11 @@ class Lane:
         contents = (await self.client.read_resource(uri)).contents[0]
         assert isinstance(contents, mcp_types.TextResourceContents)
         return contents.text
+
+    async def search(self) -> Any:
+        link = (await self.client.call_tool("search_documents", {"query": "tide"})).content[1]
+        assert isinstance(link, mcp_types.ResourceLink)
+        return await self.read(str(link.uri))
 
     async def listen(self) -> Any:
         async with self.client.listen(resource_subscriptions=[NOTE], tools_list_changed=True) as subscription:
