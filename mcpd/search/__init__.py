@@ -2,5 +2,6 @@
 
 `chunking` cuts a text into the pieces that are found, `hashing` is the built-in embedding, `codes` turns vectors into
 binary codes that pure Python ranks fast, `fusion` merges ranked lists. These four are pure; storage adapters use them
-as well. Deliberately not here: an index; that is the store's.
+as well. `query` is the grammar of a search, `searcher` answers it from a store, `embeddings` and `endpoint` make
+vectors, `providers` opens what the settings ask for. Deliberately not here: an index; that is the store's.
 """

@@ -7,7 +7,8 @@ translates its errors, by the table of statuses below. Deliberately not: truncat
 models want, which depend on the model.
 
 Laws
-- Texts go out in batches of bounded number and size, `MAX_REQUESTS` at a time for all callers together.
+- Texts go out in batches of bounded number and size, `MAX_BATCHES` at a time for all callers together. A single text
+  does not queue behind them: somebody waits for the answer to a query.
 - What may work later (no answer, 429, 5xx) is tried again after a pause that doubles and is never the same twice, or
   after the one that the endpoint asks for (`Retry-After`); never when the caller's deadline comes first.
 - Every vector has the same size: the configured one, or that of the first. Anything odd in a reply is an error.
@@ -46,8 +47,8 @@ MAX_REPLY_BYTES: Final = 32 * 1024 * 1024
 MAX_BATCH_BYTES: Final = 256 * 1024
 """Of UTF-8 text in one request; a single longer text goes alone."""
 
-MAX_REQUESTS: Final = 4
-"""At once. One keeps a local model busy while the next is sent; more only wait there instead of here."""
+MAX_BATCHES: Final = 2
+"""At once. One keeps a local model busy while the next is sent; more only wait there, against the time for a reply."""
 
 MAX_ATTEMPTS: Final = 5
 FIRST_PAUSE_S: Final = 0.5
@@ -104,7 +105,7 @@ class HttpProvider:
         self._headers = _headers(settings.api_key)
         self._max_batch_items = settings.max_batch_items
         self._cache = VectorCache(settings.max_cache_bytes, observe=observe)
-        self._requests = trio.CapacityLimiter(MAX_REQUESTS)
+        self._batches = trio.CapacityLimiter(MAX_BATCHES)
         self._draw = draw
         self._first_pause_s = first_pause_s
 
@@ -123,21 +124,22 @@ class HttpProvider:
         return [found[text] for text in texts]
 
     async def _ask_all(self, texts: list[str], found: dict[str, array[float]]) -> None:
-        waiting = _batches(texts, self._max_batch_items)
-        workers = min(MAX_REQUESTS, math.ceil(len(texts) / self._max_batch_items))
-        if workers <= 1:
-            await self._work(waiting, found)
-        else:
-            await run_together([partial(self._work, waiting, found)] * workers)
+        if len(texts) == 1:
+            await self._ask(texts, found)
+        elif texts:
+            await run_together([partial(self._work, _batches(texts, self._max_batch_items), found)] * MAX_BATCHES)
 
     async def _work(self, waiting: Iterator[list[str]], found: dict[str, array[float]]) -> None:
         """Ask for one batch after the other, as long as there are any; other workers take from the same."""
         for batch in waiting:
-            async with self._requests:
-                body = await self._answer(msgspec.json.encode({"model": self.model, "input": batch}))
-            for text, vector in zip(batch, self._vectors(body, len(batch)), strict=True):
-                found[text] = vector
-                self._cache.put(self.model, text, vector)
+            async with self._batches:
+                await self._ask(batch, found)
+
+    async def _ask(self, batch: list[str], found: dict[str, array[float]]) -> None:
+        body = await self._answer(msgspec.json.encode({"model": self.model, "input": batch}))
+        for text, vector in zip(batch, self._vectors(body, len(batch)), strict=True):
+            found[text] = vector
+            self._cache.put(self.model, text, vector)
 
     async def _answer(self, body: bytes) -> bytes:
         """Send one request until it is answered with 200. Raises: StoreUnreachable, EmbeddingError."""

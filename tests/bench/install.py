@@ -65,13 +65,13 @@ def _once(name: str, sources: list[Path], make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def python_peer(name: str) -> str:
-    """The interpreter of a virtual environment with the peer's pinned list."""
+def python_peer(name: str, *flags: str) -> str:
+    """The interpreter of a virtual environment with the peer's pinned list; `flags` are pip's."""
     pins = PEERS / f"{name}.txt"
 
     def make(folder: Path) -> None:
         _run([sys.executable, "-m", "venv", str(folder / "venv")], folder)
-        _run([str(folder / "venv/bin/python"), "-m", "pip", "install", "-q", "-r", str(pins)], folder)
+        _run([str(folder / "venv/bin/python"), "-m", "pip", "install", "-q", *flags, "-r", str(pins)], folder)
 
     return str(_once(name, [pins], make) / "venv/bin/python")
 

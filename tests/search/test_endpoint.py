@@ -17,7 +17,7 @@ from mcpd.config import Embeddings, Secret
 from mcpd.drivers.http import open_http
 from mcpd.errors import ConfigurationError
 from mcpd.search.embeddings import EmbeddingError
-from mcpd.search.endpoint import MAX_ATTEMPTS, MAX_BATCH_BYTES, MAX_REQUESTS, HttpProvider, embeddings_url
+from mcpd.search.endpoint import MAX_ATTEMPTS, MAX_BATCH_BYTES, MAX_BATCHES, HttpProvider, embeddings_url
 from mcpd.search.providers import open_provider
 from mcpd.storage.base import StoreUnreachable
 from tests.drivers.scripted import HOLD, Answer, Asked, Raw, Script, Scripted, Silence, serving
@@ -101,7 +101,7 @@ def test_the_address_may_be_given_with_or_without_its_end(url: str, posted: str)
     assert embeddings_url(url) == posted
 
 
-async def test_many_texts_go_out_in_batches_a_few_at_a_time() -> None:
+async def test_many_texts_go_out_in_batches_a_few_at_a_time_for_all_callers_together() -> None:
     running = most = 0
 
     async def script(asked: Asked) -> Said:
@@ -113,11 +113,12 @@ async def test_many_texts_go_out_in_batches_a_few_at_a_time() -> None:
         return vectors_of(asked)
 
     texts = [f"text {number}" for number in range(50)]
-    async with provider_of(script, max_batch_items=5) as (provider, server):
+    async with provider_of(script, max_batch_items=5) as (provider, server), trio.open_nursery() as nursery:
+        nursery.start_soon(provider.embed, [text.upper() for text in texts])
         found = await provider.embed(texts)
     assert [list(v) for v in found] == [pytest.approx(unit(numbers(text)), rel=1e-6) for text in texts]
-    assert sorted(map(len, inputs(server))) == [5] * 10
-    assert 1 < most <= MAX_REQUESTS
+    assert sorted(map(len, inputs(server))) == [5] * 20
+    assert most == MAX_BATCHES
 
 
 async def test_a_batch_is_bounded_in_bytes_too_and_a_longer_text_goes_alone() -> None:
@@ -182,12 +183,22 @@ async def test_nobody_listening_is_said_to_be_unreachable(free_port: int) -> Non
             await provider.embed(["a"])
 
 
-@pytest.mark.parametrize("wait", ["30", "3600"], ids=["beyond the deadline", "beyond any patience"])
-async def test_a_pause_longer_than_the_time_left_is_not_begun(wait: str) -> None:
+@pytest.mark.parametrize(("wait", "left_s"), [("5", 4.0), ("3600", 7200.0)], ids=["the time left", "any patience"])
+async def test_a_pause_longer_than_the_time_left_or_any_patience_is_not_begun(wait: str, left_s: float) -> None:
     setback = Answer(429, headers=(("retry-after", wait),))
     async with provider_of(saying(setback)) as (provider, server):
-        with trio.fail_after(20.0), pytest.raises(StoreUnreachable, match="429"):
-            await provider.embed(["a"])
+        scope = trio.CancelScope(shield=True, deadline=trio.current_time() + left_s)
+
+        async def end_a_pause_that_has_begun() -> None:
+            await trio.sleep(2.0)
+            scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end_a_pause_that_has_begun)
+            with scope, pytest.raises(StoreUnreachable, match="429"):
+                await provider.embed(["a"])
+            nursery.cancel_scope.cancel()
+        assert not scope.cancelled_caught
         assert len(server.asked) == 1
 
 
@@ -200,13 +211,26 @@ async def test_the_deadline_of_the_caller_ends_a_slow_exchange_and_closes_its_so
 
 
 async def test_a_cancelled_embedding_closes_the_sockets_of_all_its_batches() -> None:
-    async with provider_of(saying(*[HOLD] * 3), max_batch_items=1) as (provider, server):
+    async with provider_of(saying(*[HOLD] * MAX_BATCHES), max_batch_items=1) as (provider, server):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(provider.embed, ["a", "b", "c"])
-            await server.wait_asked(3)
+            await server.wait_asked(MAX_BATCHES)
             nursery.cancel_scope.cancel()
-        await server.wait_closed(3)
-        assert len(await provider.embed(["a"])) == 1, "and what was cancelled holds no place"
+        await server.wait_closed(MAX_BATCHES)
+        assert len(await provider.embed(["a", "b", "c"])) == 3, "and what was cancelled holds no place"
+
+
+async def test_a_single_text_does_not_queue_behind_batches() -> None:
+    """A search goes on while an ingestion keeps the endpoint busy."""
+
+    async def script(asked: Asked) -> Said:
+        return vectors_of(asked) if b'"query"' in asked.body else HOLD
+
+    async with provider_of(script, max_batch_items=1) as (provider, server), trio.open_nursery() as nursery:
+        nursery.start_soon(provider.embed, ["a", "b", "c"])
+        await server.wait_asked(MAX_BATCHES)
+        assert len(await provider.embed(["query"])) == 1
+        nursery.cancel_scope.cancel()
 
 
 async def test_one_batch_that_fails_ends_the_others() -> None:
@@ -216,15 +240,15 @@ async def test_one_batch_that_fails_ends_the_others() -> None:
     async def script(asked: Asked) -> Said:
         [text] = json.loads(asked.body)["input"]
         asked_for.add(text)
-        if len(asked_for) == 3:
+        if len(asked_for) == 2:
             all_asked.set()
         await all_asked.wait()
         return Answer(400, b"bad") if text == "b" else HOLD
 
     async with provider_of(script, max_batch_items=1) as (provider, server):
         with pytest.raises(EmbeddingError, match="400: bad"):
-            await provider.embed(["a", "b", "c"])
-        await server.wait_closed(2)
+            await provider.embed(["a", "b"])
+        await server.wait_closed(1)
 
 
 async def test_vectors_of_another_size_than_configured_are_refused() -> None:

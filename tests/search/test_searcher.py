@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,8 +30,9 @@ from mcpd.search.embeddings import EmbeddingError, EmbeddingProvider, HashProvid
 from mcpd.search.endpoint import HttpProvider
 from mcpd.search.query import Search, parse
 from mcpd.search.searcher import REST_S, Blend, Searcher, refusal
-from mcpd.storage.base import BadCursor, BadQuery, Document, Put, Span, StorageError, StoreUnreachable
+from mcpd.storage.base import BadCursor, BadQuery, Document, Documents, Put, Span, StorageError, StoreUnreachable
 from mcpd.storage.memory import MemoryDocuments
+from mcpd.storage.sqlite import open_documents
 from tests.drivers.scripted import HOLD, Answer, Asked, Raw, Scripted, Silence, serving
 
 WAIT_S = 20.0
@@ -69,6 +71,11 @@ class Model:
 async def fill(provider: EmbeddingProvider, texts: dict[str, str] = TEXTS) -> MemoryDocuments:
     """Return a store of these texts, cut and embedded."""
     store = MemoryDocuments(clock=iter(range(10**9)).__next__)
+    await put(store, provider, texts)
+    return store
+
+
+async def put(store: Documents, provider: EmbeddingProvider, texts: dict[str, str]) -> None:
     for number, (uri, text) in enumerate(texts.items()):
         spans = tuple(Span(piece.start, piece.end, piece.heading) for piece in chunk(text, "text/markdown"))
         vectors = await provider.embed([text[span.start : span.end] for span in spans])
@@ -82,7 +89,6 @@ async def fill(provider: EmbeddingProvider, texts: dict[str, str] = TEXTS) -> Me
             digest=uri,
         )
         await store.write([Put(document=document, spans=spans, vectors=tuple(vectors), model=provider.model)])
-    return store
 
 
 class Meaning:
@@ -220,6 +226,32 @@ async def test_a_query_without_any_letter_finds_nothing_by_vector() -> None:
     searcher = await spelling()
     assert (await ask(searcher, query="?!", mode="semantic"))["hits"] == []
     assert (await ask(searcher, query="?!", mode="hybrid"))["hits"] == []
+
+
+@pytest.mark.parametrize("mode", ["text", "semantic", "hybrid"])
+async def test_the_kept_store_answers_as_the_one_in_memory_does(mode: str, tmp_path: Path) -> None:
+    provider = HashProvider()
+    with trio.fail_after(WAIT_S):
+        async with open_documents(tmp_path) as kept:
+            await put(kept, provider, TEXTS)
+            await kept.refresh()
+            on_disk = Searcher(kept, provider, patience_s=5.0, metrics=Metrics())
+            body = {
+                "query": "ship automobile",
+                "mode": mode,
+                "facets": [{"field": "tags"}],
+                "filters": {"tags": "even"},
+            }
+            answer = await ask(on_disk, **body)
+            expected = await ask(await spelling(), **body)
+    assert [comparable(hit) for hit in answer["hits"]] == [comparable(hit) for hit in expected["hits"]]
+    assert answer["facets"] == expected["facets"]
+    assert answer.get("total") == expected.get("total")
+
+
+def comparable(hit: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the score, which each store has its own of."""
+    return {name: value for name, value in hit.items() if name != "score"}
 
 
 async def test_filters_hold_for_both_retrievers() -> None:
