@@ -53,6 +53,10 @@ class House:
         """Return one text."""
         return [{"uri": uri, "text": "t"}]
 
+    async def search(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return what was asked."""
+        return body
+
     def changed(self, kind: str, uri: str | None) -> None:
         """Keep a change."""
         self.changes.append((kind, uri))
@@ -131,6 +135,7 @@ async def test_the_rest_of_the_server_is_within_reach() -> None:
     """PUB-1, RSM-4, SEC-5."""
     ctx, client = make(request_id="r", principal=Principal("ada", frozenset()))
     assert await ctx.read("a:1") == [{"uri": "a:1", "text": "t"}]
+    assert await ctx.search("words", mode="text", size=3) == {"query": "words", "mode": "text", "size": 3}
     ctx.changed("resource", "a:1")
     ctx.release_stream(50)
     assert client.released == [50]
