@@ -15,19 +15,16 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
-import signal
 import sys
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import click
-import trio
 
 from mcpd.client import Client, open_client
 from mcpd.errors import McpdError
-
-INTERRUPTED = 130
+from mcpd.signals import INTERRUPTED, Interrupted, run_until_interrupted
 
 
 class UsageMistake(McpdError):
@@ -50,34 +47,10 @@ def run(order: Order) -> int:
 
     Raises: UsageMistake, ConfigurationError, client.ConnectionFailed, client.RequestFailed.
     """
-    return trio.run(_until_interrupted, order)
-
-
-async def _until_interrupted(order: Order) -> int:
-    code, failure = INTERRUPTED, None
-    calling = trio.CancelScope()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_watch_signals, calling)
-        with calling:
-            try:
-                code = await _call(order)
-            except McpdError as error:
-                failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return code
-
-
-async def _watch_signals(
-    calling: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        async for _ in signals:
-            if calling.cancel_called:
-                os._exit(INTERRUPTED)
-            calling.cancel(reason="interrupted")
+    try:
+        return run_until_interrupted(partial(_call, order))
+    except Interrupted:
+        return INTERRUPTED
 
 
 async def _call(order: Order) -> int:

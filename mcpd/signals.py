@@ -1,9 +1,10 @@
-"""What signals mean to a server: the first asks it to stop in order, the second ends it at once.
+"""What signals mean to a server or a command: the first asks it to stop in order, the second ends it at once.
 
 An orderly stop has bounds everywhere; should one of them fail (a tool that holds the event loop, a peer that does not
 read), a watchdog thread ends the process. It and the second signal need no event loop, since that may be what hangs.
 
-Called by: `app`. Calls nothing of ours. Deliberately not: the order of stopping, which is `app`'s.
+Called by: `app` for servers; `calling` and `commands` for what ends by itself. Deliberately not: the order of stopping,
+which is `app`'s.
 
 Laws: after the first signal the process ends within `patience_s`, whatever its tools and peers do.
 
@@ -15,10 +16,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import FrameType
+from typing import TypeVar
 
 import trio
+
+from mcpd.errors import McpdError
+
+T = TypeVar("T")
 
 INTERRUPTED = 130
 _STOP = (signal.SIGINT, signal.SIGTERM)
@@ -36,10 +42,55 @@ async def heed_signals(stopping: trio.Event, reload: Callable[[], None], *, pati
             if number == _HANGUP:
                 reload()
             elif not stopping.is_set():
-                for stop in _STOP:
-                    signal.signal(stop, _end_now)
+                _end_at_the_next()
                 _start_watchdog(patience_s)
                 stopping.set()
+
+
+class Interrupted(Exception):
+    """A command's work was ended by a signal."""
+
+
+def run_until_interrupted(work: Callable[[], Awaitable[T]]) -> T:
+    """Run a command's work in Trio and return its result; the first signal cancels it, the second ends the process.
+
+    Raises: Interrupted; what the work raises of ours, as it is.
+    """
+    results: list[T] = []
+    trio.run(_until_interrupted, work, results.append)
+    if not results:
+        raise Interrupted
+    return results[0]
+
+
+async def _until_interrupted(work: Callable[[], Awaitable[T]], deliver: Callable[[T], None]) -> None:
+    failure: McpdError | None = None
+    working = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_cancel_at_the_first, working)
+        with working:
+            try:
+                deliver(await work())
+            except McpdError as error:
+                failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _cancel_at_the_first(
+    working: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(*_STOP) as arriving:
+        task_status.started()
+        async for _ in arriving:
+            _end_at_the_next()
+            working.cancel(reason="interrupted")
+
+
+def _end_at_the_next() -> None:
+    for stop in _STOP:
+        signal.signal(stop, _end_now)
 
 
 def _end_now(_number: int, _frame: FrameType | None) -> None:

@@ -11,19 +11,15 @@ Sources: surfaces "Command line".
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import click
-import trio
 
-from mcpd.commands.options import INTERRUPTED
 from mcpd.config import Config
-from mcpd.errors import McpdError
+from mcpd.signals import Interrupted, run_until_interrupted
 from mcpd.storage.base import Documents
 from mcpd.storage.sqlite import open_documents
 
@@ -47,34 +43,7 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
 
     Raises: click.Abort when it was interrupted; what it raises of ours.
     """
-    results: list[T] = []
-    trio.run(_until_interrupted, work, results.append)
-    if not results:
-        raise click.Abort
-    return results[0]
-
-
-async def _until_interrupted(work: Callable[[], Awaitable[T]], deliver: Callable[[T], None]) -> None:
-    failure: McpdError | BrokenPipeError | None = None
-    working = trio.CancelScope()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_watch_signals, working)
-        with working:
-            try:
-                deliver(await work())
-            except (McpdError, BrokenPipeError) as error:
-                failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-
-
-async def _watch_signals(
-    working: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        async for _ in signals:
-            if working.cancel_called:
-                os._exit(INTERRUPTED)
-            working.cancel(reason="interrupted")
+    try:
+        return run_until_interrupted(work)
+    except Interrupted:
+        raise click.Abort from None
