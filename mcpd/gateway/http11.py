@@ -8,7 +8,7 @@ Called by: `gateway.hypercorn`. Calls: any ASGI application; `gateway.rfc6455` f
 routing, access, TLS, a general server (no trailers, no push, no lifespan).
 
 Laws: an idle connection ends after `keep_alive_s`, a head that trickles in after `header_s`; what comes behind a
-request's body waits in a bounded buffer and never hides that the client has gone; an exchange that broke poisons its
+request's body waits in a bounded buffer and does not hide that the client has gone; an exchange that broke poisons its
 connection (law 6). A reply with a length leaves in one write; one without begins at once.
 
 Sources: RFC 9112; ASGI HTTP specification 2.3; architecture traps 5, 6, 11, 12; h11's state machine.
@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import select
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -38,6 +39,8 @@ _log = logging.getLogger(__name__)
 _RECEIVE_BYTES = 65536
 _MAX_AHEAD_BYTES = 65536
 """Bytes of later requests that are read while one is being answered; more stay with the kernel."""
+_LOOK_S = 1.0
+"""How often a client that has sent that much ahead is looked at: reading no longer tells that it has gone."""
 _LINGER_S = 1.0
 """So long a client that is still sending may take to read a refusal before the connection is reset."""
 _GONE: Event = {"type": "http.disconnect"}
@@ -220,9 +223,11 @@ class Connection:
     async def wait_gone(self) -> None:
         """Return when the client has gone. Cancellation: safe."""
         while not self.gone:
-            if len(self._http.trailing_data[0]) > _MAX_AHEAD_BYTES:
-                await trio.sleep_forever()
-            await self._read()
+            if len(self._http.trailing_data[0]) <= _MAX_AHEAD_BYTES:
+                await self._read()
+            else:
+                await trio.sleep(_LOOK_S)
+                self.gone = self.gone or _has_hung_up(self._stream)
 
     async def write(self, data: bytes) -> None:
         """Send; nothing happens when the client has gone. Cancellation: poisons the connection."""
@@ -356,6 +361,16 @@ def _upgrade(request: h11.Request) -> bytes | None:
             wanted = bytes(value.lower())
             return wanted if wanted == b"h2c" or (wanted == b"websocket" and request.method == b"GET") else None
     return None
+
+
+def _has_hung_up(stream: trio.abc.Stream) -> bool:
+    """True when the peer has closed its side behind bytes that nobody has read yet. Linux can tell, others cannot."""
+    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    if not (isinstance(transport, trio.SocketStream) and hasattr(select, "POLLRDHUP")):
+        return False
+    look = select.poll()
+    look.register(transport.socket, select.POLLRDHUP)
+    return bool(look.poll(0))
 
 
 def _base_scope(stream: trio.abc.Stream) -> dict[str, Any]:

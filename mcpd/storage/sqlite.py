@@ -68,7 +68,7 @@ class SqliteDocuments:
     `poll_s`: how soon the changes of another process are noticed. `clock` gives seconds since the epoch.
     """
 
-    def __init__(self, database: Database, *, poll_s: float = 0.5, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Database, *, poll_s: float = 0.9, clock: Callable[[], float] = time.time) -> None:
         self._database = database
         self._poll_s = poll_s
         self._clock = clock
@@ -240,7 +240,7 @@ async def open_documents(
     *,
     readers: int = 4,
     busy_s: float = 30.0,
-    poll_s: float = 0.5,
+    poll_s: float = 0.9,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[SqliteDocuments]:
     """Open the documents in `folder`, bringing the schema up to date.

@@ -1,0 +1,107 @@
+"""`mcpd serve` as a process with the tools of this folder, for what only a process can show: exit codes and `kill -9`.
+
+`serving` starts one and leaves none of it behind, however the test ends it; the numbers about it come from /proc, as
+the kernel sees them. Deliberately not: an assertion about how it ended.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from tests.house import alive, children, eventually
+from tests.served import ReplyReader, environment
+
+HERE = Path(__file__).parent
+TOOLS = ("tools.py", "async_tools.py")
+
+
+@dataclass
+class Program:
+    """A server process."""
+
+    process: trio.Process
+    port: int
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def workers(self) -> set[int]:
+        """Return the processes it has started."""
+        return children(self.pid)
+
+    def processor_ticks(self) -> int:
+        """Return the clock ticks of CPU that it and its workers have used."""
+        return sum(_ticks(pid) for pid in (self.pid, *self.workers()))
+
+    def descriptors(self) -> int:
+        """Return how many files and sockets it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))  # noqa: PTH208 - only counted
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """Return status and body of an operations route."""
+        return await get(self.port, path)
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's values with these labels."""
+        _, text = await self.get("/metrics")
+        wanted = {f'{key}="{value}"' for key, value in labels.items()}
+        found = re.finditer(rf"^{name}(?:{{(.*)}})? (\S+)$", text, re.MULTILINE)
+        return sum(float(match[2]) for match in found if wanted <= set((match[1] or "").split(",")))
+
+
+async def get(port: int, path: str) -> tuple[int, str]:
+    """Return status and body of an operations route of the server at `port`."""
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        reader = ReplyReader(stream)
+        await reader.start("GET", b"", {"host": f"127.0.0.1:{port}"}, path)
+        return reader.status, await reader.whole()
+
+
+def _ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+@asynccontextmanager
+async def serving(folder: Path, settings: str = "", tools: Sequence[str] = TOOLS) -> AsyncIterator[Program]:
+    """Run a server in `folder`, configured by `settings` (TOML); a test may end it in any way."""
+    (folder / "mcpd.toml").write_text(settings)
+    (folder / "files").mkdir(exist_ok=True)
+    words = [sys.executable, "-m", "mcpd", "serve", "--port", "0", "--files", "files", "--data", "data"]
+    for name in tools:
+        words += ["--tools", str(HERE / name)]
+    with (folder / "log").open("wb") as log:
+        start = partial(trio.run_process, words, stdout=subprocess.PIPE, stderr=log, check=False)
+        async with trio.open_nursery() as nursery:
+            process = await nursery.start(partial(start, cwd=folder, env=environment()))
+            program = Program(process, await _port(process), folder / "log")
+            try:
+                yield program
+            finally:
+                process.kill()
+                await process.stdout.aclose()  # noqa: ASYNC102 - closing a pipe takes no time
+    await eventually(lambda: not alive(program.pid), "the server has ended")
+
+
+async def _port(process: trio.Process) -> int:
+    said = b""
+    assert process.stdout is not None
+    async for chunk in process.stdout:
+        said += chunk
+        found = re.search(rb"http://\S+:(\d+)/mcp", said)
+        if found and b"data" in said:
+            return int(found[1])
+    raise AssertionError(f"no address in {said!r}")
