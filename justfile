@@ -56,6 +56,14 @@ bench *arguments:
 bench-core *arguments:
     {{ python }} -m tests.bench.core {{ arguments }}
 
+# Ingest Python's own sources and search them: speed, memory, recall of the vectors.
+bench-search *arguments:
+    {{ python }} -m tests.bench.search {{ arguments }}
+
+# Judge the search modes on the Cranfield collection; --collection FOLDER or MCPD_CRANFIELD says where that is.
+bench-quality *arguments:
+    {{ python }} -m tests.bench.search_quality {{ arguments }}
+
 # Write the generated tables of the README (settings) anew.
 readme:
     {{ python }} -m tests.readme

@@ -227,7 +227,8 @@ class Connection:
                 await self._read()
             else:
                 await trio.sleep(_LOOK_S)
-                self.gone = self.gone or _has_hung_up(self._stream)
+                if _has_hung_up(self._stream):
+                    self.gone = True
 
     async def write(self, data: bytes) -> None:
         """Send; nothing happens when the client has gone. Cancellation: poisons the connection."""

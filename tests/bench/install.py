@@ -105,6 +105,7 @@ def main() -> None:
     makers: list[Callable[[], str]] = [
         lambda: python_peer("python_sdk"),
         lambda: python_peer("fastmcp_framework"),
+        lambda: python_peer("minilm", "--no-deps"),
         typescript_peer,
         go_peer,
     ]
