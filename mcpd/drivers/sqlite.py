@@ -7,10 +7,10 @@
 Called by: `storage.sqlite*`. Knows nothing of documents. Deliberately not: SQL, schema, or the meaning of errors: those
 of `sqlite3` pass through as they are (`Error`), for the adapter's table.
 
-How cancellation works: `Connection.interrupt()` is lost when it comes before the statement has begun. So every reader
-has a flag, its progress handler looks at it every `PROGRESS_STEPS` steps of SQLite's machine, and long Python work
-calls `Reading.check`. The wait for the thread sets the flag when it is cancelled and goes on waiting: nobody gets the
-connection before its thread has left it. A write has no flag.
+How cancellation works: `interrupt()` stops the running statement, and is lost when it comes before one has begun. So
+every reader has a flag, too; its progress handler looks at it every `PROGRESS_STEPS` steps of SQLite's machine, and
+long Python work calls `Connection.check`. The wait for the thread does both when it is cancelled and goes on waiting:
+nobody gets the connection before its thread has left it. A write is never stopped.
 
 Waiting for another process's write happens in Trio, not in SQLite, so the deadline of whoever waits bounds it;
 `busy_s` bounds it for those who have none.
@@ -40,8 +40,9 @@ Row = tuple[Any, ...]
 Error = sqlite3.Error
 """What SQLite raises; `primary_code` tells the kinds apart."""
 
-PROGRESS_STEPS: Final = 1_000
-"""Between two looks at the flag: some ten microseconds; no measurable cost."""
+PROGRESS_STEPS: Final = 100_000
+"""Between two looks at the flag: some milliseconds. Each look takes the interpreter's lock, so that frequent ones would
+make a statement wait for every other thread; `interrupt` is what stops it at once."""
 
 OLDEST_SQLITE: Final = (3, 35, 0)
 """Materialised common table expressions and RETURNING."""
@@ -92,6 +93,8 @@ class Connection:
     def stop(self) -> None:
         """Make the running read raise soon. Thread-safe."""
         self._stopped = True
+        self.main.interrupt()
+        self.scratch.interrupt()
 
     def resume(self) -> None:
         """Forget a `stop` that came after the read had ended."""
@@ -136,8 +139,11 @@ class Connection:
 
     def _leave(self) -> None:
         self._stopped = False
-        if self.main.in_transaction:
-            self.main.execute("ROLLBACK")
+        # A stop that comes late interrupts the rollback of a read; there is one stop at most, so the next one works.
+        for _ in range(2):
+            if self.main.in_transaction:
+                with suppress(sqlite3.OperationalError):
+                    self.main.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close both."""

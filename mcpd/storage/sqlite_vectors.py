@@ -157,7 +157,7 @@ def _nearest(connection: Connection, known: _Codes, places: list[int] | None, qu
     """Return (chunk, cosine) of each document's best chunk, looking further while documents are missing."""
     looked_at = known.codes[:] if places is None else [known.codes[place] for place in places]
     code = _code_of(query)
-    wanted = max(CANDIDATES, 10 * query.limit)
+    wanted = max(CANDIDATES, 4 * query.limit)
     while True:
         near = _ranked(connection, looked_at, code, wanted)
         chunks = [known.ids[at if places is None else places[at]] for at in near]
@@ -189,9 +189,8 @@ def _rescored(connection: Connection, chunks: list[int], query: Near) -> list[tu
     connection.check()
     sql = "SELECT id, data FROM vectors WHERE id IN (SELECT value FROM json_each(?))"
     rows = connection.execute(sql, (msgspec.json.encode(chunks).decode(),))
-    vectors = {chunk: codes.from_bytes(data) for chunk, data in rows}
     best: dict[int, tuple[int, float]] = {}
-    for chunk, score in codes.rescore(query.vector, vectors, vectors, len(vectors)):
+    for chunk, score in codes.rescore(query.vector, rows):
         best.setdefault(chunk >> CHUNK_BITS, (chunk, score))
     return list(best.values())
 

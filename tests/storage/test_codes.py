@@ -6,17 +6,24 @@ import functools
 import math
 import random
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcpd.search.hashing import HashEmbedding
-from mcpd.storage.codes import MAX_DIMS, SAMPLE_ITEMS, Coder, from_bytes, normalised, rank, rescore, to_bytes
+from mcpd.storage import codes
+from mcpd.storage.codes import MAX_DIMS, SAMPLE_ITEMS, Coder, from_bytes, normalised, rank, to_bytes
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
+
+
+def rescore(query: Sequence[float], vectors: Any, positions: Iterable[int], limit: int) -> list[tuple[int, float]]:
+    """Rescore vectors that are stored as a store does."""
+    return codes.rescore(query, ((at, to_bytes(vectors[at])) for at in positions), limit)
 
 
 def clustered(dims: int, count: int, seed: int) -> list[Sequence[float]]:
