@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import trio
+
 from mcpd.authoring.context import BlockingContext, Context, Exchange, InputRequired
 from mcpd.authoring.signatures import Signature, inspect_function
 from mcpd.completions import Completions
@@ -128,7 +130,7 @@ class McpService:
         return self._resources.serves(uri, call.principal)
 
     async def handle(self, call: Call, exchange: Exchange, deadline: float) -> Result:
-        """Answer one call. `deadline` is on `time.monotonic()`'s clock, for the author's information.
+        """Answer one call. `deadline` is on Trio's clock, for the author's information.
 
         Raises: WireError, or any exception of an author's function.
         Cancellation: whatever runs is stopped as its work class allows.
@@ -245,7 +247,8 @@ class Turn:
 
     def context(self) -> Context:
         """Return a new Context for this call."""
-        return Context(self.call, self._exchange, self, self.rounds, self._deadline)
+        deadline = time.monotonic() + self._deadline - trio.current_time()
+        return Context(self.call, self._exchange, self, self.rounds, deadline)
 
     async def run(self, fn: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         """Run an author's function, `async def` or `def`, with its Context if it wants one."""

@@ -16,7 +16,6 @@ Cancellation reasons: `client_gone`, `explicit`, `deadline`, `drain`, `admin`.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -172,13 +171,10 @@ class MessageManager:
     async def _answer(self, flight: Flight) -> dict[str, object]:
         await self._enter(flight)
         try:
-            return await self.service.handle(flight.call, flight.exchange, self._author_deadline(flight))
+            assert flight.scope is not None
+            return await self.service.handle(flight.call, flight.exchange, flight.scope.deadline)
         finally:
             self._leave()
-
-    def _author_deadline(self, flight: Flight) -> float:
-        assert flight.scope is not None
-        return time.monotonic() + flight.scope.deadline - trio.current_time()
 
     async def _enter(self, flight: Flight) -> None:
         if self._running < self._limits.max_calls:
@@ -211,6 +207,8 @@ class MessageManager:
             reason = flight.reason or "deadline"
             self._metrics.cancelled(reason, max(0.0, trio.current_time() - flight.cancelled_at))
         self._metrics.operation_finished(call.method, call.version, label, seconds)
+        if not self._logs.requests:
+            return outcome
         self._logs.request(
             RequestLine(
                 call.request_id,

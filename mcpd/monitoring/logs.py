@@ -77,7 +77,7 @@ class Logs:
 
     def __init__(self, write: Callable[[bytes], object], *, requests: bool, max_lines: int = MAX_LINES_ITEMS) -> None:
         self._write = write
-        self._requests = requests
+        self.requests = requests
         self._max_lines = max_lines
         self._queue: deque[str | tuple[float, RequestLine] | threading.Event] = deque()
         self._wake = threading.Event()
@@ -93,7 +93,7 @@ class Logs:
 
     def request(self, line: RequestLine) -> None:
         """Queue the line of a finished request; never blocks. Call it on the Trio thread only."""
-        if not self._requests:
+        if not self.requests:
             return
         if len(self._queue) >= self._max_lines:
             self._unrequested += 1
