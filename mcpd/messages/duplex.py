@@ -8,7 +8,8 @@ Called by: `gateway.websocket`, `gateway.stdio`. Calls: `messages.manager`, `mes
 frames, lines, HTTP.
 
 Laws: ids are unique among this connection's requests in flight (RPC-5); nothing is sent for a call that its client
-cancelled (CAN-3, IO-7); the reader never waits for a writer, so that a cancellation is always heard (IO-8).
+cancelled (CAN-3, IO-7); the reader never waits for a writer, so that a cancellation is always heard (IO-8); a peer
+that asks on without reading gets no more calls once its outbox is full (law 8).
 
 Sources: MCP 2026-07-28 stdio and custom transports; IO-1..9, WS-1..5, BAT-1..4, SUB-11.
 """
@@ -110,7 +111,12 @@ class Duplex:
     def _batch(self, value: list[Any]) -> list[jsonrpc.Message]:
         if self._session is None or not can(self._session.state.version, "batch"):
             raise InvalidRequest(f"Batches exist only in revision {HEADERLESS}; send one message at a time")
+        self._check_reader()
         return parse_batch(value, max_items=self._limits.max_batch_items)
+
+    def _check_reader(self) -> None:
+        if self._outbox.full:
+            raise Overloaded(f"{self._limits.max_outbox_items} messages wait for you; read them before you ask on")
 
     def _accept(self, message: jsonrpc.Message) -> Flight | bytes | None:
         """Take one message in: a request becomes a flight, or a refusal ready to be sent, like what is malformed."""
@@ -133,6 +139,7 @@ class Duplex:
             raise InvalidRequest(f"A request with the id {request.id!r} is still in progress")
         if len(self._flights) >= self._limits.max_calls_per_connection:
             raise Overloaded(f"This connection has {len(self._flights)} calls in flight; wait for one to end")
+        self._check_reader()
         call = self._open(request, self._name_request())
         exchange = _DuplexExchange(self._outbox, self._session)
         flight = exchange.flight = Flight(call, exchange)

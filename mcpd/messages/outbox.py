@@ -33,15 +33,20 @@ class Outbox:
         self._rest = trio.lowlevel.ParkingLot()
         self.closed = False
 
+    @property
+    def full(self) -> bool:
+        """True while its reader is so far behind that nobody should take on more work for it."""
+        return len(self._items) >= self._max_items
+
     async def put(self, item: bytes) -> None:
         """Queue an item, waiting for room. Items for a closed outbox vanish. Cancellation: safe, nothing was queued."""
-        while len(self._items) >= self._max_items and not self.closed:
+        while self.full and not self.closed:
             await self._room.park()
         self._push(item)
 
     def offer(self, item: bytes) -> bool:
         """Queue an item if there is room; False when it was dropped. Not a checkpoint."""
-        if len(self._items) >= self._max_items:
+        if self.full:
             return False
         self._push(item)
         return True

@@ -18,7 +18,7 @@ from mcpd.events import Changed
 from mcpd.gateway.asgi import RequestNames
 from mcpd.messages.duplex import Duplex
 from mcpd.wire.call import ANONYMOUS
-from mcpd.wire.versions import STATEFUL
+from mcpd.wire.versions import HEADERLESS, STATEFUL
 from tests.messages.memory import Collector, make_house
 from tests.served import CLIENT, stateless
 
@@ -78,14 +78,15 @@ async def test_a_cancellation_is_heard_although_the_client_does_not_read(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """IO-8, IO-7, CAN-3."""
-    async with line(tmp_path, max_outbox_items=1) as client:
+    async with line(tmp_path, max_outbox_items=3) as client:
         client.heard.gate = trio.Event()
         for number in range(4):
             await client.ask("tools/call", {"name": "hold"}, request_id=number, meta={"progressToken": number})
-        assert len(list(client.house.manager.in_flight())) == 4, "their progress waits for room"
+        assert len(list(client.house.manager.in_flight())) == 4, "and their progress fills the outbox"
         await client.say(*({"method": "notifications/cancelled", "params": {"requestId": n}} for n in range(4)))
         assert list(client.house.manager.in_flight()) == []
         client.heard.gate.set()
+        await trio.testing.wait_all_tasks_blocked()
         await client.ask("server/discover", request_id="last")
         assert list(client.answers()) == ["last"], "no answer for what was cancelled"
 
@@ -195,3 +196,26 @@ async def test_a_broken_writer_ends_the_connection(tmp_path: Path, autojump_cloc
     with pytest.RaisesGroup(trio.BrokenResourceError, flatten_subgroups=True):
         await converse()
     assert list(client.house.manager.in_flight()) == []
+
+
+@pytest.mark.parametrize("batched", [False, True])
+async def test_a_client_that_asks_on_without_reading_cannot_pile_up_answers(
+    batched: bool, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """SEC-4: what is refused then is not even told, and what was answered is all there once it reads."""
+    async with line(tmp_path, max_outbox_items=4) as client:
+        if batched:
+            await client.say({"id": 0, "method": "initialize", "params": {**HELLO, "protocolVersion": HEADERLESS}})
+        before = len(client.heard.sent)
+        client.heard.gate = trio.Event()
+        for number in range(1, 101):
+            if batched:
+                await client.say(json.dumps([{"jsonrpc": "2.0", "id": number, "method": "ping"}]))
+            else:
+                await client.ask("server/discover", request_id=number)
+        client.heard.gate.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert 4 <= len(client.heard.sent) - before <= 6
+        if not batched:
+            await client.ask("server/discover", request_id=200)
+            assert "result" in client.answers()[200]
