@@ -14,7 +14,7 @@ TABLE = r"""
 30 22 0:30 / /home rw,relatime shared:1 master:2 - nfs4 server:/home rw,vers=4.2
 31 30 0:31 / /home/local rw - ext4 /dev/vda rw
 32 22 0:32 / /mnt/with\040blank rw - cifs //server/share rw
-33 22 0:33 / /work rw - 9p host rw,trans=virtio
+33 22 0:33 / /build rw - 9p host rw,trans=virtio
 34 22 0:34 / /srv rw - ext4 /dev/vdb rw
 35 22 0:35 / /srv rw - fuse.sshfs me@server:/srv rw
 36 broken line
@@ -30,7 +30,7 @@ TABLE = r"""
         ("/home/me/.mcpd", "nfs4"),
         ("/home/local/.mcpd", "ext4"),
         ("/mnt/with blank/data", "cifs"),
-        ("/work/x", "9p"),
+        ("/build/x", "9p"),
         ("/srv/data", "fuse.sshfs"),
     ],
 )
