@@ -197,11 +197,12 @@ def stdio(config: Config) -> int:
 
 async def _stdio(config: Config, logs: Logs, stdout_fd: int) -> None:
     stopping = trio.Event()
-    async with open_stores(config) as stores, trio.open_nursery() as signals:
+    async with open_stores(config) as stores:
         house = build(config, logs, stores)
-        signals.start_soon(_heed_signals, house, stopping)
-        await run_stdio(house, 0, stdout_fd, stopping)
-        signals.cancel_scope.cancel()
+        async with trio.open_nursery() as signals:
+            signals.start_soon(_heed_signals, house, stopping)
+            await run_stdio(house, 0, stdout_fd, stopping)
+            signals.cancel_scope.cancel()
 
 
 async def run_stdio(house: House, stdin_fd: int, stdout_fd: int, stopping: trio.Event) -> None:

@@ -109,11 +109,11 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> House:
     metrics.log_lines_dropped.follow(lambda: logs.dropped)
     bus, health = LocalBus(), Health()
     limits, timeouts = config.limits, config.timeouts
-    searcher = None if stores is None else _searcher(stores, config, metrics)
     declarations = load_declarations(config)
+    searcher = None
     if stores is not None:
         _watch_store(health, stores.documents)
-    if searcher is not None:
+        searcher = _searcher(stores, config, metrics)
         declarations = [*document_tools(searcher, limits), *declarations]
     threads = ThreadPool(limits.max_threads, limits.max_abandoned_threads, cleanup_s=timeouts.cleanup_s)
     workers = WorkerPool(_worker_settings(config, declarations))

@@ -189,3 +189,32 @@ async def test_stdio_answers_and_ends_with_its_input(folder: Path) -> None:
             assert await process.wait() == 0
     names = [tool["name"] for tool in json.loads(said)["result"]["tools"]]
     assert names == ["search_documents", "list_files", "read_file", "write_file", "delete_file"]
+
+
+@pytest.mark.parametrize("command", ["serve", "stdio"])
+@pytest.mark.parametrize(
+    ("named", "arguments"),
+    [
+        (b"broken.py", ["--tools", "broken.py"]),
+        (b"twice", ["--tools", "twice.py", "--tools", "twice.py"]),
+        (b"--data", ["--data", "occupied/data"]),
+        (b"mcpd.db", ["--data", "damaged"]),
+    ],
+)
+async def test_a_server_that_cannot_start_says_why_on_one_line(
+    folder: Path, command: str, named: bytes, arguments: list[str]
+) -> None:
+    """CLI: friendly errors, whichever door; a traceback says nothing to whoever runs it."""
+    (folder / "broken.py").write_text("def (:\n")
+    (folder / "twice.py").write_text("from mcpd import tool\n\n@tool\ndef twice() -> None: ...\n")
+    (folder / "occupied").write_text("a file")
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "mcpd.db").write_bytes(b"no database at all" * 500)
+    with trio.fail_after(30):
+        done = await trio.run_process(
+            [*MCPD, command, *arguments], capture_stderr=True, check=False, cwd=folder, env=environment()
+        )
+    assert done.returncode in (1, 2)
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    assert done.stderr.count(b"\n") == 1, done.stderr.decode()
+    assert named in done.stderr

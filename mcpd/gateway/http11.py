@@ -256,9 +256,10 @@ class Connection:
         with trio.move_on_after(_LINGER_S), contextlib.suppress(*_LOST):
             if isinstance(self._stream, trio.SocketStream):
                 await self._stream.send_eof()
-                if self._http.their_state in (h11.SEND_BODY, h11.ERROR):
-                    while await self._stream.receive_some(_RECEIVE_BYTES):
-                        pass
+            if self._http.their_state in (h11.SEND_BODY, h11.ERROR):
+                while await self._stream.receive_some(_RECEIVE_BYTES):
+                    pass
+        with trio.move_on_after(_LINGER_S), contextlib.suppress(*_LOST):
             await self._stream.aclose()
 
 

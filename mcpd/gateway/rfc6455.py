@@ -148,7 +148,7 @@ class WebSocket:
 
     async def _put_together(self, frame: frames.Message[Any]) -> Event | None:
         data, kind = frame.data, "text" if isinstance(frame, frames.TextMessage) else "bytes"
-        self._size += len(data)
+        self._size += len(data) if kind == "bytes" or data.isascii() else len(data.encode())
         if self._size > self._max_bytes:
             await self._send(frames.CloseConnection(_TOO_BIG, f"a message may have {self._max_bytes} bytes"))
             self._gone = True
@@ -194,14 +194,15 @@ class WebSocket:
     async def _write(self, data: bytes) -> None:
         if self._gone:
             return
-        whole = False
+        torn = True
         try:
             await self._stream.send_all(data)
-            whole = True
+            torn = False
         except _BROKEN:
             pass
         finally:
-            self._gone = not whole
+            if torn:
+                self._gone = True
 
 
 def _acceptance(event: Event) -> frames.AcceptConnection:

@@ -91,7 +91,7 @@ class StdioDoor:
                 _log.info("the client has closed its end of stdout")
 
     async def flush(self) -> None:
-        """Wait until everything said so far is written; `run` must be running. Cancellation: safe."""
+        """Wait until everything said so far is written; nothing is before `run`. Cancellation: safe."""
         await self._duplex.flush()
 
     async def _next_line(self, source: trio.abc.ReceiveStream) -> bytes | None:

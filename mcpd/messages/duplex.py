@@ -57,6 +57,7 @@ class Duplex:
         self._principal = principal
         self._name_request = name_request
         self._lifecycle = Lifecycle()
+        self._outbox = Outbox(_unsent, max_items=limits.max_outbox_items)
         self._session: Session | None = None
         self._flights: dict[RequestId, Flight] = {}
 
@@ -77,7 +78,7 @@ class Duplex:
             writer.cancel_scope.cancel()
 
     async def flush(self) -> None:
-        """Wait until everything said so far is written; `run` must be running. Cancellation: safe."""
+        """Wait until everything said so far is written; nothing is before `run`. Cancellation: safe."""
         await self._outbox.flush()
 
     def _hang_up(self) -> None:
@@ -217,6 +218,10 @@ class Duplex:
     def _refuse(self, error: WireError, request_id: RequestId | None, method: str) -> bytes:
         self._manager.refuse(error, transport=self._transport, method=method, request_id=self._name_request())
         return jsonrpc.failure_of(error, request_id, stateless=self._session is None)
+
+
+async def _unsent(_data: bytes) -> None:
+    raise AssertionError("nothing is said before run")
 
 
 class _DuplexExchange:

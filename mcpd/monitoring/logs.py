@@ -78,6 +78,7 @@ class Logs:
     def __init__(self, write: Callable[[bytes], object], *, requests: bool, max_lines: int = MAX_LINES_ITEMS) -> None:
         self._write = write
         self.requests = requests
+        """Whether finished requests get a line at all."""
         self._max_lines = max_lines
         self._queue: deque[str | tuple[float, RequestLine] | threading.Event] = deque()
         self._wake = threading.Event()

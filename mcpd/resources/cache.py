@@ -1,8 +1,8 @@
 """The Resource Cache: what was read lately, for as long as nobody changed it.
 
 Read-through: `get` returns what is kept or has it loaded. Whoever asks while a load is under way waits for it instead
-of loading again; when the loader is cancelled or fails, one of those who wait takes over, so that nobody pays for
-another caller's end.
+of loading again, and shares its failure too, so that a store that is down is not asked by one after the other. When
+the loader is cancelled one of those who wait takes over: nobody pays for another caller's end.
 
 Called by: `resources.manager`. Fed with changes by `app`. Deliberately not: a store, and no part of the protocol's
 `ttlMs` (that is the client's cache).
@@ -41,11 +41,12 @@ class _Entry(NamedTuple):
 class _Load:
     """A load under way. `stale` once its URI changed meanwhile."""
 
-    __slots__ = ("done", "result", "stale")
+    __slots__ = ("done", "error", "result", "stale")
 
     def __init__(self) -> None:
         self.done = trio.Event()
         self.result: Result | None = None
+        self.error: Exception | None = None
         self.stale = False
 
 
@@ -77,6 +78,8 @@ class ResourceCache:
             if running is None:
                 return await self._load(key, load, ttl_s)
             await running.done.wait()
+            if running.error is not None:
+                raise running.error
             if running.result is not None and not running.stale:
                 self._observe("shared")
                 return running.result
@@ -86,6 +89,9 @@ class ResourceCache:
         running = self._loads[key] = _Load()
         try:
             running.result = result = await load()
+        except Exception as error:
+            running.error = error
+            raise
         finally:
             if self._loads.get(key) is running:
                 del self._loads[key]

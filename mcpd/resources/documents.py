@@ -14,8 +14,6 @@ from __future__ import annotations
 import base64
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
@@ -23,9 +21,10 @@ from urllib.parse import unquote
 import trio
 
 from mcpd.authoring.declarations import CompletionDeclaration
-from mcpd.errors import InvalidParams, ResourceNotFound, StoreUnavailable
+from mcpd.errors import InvalidParams, ResourceNotFound
 from mcpd.events import Changed, LocalBus
-from mcpd.storage.base import BadCursor, Condition, Document, Documents, Head, Notice, StorageError, StoreUnreachable
+from mcpd.storage.base import Condition, Document, Documents, Head, Notice, StorageError
+from mcpd.storage.refusals import answering
 
 Entry = dict[str, Any]
 RETRY_S = 2.0
@@ -41,17 +40,6 @@ TEMPLATE: Entry = {
 _MAX_COMPLETIONS_ITEMS = 101
 """One more than is shown, so that a client learns that there are more."""
 _SPAN = re.compile(r"char=(\d{1,12}),(\d{1,12})")
-
-
-@contextmanager
-def answering() -> Iterator[None]:
-    """Turn what the store raises into what a caller can be told."""
-    try:
-        yield
-    except StoreUnreachable as error:
-        raise StoreUnavailable(str(error)) from error
-    except BadCursor as error:
-        raise InvalidParams("Invalid cursor") from error
 
 
 def is_document(uri: str) -> bool:

@@ -24,7 +24,6 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final, Literal, NoReturn, get_args
 
 import msgspec
@@ -32,6 +31,8 @@ import msgspec
 from mcpd.config import Limits
 from mcpd.errors import InvalidParams
 from mcpd.storage.base import Condition, Facet, Scalar, Sort, Where
+from mcpd.storage.fields import seconds_of
+from mcpd.storage.putting import is_unicode
 
 Mode = Literal["text", "semantic", "hybrid"]
 Interval = Literal["day", "month", "year"]
@@ -140,17 +141,9 @@ def _text(member: str, value: object, max_chars: int) -> str:
         _refuse(member, f"must be a text, not {_kind(value)}; leave it out when there is none")
     if len(value) > max_chars:
         _refuse(member, f"has {len(value)} characters, more than {max_chars}")
-    if not _is_unicode(value):
+    if not is_unicode(value):
         _refuse(member, "holds half a surrogate pair, which is no Unicode")
     return value
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _query(value: object, max_bytes: int) -> str:
@@ -340,9 +333,7 @@ def _end(member: str, field: str, value: object) -> float:
 
 
 def _seconds(member: str, text: str) -> float:
-    """Return the seconds since the epoch of an ISO 8601 time, which is UTC when it names no zone."""
-    try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
+    seconds = seconds_of(text)
+    if seconds is None:
         _refuse(member, f"{text[:_SHOWN_CHARS]!r} is no ISO 8601 time such as 2026-01-31")
+    return seconds

@@ -13,7 +13,7 @@ Deliberately not the grammar (`query`), and not a cache.
 
 Laws: equal stores give equal answers, ties are ordered by URI; an embedding endpoint that is down or slower than
 `patience_s` costs a hybrid search its semantic part, never the answer, which says so (`"degraded": "semantic"`); after
-that it is left alone for `REST_S`. Storage errors become wire errors here, by one table.
+that it is left alone for `REST_S`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from typing import Final, Literal
 import msgspec
 import trio
 
-from mcpd.errors import InvalidParams, StoreUnavailable, WireError
 from mcpd.monitoring.metrics import Metrics
 from mcpd.search import answers, windows
 from mcpd.search.answers import PLAIN, Marks, Ranked
@@ -35,18 +34,8 @@ from mcpd.search.embeddings import EmbeddingProvider
 from mcpd.search.fusion import Fused, K, fuse
 from mcpd.search.query import Mode, Search
 from mcpd.search.together import Job, run_together
-from mcpd.storage.base import (
-    BadCursor,
-    BadQuery,
-    Bucket,
-    Documents,
-    Found,
-    Hit,
-    Json,
-    Matching,
-    Near,
-    StorageError,
-)
+from mcpd.storage.base import Bucket, Documents, Found, Hit, Json, Matching, Near, StorageError
+from mcpd.storage.refusals import answering
 
 REST_S: Final = 10.0
 """How long an endpoint that failed a hybrid search is not asked by the next ones."""
@@ -108,10 +97,8 @@ class Searcher:
         """
         began = trio.current_time()
         mode = self._mode(request)
-        try:
+        with answering():
             answer = await self._answer(request, mode, marks if request.highlight else None)
-        except StorageError as error:
-            raise refusal(error) from error
         took_s = trio.current_time() - began
         self._metrics.search_finished(mode, took_s)
         return answer | {"took": answers.milliseconds(took_s), "mode": mode}
@@ -259,15 +246,3 @@ def _merged(one: Fused[str], hits: list[Hit]) -> Ranked:
     """Return a merged hit: its place in the text is where words were found, else where the nearest chunk is."""
     best = next((hit for hit in hits if hit.span is not None), hits[0])
     return Ranked(head=best.head, score=one.score, ranks=one.ranks, span=best.span, fragments=best.fragments)
-
-
-_TABLE: Final[tuple[tuple[type[StorageError], type[InvalidParams | StoreUnavailable]], ...]] = (
-    (BadQuery, InvalidParams),
-    (BadCursor, InvalidParams),
-    (StorageError, StoreUnavailable),
-)
-
-
-def refusal(error: StorageError) -> WireError:
-    """Return what a caller is told of a storage error: the caller's own mistake, or that it may work later."""
-    return next(told for kind, told in _TABLE if isinstance(error, kind))(str(error))

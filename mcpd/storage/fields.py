@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from mcpd.storage.base import BadQuery, Condition, Document, Facet, Head, Json, Scalar, Sort, Where
+from mcpd.storage.putting import is_unicode
 
 Key: TypeAlias = int | float | str | bytes
 """A value as it is compared and stored."""
@@ -199,16 +200,14 @@ def seconds_of(text: str) -> float | None:
     """Return the seconds since the epoch of an ISO 8601 time, taken as UTC when it names no zone; None for no time."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _unicode(field: str, text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise BadQuery(f"{field[:40]!r}: a text with half a surrogate pair is no Unicode") from None
+    if not is_unicode(text):
+        raise BadQuery(f"{field[:40]!r}: a text with half a surrogate pair is no Unicode")
     return text
 
 

@@ -153,6 +153,16 @@ async def test_a_message_that_grows_too_long_in_fragments_is_refused(autojump_cl
         assert (await client.next()).code == 1009
 
 
+async def test_the_bound_of_a_message_is_in_bytes_and_not_in_characters(autojump_clock: MockClock) -> None:
+    """Law 8: four bytes of a character are four bytes of memory and of JSON."""
+    async with connected(limits=Limits(max_message_bytes=100)) as client:
+        await client.open()
+        await client.send(frames.TextMessage("\N{SLEEPING FACE}" * 25))
+        assert len((await client.next()).data) == 25
+        await client.send(frames.TextMessage("\N{SLEEPING FACE}" * 26))
+        assert (await client.next()).code == 1009
+
+
 @pytest.mark.parametrize(
     ("line", "instead", "status"),
     [

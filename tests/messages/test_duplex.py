@@ -219,3 +219,11 @@ async def test_a_client_that_asks_on_without_reading_cannot_pile_up_answers(
         if not batched:
             await client.ask("server/discover", request_id=200)
             assert "result" in client.answers()[200]
+
+
+async def test_a_connection_that_is_stopped_before_it_runs_has_nothing_to_write(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A signal may come while the services are still starting."""
+    with trio.fail_after(1):
+        await Line(make_house(tmp_path)).duplex.flush()

@@ -116,10 +116,12 @@ async def test_a_loader_that_is_cancelled_leaves_the_load_to_one_who_waits(autoj
     assert (source.loads, got) == (2, [result("one")] * 2)
 
 
-async def test_a_load_that_fails_is_not_kept_and_each_who_waits_learns_for_himself(autojump_clock: MockClock) -> None:
-    cache, gate, failures = Cache(), trio.Event(), list[str]()
+async def test_a_load_that_fails_is_told_to_all_who_wait_and_is_not_kept(autojump_clock: MockClock) -> None:
+    """A store that is down is asked once, not by one caller after the other, each up to its deadline."""
+    cache, gate, failures, loads = Cache(), trio.Event(), list[str](), list[str]()
 
     async def fail() -> dict[str, Any]:
+        loads.append("asked")
         await gate.wait()
         raise LookupError("not there")
 
@@ -134,7 +136,7 @@ async def test_a_load_that_fails_is_not_kept_and_each_who_waits_learns_for_himse
                 nursery.start_soon(ask)
             await trio.testing.wait_all_tasks_blocked()
             gate.set()
-    assert len(failures) == 3
+    assert (len(failures), len(loads)) == (3, 1)
     assert await cache.get(Key("t://x"), loading("now"), ttl_s=10) == result("now")
 
 
