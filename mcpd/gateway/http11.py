@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import select
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -38,9 +37,8 @@ Application = Callable[..., Awaitable[None]]
 _log = logging.getLogger(__name__)
 _RECEIVE_BYTES = 65536
 _MAX_AHEAD_BYTES = 65536
-"""Bytes of later requests that are read while one is being answered; more stay with the kernel."""
-_LOOK_S = 1.0
-"""How often a client that has sent that much ahead is looked at: reading no longer tells that it has gone."""
+"""Bytes of later requests that are kept while one is being answered. What comes beyond is read, so that the client's
+going is heard, and dropped; the connection then ends with the reply, and the client has to send those again."""
 _LINGER_S = 1.0
 """So long a client that is still sending may take to read a refusal before the connection is reset."""
 _GONE: Event = {"type": "http.disconnect"}
@@ -84,7 +82,7 @@ class Connection:
         self._keeps = True
         """True while a head is awaited: its bytes are kept, they may be Hypercorn's."""
         self._reading = False
-        self._torn = False
+        self._torn = self._overrun = False
         self.gone = False
         """The client has closed its side, or the connection broke."""
         self.scope = trio.CancelScope()
@@ -132,6 +130,8 @@ class Connection:
             if not await (self._read() if self._head else self._read_idle()):
                 return None
         self.scope.deadline = math.inf
+        if len(self._head) - len(self._http.trailing_data[0]) > self._front.limits.max_header_bytes:
+            raise h11.RemoteProtocolError("the head is too long", error_status_hint=431)
         return event if isinstance(event, h11.Request) else None
 
     async def _read_idle(self) -> bool:
@@ -184,7 +184,8 @@ class Connection:
         http = self._http
         while http.their_state is h11.SEND_BODY and http.next_event() is not h11.NEED_DATA:
             pass
-        if self.gone or self._torn or http.our_state is not h11.DONE or http.their_state is not h11.DONE:
+        broken = self.gone or self._torn or self._overrun
+        if broken or http.our_state is not h11.DONE or http.their_state is not h11.DONE:
             return False
         http.start_next_cycle()
         return True
@@ -192,7 +193,7 @@ class Connection:
     def closing_headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers that every reply of this connection gets; one before the request's end is the last."""
         full = self._requests >= self._front.limits.max_requests_per_connection
-        last = full or self._front.closing or self._http.their_state is h11.SEND_BODY
+        last = full or self._front.closing or self._overrun or self._http.their_state is h11.SEND_BODY
         date = (b"date", self._front.date())
         return [date, (b"connection", b"close")] if last else [date]
 
@@ -211,7 +212,8 @@ class Connection:
         if not data:
             self.gone = True
             return False
-        self._http.receive_data(data)
+        if not self._overrun:
+            self._http.receive_data(data)
         if self._keeps:
             self._head += data
         return True
@@ -223,12 +225,8 @@ class Connection:
     async def wait_gone(self) -> None:
         """Return when the client has gone. Cancellation: safe."""
         while not self.gone:
-            if len(self._http.trailing_data[0]) <= _MAX_AHEAD_BYTES:
-                await self._read()
-            else:
-                await trio.sleep(_LOOK_S)
-                if _has_hung_up(self._stream):
-                    self.gone = True
+            await self._read()
+            self._overrun = self._overrun or len(self._http.trailing_data[0]) > _MAX_AHEAD_BYTES
 
     async def write(self, data: bytes) -> None:
         """Send; nothing happens when the client has gone. Cancellation: poisons the connection."""
@@ -256,7 +254,7 @@ class Connection:
         with trio.move_on_after(_LINGER_S), contextlib.suppress(*_LOST):
             if isinstance(self._stream, trio.SocketStream):
                 await self._stream.send_eof()
-            if self._http.their_state in (h11.SEND_BODY, h11.ERROR):
+            if self._overrun or self._http.their_state in (h11.SEND_BODY, h11.ERROR):
                 while await self._stream.receive_some(_RECEIVE_BYTES):
                     pass
         with trio.move_on_after(_LINGER_S), contextlib.suppress(*_LOST):
@@ -363,16 +361,6 @@ def _upgrade(request: h11.Request) -> bytes | None:
             wanted = bytes(value.lower())
             return wanted if wanted == b"h2c" or (wanted == b"websocket" and request.method == b"GET") else None
     return None
-
-
-def _has_hung_up(stream: trio.abc.Stream) -> bool:
-    """True when the peer has closed its side behind bytes that nobody has read yet. Linux can tell, others cannot."""
-    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-    if not (isinstance(transport, trio.SocketStream) and hasattr(select, "POLLRDHUP")):
-        return False
-    look = select.poll()
-    look.register(transport.socket, select.POLLRDHUP)
-    return bool(look.poll(0))
 
 
 def _base_scope(stream: trio.abc.Stream) -> dict[str, Any]:

@@ -5,6 +5,7 @@ What goes through real sockets and the whole house is in the tests of the doors.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -76,8 +77,11 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(app: App, timeouts: Timeouts | None = None, limits: Limits | None = None) -> AsyncIterator[Client]:
-    theirs, ours = trio.testing.memory_stream_pair()
+async def connected(
+    app: App, timeouts: Timeouts | None = None, limits: Limits | None = None, *, real: bool = False
+) -> AsyncIterator[Client]:
+    """`real` is a socket: one that is full holds up who writes, and bytes left unread break it off."""
+    theirs, ours = socket_pair() if real else trio.testing.memory_stream_pair()
     front = Front(limits or Limits(), timeouts or Timeouts())
     client = Client(theirs, ours, front)
 
@@ -86,10 +90,15 @@ async def connected(app: App, timeouts: Timeouts | None = None, limits: Limits |
         client.ended.set()
 
     with trio.fail_after(BOUND_S):
-        async with trio.open_nursery() as nursery:
+        async with theirs, trio.open_nursery() as nursery:
             nursery.start_soon(run)
             yield client
             nursery.cancel_scope.cancel()
+
+
+def socket_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    one, other = trio.socket.socketpair()
+    return trio.SocketStream(one), trio.SocketStream(other)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 40])
@@ -193,6 +202,16 @@ async def test_what_is_no_request_gets_a_refusal_and_an_end(
         assert await client.rest() == b""
 
 
+async def test_a_body_that_goes_wrong_after_its_beginning_is_refused(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected(echo) as client:
+        await client.stream.send_all(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        await client.stream.send_all(b"zz\r\n")
+        status, headers, _ = await client.reply()
+        assert (status, headers[b"connection"]) == (400, b"close")
+        assert await client.rest() == b""
+
+
 async def test_the_client_is_told_to_continue(autojump_clock: trio.testing.MockClock) -> None:
     async with connected(echo) as client:
         await client.stream.send_all(REQUEST[:-5].replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
@@ -278,6 +297,40 @@ async def test_what_a_client_sends_ahead_is_bounded(autojump_clock: trio.testing
         assert 400_000 < len(unread) < 540_000
 
 
+async def test_a_client_that_breaks_off_has_gone_like_any_other(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It leaves unread what the application has said, and what that says afterwards is nobody's failure."""
+    heard: list[str] = []
+
+    async def talk(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await wait_for_the_end(scope, receive, send)
+        heard.append("gone")
+        await send({"type": "http.response.body", "body": b"late"})
+
+    async with connected(talk, real=True) as client:
+        await client.stream.send_all(REQUEST)
+        await trio.testing.wait_all_tasks_blocked()
+        await client.stream.aclose()
+        await client.ended.wait()
+    assert (heard, caplog.text) == (["gone"], "")
+
+
+async def test_a_reply_to_a_client_that_has_gone_is_no_failure(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await trio.sleep(1)
+        await echo(scope, receive, send)
+
+    async with connected(slow) as client:
+        await client.stream.send_all(REQUEST)
+        await client.stream.aclose()
+        await client.ended.wait()
+    assert caplog.text == ""
+
+
 async def test_a_watch_that_is_called_off_leaves_the_next_request_whole(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -357,15 +410,59 @@ async def test_closing_lets_a_request_finish_and_then_ends(autojump_clock: trio.
         assert await client.rest() == b""
 
 
+async def test_a_reply_that_had_begun_before_the_closing_is_the_last(autojump_clock: trio.testing.MockClock) -> None:
+    """Its head could not say so."""
+
+    async def stream(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await trio.sleep(5)
+        await send({"type": "http.response.body", "body": b"all"})
+
+    async with connected(stream) as client:
+        await client.stream.send_all(REQUEST)
+        await trio.testing.wait_all_tasks_blocked()
+        client.front.close()
+        _, headers, body = await client.reply()
+        assert (b"connection" in headers, body) == (False, b"all")
+        begin = trio.current_time()
+        assert await client.rest() == b""
+        assert trio.current_time() == begin
+
+
+async def refuse(scope: Any, receive: Any, send: Any) -> None:
+    """Answer without reading the body."""
+    await send({"type": "http.response.start", "status": 403, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+
+
+async def test_a_client_that_is_still_sending_can_read_its_refusal(autojump_clock: trio.testing.MockClock) -> None:
+    """It sees reply and end at once, and is not reset by what it still sends; not for long, though."""
+    async with connected(refuse, real=True) as client:
+        await client.stream.send_all(REQUEST[:-1])
+        begin = trio.current_time()
+        assert (await client.reply())[0] == 403
+        assert await client.rest() == b""
+        await client.stream.send_all(b"o" * 100_000)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (trio.current_time(), client.ended.is_set()) == (begin, False)
+        await client.ended.wait()
+        assert trio.current_time() - begin == pytest.approx(1)
+
+
+async def test_a_client_that_breaks_off_while_it_is_refused_is_no_failure(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with connected(refuse, real=True) as client:
+        await client.stream.send_all(REQUEST[:-1])
+        await trio.testing.wait_all_tasks_blocked()
+        await client.stream.aclose()
+        await client.ended.wait()
+
+
 async def test_a_reply_that_comes_before_the_body_says_that_it_is_the_last(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """A refusal does not read the body; a client that is still sending it must not send the next request here."""
-
-    async def refuse(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 403, "headers": [(b"content-length", b"0")]})
-        await send({"type": "http.response.body"})
-
     async with connected(refuse) as client:
         await client.stream.send_all(REQUEST)
         status, headers, _ = await client.reply()
@@ -416,17 +513,21 @@ async def test_a_send_that_is_cancelled_poisons_the_connection(autojump_clock: t
     async def impatient(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         with trio.move_on_after(1):
-            await send({"type": "http.response.body", "body": b"x" * 1000, "more_body": True})
+            await send({"type": "http.response.body", "body": b"x" * 10_000_000, "more_body": True})
         await send({"type": "http.response.body", "body": b"y" * 1000})
 
-    theirs, ours = trio.testing.lockstep_stream_pair()
-    with trio.fail_after(BOUND_S):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(Connection(impatient, Front(Limits(), Timeouts()), ours).run)
-            await theirs.send_all(REQUEST)
-            head = await theirs.receive_some()
-            await trio.sleep(2)
-            seen = bytes(head)
-            while chunk := await theirs.receive_some():
-                seen += chunk
-    assert b"y" not in seen.partition(b"\r\n\r\n")[2]
+    async with connected(impatient, real=True) as client:
+        await client.stream.send_all(REQUEST)
+        await trio.sleep(2)
+        assert client.ended.is_set()
+        _, _, body = (await client.rest()).partition(b"\r\n\r\n")
+    assert 0 < body.count(b"x") < 10_000_000
+    assert b"y" not in body
+
+
+def test_the_date_is_that_of_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 9110 section 6.6.1."""
+    front = Front(Limits(), Timeouts())
+    for now, second in ((1.0, 1), (1.9, 1), (62.0, 2)):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        assert front.date() == b"Thu, 01 Jan 1970 00:0%d:0%d GMT" % (now // 60, second)
