@@ -131,7 +131,14 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> House:
     stored = None if documents is None else DocumentResources(documents)
     resources = ResourceManager(_of(ResourceDeclaration, declarations), paging, cache=cache, documents=stored)
     prompts = PromptManager(_of(PromptDeclaration, declarations), paging)
-    tools = ToolManager(registry, paging=paging, threads=threads, workers=workers, metrics=metrics)
+    tools = ToolManager(
+        registry,
+        paging=paging,
+        threads=threads,
+        workers=workers,
+        metrics=metrics,
+        max_result_bytes=limits.max_result_bytes,
+    )
     completing = _of(CompletionDeclaration, declarations)
     if documents is not None:
         completing.append(path_completion(documents))

@@ -35,12 +35,20 @@ class ToolManager:
     """Finds, checks and runs tools."""
 
     def __init__(
-        self, registry: ToolRegistry, *, paging: Paging, threads: ThreadPool, workers: WorkerPool, metrics: Metrics
+        self,
+        registry: ToolRegistry,
+        *,
+        paging: Paging,
+        threads: ThreadPool,
+        workers: WorkerPool,
+        metrics: Metrics,
+        max_result_bytes: int,
     ) -> None:
         self.registry = registry
         self._threads = threads
         self._workers = workers
         self._metrics = metrics
+        self._max_result_bytes = max_result_bytes
         self._running: dict[str, int] = {}
         self._listing = Listing("tools", registry.catalog, _entry_of, _scopes_of, paging)
 
@@ -102,11 +110,18 @@ class ToolManager:
             kwargs = tool.decode(arguments)
             self._enter(tool)
             try:
-                return await self._run(tool, arguments, kwargs, make_context)
+                result = await self._run(tool, arguments, kwargs, make_context)
             finally:
                 self._leave(tool)
+            self._check_size(result)
         except ToolError as error:
             return {"content": [{"type": "text", "text": str(error)}], "isError": True}
+        return result
+
+    def _check_size(self, result: dict[str, Any]) -> None:
+        size = sum(map(_size_of, result["content"]))
+        if size > self._max_result_bytes:
+            raise ToolError(f"The result is {size} bytes long; at most {self._max_result_bytes} bytes are allowed")
 
     async def _run(
         self, tool: Tool, arguments: dict[str, Any], kwargs: dict[str, Any], make_context: Callable[[], Context]
@@ -146,6 +161,13 @@ class ToolManager:
     def _leave(self, tool: Tool) -> None:
         if tool.declaration.concurrency is not None:
             self._running[tool.name] -= 1
+
+
+def _size_of(block: dict[str, Any]) -> int:
+    """Return the bytes of what a content block carries."""
+    carrier = block.get("resource", block)
+    text = carrier.get("text") or carrier.get("data") or carrier.get("blob") or ""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _entry_of(tool: Tool) -> dict[str, Any]:

@@ -49,6 +49,7 @@ async def test_a_hit_links_to_the_passage_it_was_found_in(tmp_path: Path) -> Non
             assert answer["hits"][0]["highlights"] == ["# Scopes A scope can be **cancelled**."]
             link = result["content"][1]
             assert (link["type"], link["name"], link["title"]) == ("resource_link", "trio.md", "Trio")
+            assert link["mimeType"] == "text/markdown"
             read = (await client.ask("resources/read", uri=link["uri"]))["result"]["contents"][0]
             assert read["text"].startswith("# Scopes")
             assert running.metric("mcpd_search_duration_seconds_count", mode="text") == 1
@@ -93,6 +94,7 @@ async def test_the_listed_schema_is_the_grammar(tmp_path: Path) -> None:
             tools = (await client.ask("tools/list"))["result"]["tools"]
             (tool,) = [tool for tool in tools if tool["name"] == "search_documents"]
             assert tool["inputSchema"] == input_schema(Limits())
+            assert tool["annotations"] == {"readOnlyHint": True, "idempotentHint": True, "openWorldHint": False}
 
 
 async def test_a_tool_searches_through_its_context(tmp_path: Path) -> None:
