@@ -178,17 +178,33 @@ async def deaf_on_a_websocket(port: int) -> trio.SocketStream:
 
 
 @asynccontextmanager
-async def stopping_house(folder: Path) -> AsyncIterator[Running]:
-    config = house_config(folder, HERE / "tools.py", HERE / "async_tools.py", grace_s=0.1, cleanup_s=0.5, write_s=1)
+async def stopping_house(folder: Path, **bounds: float) -> AsyncIterator[Running]:
+    """A house with these bounds of `timeouts`; what is not given is not what ends a connection here."""
+    times: dict[str, Any] = {"grace_s": 0.1, "cleanup_s": 1000, "write_s": 1000, "ping_s": 1000, **bounds}
+    config = house_config(folder, HERE / "tools.py", HERE / "async_tools.py", **times)
     with trio.fail_after(3 * WAIT_S):
         async with http_house(config) as running:
             yield running
 
 
 @pytest.mark.parametrize("start", [deaf_to_json, deaf_to_events, deaf_on_a_websocket])
-async def test_a_peer_that_has_stopped_reading_cannot_hold_up_the_shutdown(start: Start, tmp_path: Path) -> None:
-    """CAN-5, SEC-4: what it does not take within `timeouts.write_s` is given up with its connection."""
-    async with stopping_house(tmp_path) as running, await start(running.port):
+async def test_a_peer_that_has_stopped_reading_loses_its_connection(start: Start, tmp_path: Path) -> None:
+    """SEC-4: what it does not take within `timeouts.write_s` is given up with its connection."""
+    async with stopping_house(tmp_path, write_s=1) as running, await start(running.port):
+        await eventually(lambda: waits_for_peer(running.port), "the server cannot send more")
+        await eventually(lambda: running.metric("mcpd_connections") == 0, "the connection is given up")
+        await eventually(lambda: running.in_flight() == 0, "its call has ended")
+
+
+@pytest.mark.parametrize(
+    ("start", "bounds"),
+    [(deaf_to_json, {"cleanup_s": 0.5}), (deaf_to_events, {"cleanup_s": 0.5}), (deaf_on_a_websocket, {})],
+)
+async def test_a_peer_that_has_stopped_reading_cannot_hold_up_the_shutdown(
+    start: Start, bounds: dict[str, float], tmp_path: Path
+) -> None:
+    """CAN-5, SEC-4: a reply has `timeouts.cleanup_s` to get through, a WebSocket is left at once."""
+    async with stopping_house(tmp_path, **bounds) as running, await start(running.port):
         await eventually(lambda: waits_for_peer(running.port), "the server cannot send more")
         running.stopping.set()
         with trio.fail_after(WAIT_S):

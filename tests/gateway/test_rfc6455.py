@@ -15,6 +15,7 @@ from trio.testing import MockClock
 
 from mcpd.config import Limits, Timeouts
 from mcpd.gateway.http11 import Connection, Front
+from tests.gateway.test_http11 import socket_pair
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 BOUND_S = 500.0
@@ -30,6 +31,17 @@ async def mirror(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "websocket.accept"})
     while (event := await receive())["type"] == "websocket.receive":
         await send({**event, "type": "websocket.send"})
+
+
+def keep_in(seen: list[Any]) -> App:
+    """Return an application that accepts and keeps all events."""
+
+    async def keep(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        while not seen or seen[-1]["type"] != "websocket.disconnect":
+            seen.append(await receive())
+
+    return keep
 
 
 class Client:
@@ -57,8 +69,8 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(app: App = mirror, limits: Limits | None = None) -> AsyncIterator[Client]:
-    theirs, ours = trio.testing.memory_stream_pair()
+async def connected(app: App = mirror, limits: Limits | None = None, *, real: bool = False) -> AsyncIterator[Client]:
+    theirs, ours = socket_pair() if real else trio.testing.memory_stream_pair()
     client = Client(theirs, Front(limits or Limits(), Timeouts()))
 
     async def run() -> None:
@@ -66,7 +78,7 @@ async def connected(app: App = mirror, limits: Limits | None = None) -> AsyncIte
         client.ended.set()
 
     with trio.fail_after(BOUND_S):
-        async with trio.open_nursery() as nursery:
+        async with theirs, trio.open_nursery() as nursery:
             nursery.start_soon(run)
             yield client
             await client.ended.wait()
@@ -77,6 +89,8 @@ async def test_messages_of_both_kinds_go_there_and_back(autojump_clock: MockCloc
         await client.open()
         await client.send(frames.TextMessage("привет"))
         assert (await client.next()).data == "привет"
+        await client.send(frames.TextMessage(""))
+        assert (await client.next()).data == ""
         await client.send(frames.BytesMessage(b"\x00\x01"))
         assert (await client.next()).data == b"\x00\x01"
         await client.stream.aclose()
@@ -115,10 +129,12 @@ async def test_a_frame_that_came_with_the_request_is_not_lost(autojump_clock: Mo
 
 
 async def test_a_close_is_answered_with_its_code(autojump_clock: MockClock) -> None:
-    async with connected() as client:
+    seen: list[Any] = []
+    async with connected(keep_in(seen)) as client:
         await client.open()
         await client.send(frames.CloseConnection(4321))
         assert (await client.next()).code == 4321
+    assert seen[-1] == {"type": "websocket.disconnect", "code": 4321}
 
 
 @pytest.mark.parametrize(
@@ -163,6 +179,15 @@ async def test_the_bound_of_a_message_is_in_bytes_and_not_in_characters(autojump
         assert (await client.next()).code == 1009
 
 
+async def test_messages_in_a_row_are_bounded_each_by_itself(autojump_clock: MockClock) -> None:
+    async with connected(limits=Limits(max_message_bytes=100)) as client:
+        await client.open()
+        for _ in range(3):
+            await client.send(frames.TextMessage("x" * 40))
+            assert (await client.next()).data == "x" * 40
+        await client.stream.aclose()
+
+
 @pytest.mark.parametrize(
     ("line", "instead", "status"),
     [
@@ -191,6 +216,7 @@ async def test_an_application_may_refuse_with_a_reply_of_its_own(autojump_clock:
         while chunk := await client.stream.receive_some():
             received += chunk
         assert received.startswith(b"HTTP/1.1 401")
+        assert b"\r\nconnection: close\r\n" in received.lower()
         assert received.endswith(b"\r\n\r\nno")
 
 
@@ -211,8 +237,15 @@ async def test_a_server_that_closes_says_that_it_goes_away(autojump_clock: MockC
     async with connected() as client:
         await client.open()
         await trio.testing.wait_all_tasks_blocked()
+        begin = trio.current_time()
         client.front.close()
-        assert (await client.next()).code == 1001
+        goodbye = await client.next()
+        assert goodbye.code == 1001
+        await trio.testing.wait_all_tasks_blocked()
+        assert not client.ended.is_set(), "it waits for the answer"
+        await client.send(goodbye.response())
+        await client.ended.wait()
+        assert trio.current_time() == begin
 
 
 async def test_a_client_that_does_not_answer_the_close_is_not_waited_for_long(autojump_clock: MockClock) -> None:
@@ -235,15 +268,98 @@ async def test_a_quiet_client_is_pinged(autojump_clock: MockClock) -> None:
         await client.stream.aclose()
 
 
-async def test_the_client_going_ends_the_application(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("real", [False, True])
+async def test_the_client_going_ends_the_application(real: bool, autojump_clock: MockClock) -> None:
+    """A real client leaves our ping unread: its connection breaks off."""
     seen: list[Any] = []
-
-    async def keep(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "websocket.accept"})
-        while not seen or seen[-1]["type"] != "websocket.disconnect":
-            seen.append(await receive())
-
-    async with connected(keep) as client:
+    async with connected(keep_in(seen), real=real) as client:
         await client.open()
+        await trio.sleep(16)
         await client.stream.aclose()
     assert seen[-1] == {"type": "websocket.disconnect", "code": 1006}
+
+
+async def test_what_is_said_to_a_client_that_has_gone_is_no_failure(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def talk(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await trio.sleep(1)
+        await send({"type": "websocket.send", "text": "late"})
+
+    async with connected(talk) as client:
+        await client.open()
+        await client.stream.aclose()
+    assert caplog.text == ""
+
+
+async def test_frames_of_several_tasks_leave_one_after_another(autojump_clock: MockClock) -> None:
+    async def crowd(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        async with trio.open_nursery() as nursery:
+            for letter in "abcdefgh":
+                nursery.start_soon(send, {"type": "websocket.send", "text": letter * 200})
+
+    async with connected(crowd) as client:
+        await client.open()
+        said = [(await client.next()).data for _ in "abcdefgh"]
+        assert sorted(said) == [letter * 200 for letter in "abcdefgh"]
+        await client.stream.aclose()
+
+
+async def test_a_send_that_is_cancelled_poisons_the_connection(autojump_clock: MockClock) -> None:
+    """Law 6: after half a frame nothing else may be said, not even goodbye."""
+
+    async def impatient(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        with trio.move_on_after(1):
+            await send({"type": "websocket.send", "text": "x" * 10_000_000})
+        await send({"type": "websocket.send", "text": "y"})
+
+    async with connected(impatient, real=True) as client:
+        await client.stream.send_all(HEAD)
+        await trio.sleep(2)
+        assert client.ended.is_set()
+        received = b""
+        while chunk := await client.stream.receive_some():
+            received += chunk
+    _, _, frame = received.partition(b"\r\n\r\n")
+    assert 10 < len(frame) < 10_000_000
+    assert frame[10:].strip(b"x") == b""
+
+
+async def test_an_application_closes_with_a_code_and_a_reason_and_says_no_more(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def close(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 4000, "reason": "enough"})
+        await send({"type": "websocket.send", "text": "too late"})
+
+    async with connected(close) as client:
+        await client.open()
+        closed = await client.next()
+        assert (closed.code, closed.reason) == (4000, "enough")
+        await client.send(closed.response())
+    assert caplog.text == ""
+
+
+async def leave(scope: Any, receive: Any, send: Any) -> None:
+    """Do nothing."""
+
+
+async def turn_away(scope: Any, receive: Any, send: Any) -> None:
+    """Close instead of accepting."""
+    await send({"type": "websocket.close"})
+
+
+async def stumble(scope: Any, receive: Any, send: Any) -> None:
+    """Fail before anything was said."""
+    raise ValueError("a bug")
+
+
+@pytest.mark.parametrize(("app", "status"), [(leave, b"403"), (turn_away, b"403"), (stumble, b"500")])
+async def test_an_upgrade_that_is_not_accepted_is_refused(app: App, status: bytes, autojump_clock: MockClock) -> None:
+    async with connected(app) as client:
+        await client.stream.send_all(HEAD)
+        assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 " + status)

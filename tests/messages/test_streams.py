@@ -68,11 +68,19 @@ async def test_news_wake_the_reader(autojump_clock: MockClock) -> None:
     """STR-2, RSM-2."""
     stream, _ = make()
     changes: list[Callable[[], None]] = [lambda: stream.release(10), lambda: stream.append(b"a"), stream.finish]
-    for change in changes:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream.wait_news)
-            await trio.testing.wait_all_tasks_blocked()
-            change()
+    woken: list[int] = []
+
+    async def read() -> None:
+        await stream.wait_news()
+        woken.append(1)
+
+    for number, change in enumerate(changes):
+        with trio.fail_after(1):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(woken) == number, "not by what is no news"
+                change()
 
 
 async def test_a_stream_is_quiet_until_something_but_a_response_was_written(autojump_clock: MockClock) -> None:

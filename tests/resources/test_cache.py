@@ -63,6 +63,7 @@ async def test_what_was_read_is_not_read_again_until_its_time_is_up(autojump_clo
     await trio.sleep(11)
     assert await cache.get(Key("t://x"), loading("two"), ttl_s=10) == result("two")
     assert cache.seen == {"miss": 2, "hit": 1}
+    assert cache.size == weigh(result("two"))
 
 
 async def test_what_belongs_to_one_caller_never_reaches_another() -> None:
@@ -152,6 +153,8 @@ async def test_a_change_is_seen_by_the_next_who_asks(told: str | None) -> None:
         assert await cache.get(Key("t://x", owner), loading("new"), ttl_s=10) == result("new")
     expected = "gone" if told is None else "other"
     assert await cache.get(Key("t://y"), loading("gone"), ttl_s=10) == result(expected)
+    cache.forget(None)
+    assert (len(cache), cache.size, cache._keys) == (0, 0, {})
 
 
 async def test_a_change_while_it_is_being_loaded_keeps_the_old_state_out(autojump_clock: MockClock) -> None:
@@ -167,6 +170,50 @@ async def test_a_change_while_it_is_being_loaded_keeps_the_old_state_out(autojum
         assert await cache.get(Key("t://x"), source.load, ttl_s=10) == result("two")
 
 
+async def test_a_change_of_something_else_does_not_keep_a_load_out(autojump_clock: MockClock) -> None:
+    cache, source = Cache(), Source()
+    with trio.fail_after(BOUND_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: cache.get(Key("t://x"), source.load, ttl_s=10))
+            await trio.testing.wait_all_tasks_blocked()
+            cache.forget("t://y")
+            source.gate.set()
+        await cache.get(Key("t://x"), source.load, ttl_s=10)
+    assert source.loads == 1
+
+
+async def test_after_a_change_all_who_ask_share_a_load_that_began_after_it(autojump_clock: MockClock) -> None:
+    """Also who asked before and waits; and the end of the old load is not the end of the new one."""
+    cache, old, new, got = Cache(), Source(), Source(), list[Any]()
+    new.text = "two"
+
+    async def ask(source: Source) -> None:
+        got.append(await cache.get(Key("t://x"), source.load, ttl_s=10))
+
+    with trio.fail_after(BOUND_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, old)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(ask, new)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (old.loads, new.loads) == (1, 0)
+            cache.forget("t://x")
+            nursery.start_soon(ask, new)
+            await trio.testing.wait_all_tasks_blocked()
+            assert new.loads == 1, "it does not wait for the old load"
+            old.gate.set()
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(ask, new)
+            await trio.testing.wait_all_tasks_blocked()
+            new.gate.set()
+    assert (new.loads, got) == (1, [result("one"), *[result("two")] * 3])
+
+
+def test_a_blob_weighs_as_much_as_a_text() -> None:
+    """Law 8."""
+    assert weigh({"contents": [{"blob": "x" * 800}]}) == weigh(result("x" * 800)) > 800
+
+
 async def test_bytes_and_entries_are_bounded_and_the_least_used_goes_first() -> None:
     """Law 8."""
     cache = Cache(max_items=2)
@@ -175,7 +222,9 @@ async def test_bytes_and_entries_are_bounded_and_the_least_used_goes_first() -> 
     await cache.get(Key("t://a"), loading("again"), ttl_s=10)
     await cache.get(Key("t://c"), loading("t://c"), ttl_s=10)
     assert await cache.get(Key("t://a"), loading("again"), ttl_s=10) == result("t://a")
+    assert await cache.get(Key("t://c"), loading("again"), ttl_s=10) == result("t://c")
     assert cache.seen["evicted"] == 1
+    assert await cache.get(Key("t://b"), loading("again"), ttl_s=10) == result("again")
     small = Cache(max_bytes=4 * weigh(result("x" * 800)))
     for number in range(9):
         await small.get(Key(f"t://{number}"), loading("x" * 800), ttl_s=10)

@@ -16,7 +16,7 @@ from mcpd.errors import InvalidParams, ResourceNotFound
 from mcpd.events import Changed, LocalBus
 from mcpd.resources.cache import ResourceCache
 from mcpd.resources.documents import RETRY_S, DocumentResources, follow, path_completion
-from mcpd.resources.manager import ResourceManager
+from mcpd.resources.manager import DOCUMENT_TTL_S, ResourceManager
 from mcpd.storage.base import Document, Put, Remove, StoreUnreachable
 from mcpd.storage.memory import MemoryDocuments
 from mcpd.wire.call import Principal
@@ -35,7 +35,7 @@ class House:
     """A manager over a store in memory, and the cache between them."""
 
     def __init__(self, declared: int = 0, page_size: int = 3) -> None:
-        self.store = MemoryDocuments()
+        self.store = MemoryDocuments(clock=lambda: 86_400.0)
         self.cache = ResourceCache(max_bytes=1_000_000, max_items=100, observe=lambda _: None)
         declarations = [
             ResourceDeclaration(uri=f"t://{number}", name=str(number), fn=lambda: "declared")
@@ -106,7 +106,7 @@ async def test_an_entry_says_what_a_reader_wants_to_know() -> None:
         [document("n/a%20b.md", "# A", title="A", tags=("x", "y"), mime_type="text/markdown", size=3)]
     )
     (entry,) = (await house.resources.list(None))["resources"]
-    assert entry.pop("annotations")["lastModified"].endswith("Z")
+    assert entry.pop("annotations")["lastModified"] == "1970-01-02T00:00:00Z"
     assert entry == {
         "uri": "docs:///n/a%20b.md",
         "name": "a b.md",
@@ -115,6 +115,9 @@ async def test_an_entry_says_what_a_reader_wants_to_know() -> None:
         "size": 3,
         "_meta": {"dev.mcpd/tags": ["x", "y"]},
     }
+    await house.store.write([document("n/bare")])
+    *_, bare = (await house.resources.list(None))["resources"]
+    assert (bare["uri"], bare.keys() & {"title", "_meta"}) == ("docs:///n/bare", set())
 
 
 async def test_documents_are_offered_as_a_template_whose_path_completes() -> None:
@@ -126,6 +129,19 @@ async def test_documents_are_offered_as_a_template_whose_path_completes() -> Non
     assert template is not None
     assert list(template.variables) == ["path"]
     assert await path_completion(house.store).fn("n/") == ["n/a", "n/b"]
+    await house.store.write([document(f"many/{number}") for number in range(110)])
+    assert len(await path_completion(house.store).fn("many/")) == 101, "one more than a client is shown"
+
+
+async def test_the_template_of_the_documents_stands_once_and_last() -> None:
+    """RSC-1, PAG-1."""
+    declarations = [ResourceDeclaration(uri=f"{scheme}://{{x}}", name=scheme, fn=lambda x: x) for scheme in "ab"]
+    cache = ResourceCache(max_bytes=1_000_000, max_items=100, observe=lambda _: None)
+    served = ResourceManager(declarations, Paging(RING, 1), cache=cache, documents=DocumentResources(MemoryDocuments()))
+    first = served.templates(None)
+    second = served.templates(first["nextCursor"])
+    names = [[entry["name"] for entry in page["resourceTemplates"]] for page in (first, second)]
+    assert (names, "nextCursor" in second) == ([["a"], ["b", "documents"]], False)
 
 
 async def test_text_and_blob_are_read_as_they_are() -> None:
@@ -145,7 +161,7 @@ async def test_a_span_is_read_by_its_fragment() -> None:
 
 
 @pytest.mark.parametrize(
-    "fragment", ["char=5,2", "char=0,11", "line=1,2", "char=-1,2", "char=1", "char=1,99999999999999"]
+    "fragment", ["char=5,2", "char=0,11", "line=1,2", "char=-1,2", "char=1", "char=0,1x", f"char=1,{'9' * 5000}"]
 )
 async def test_a_fragment_that_names_no_part_is_refused(fragment: str) -> None:
     house = House()
@@ -173,9 +189,13 @@ async def test_a_document_may_be_watched_before_it_exists() -> None:
     house = House()
     assert house.resources.serves("docs:///n/later")
     assert not house.resources.serves("t://other")
+    assert not house.resources.serves("docs:n/later")
+    without = ResourceManager([], Paging(RING), cache=house.cache)
+    assert not without.serves("docs:///n/later")
 
 
-async def test_a_document_is_read_through_the_cache_until_it_changes() -> None:
+async def test_a_document_is_read_through_the_cache_until_it_changes(autojump_clock: MockClock) -> None:
+    """Or for some minutes: a notice may get lost."""
     house = House()
     await house.store.write([document("n/t", "old")])
     assert (await house.read("docs:///n/t"))["text"] == "old"
@@ -183,13 +203,26 @@ async def test_a_document_is_read_through_the_cache_until_it_changes() -> None:
     assert (await house.read("docs:///n/t#char=0,3"))["text"] == "old"
     house.cache.forget("docs:///n/t")
     assert (await house.read("docs:///n/t"))["text"] == "new"
+    await house.store.write([document("n/t", "newer")])
+    await trio.sleep(DOCUMENT_TTL_S + 1)
+    assert (await house.read("docs:///n/t"))["text"] == "newer"
     await house.store.write([Remove(uri="docs:///n/t")])
     house.cache.forget(None)
     with pytest.raises(ResourceNotFound):
         await house.read("docs:///n/t")
 
 
-async def test_a_declared_resource_with_a_lifetime_is_kept_and_each_caller_has_a_copy_of_his_own() -> None:
+async def test_clients_are_told_not_to_cache_documents_and_not_to_share_them() -> None:
+    """RES-4: who may read them is a matter of keys."""
+    house = House()
+    await house.store.write([document("n/t")])
+    result = await house.resources.read("docs:///n/t", house.no_run)
+    assert (result["ttlMs"], result["cacheScope"]) == (0, "private")
+
+
+async def test_a_declared_resource_with_a_lifetime_is_kept_and_each_caller_has_a_copy_of_his_own(
+    autojump_clock: MockClock,
+) -> None:
     """RES-4: private unless its author says that all see the same."""
     calls: list[str] = []
 
@@ -208,7 +241,9 @@ async def test_a_declared_resource_with_a_lifetime_is_kept_and_each_caller_has_a
         assert len(calls) == loads
         await resources.read("t://x", run, OTHER, fresh=True)
         assert len(calls) == loads + 1
-    await trio.lowlevel.checkpoint()
+        await trio.sleep(1.1)
+        await resources.read("t://x", run, OTHER)
+        assert len(calls) == loads + 2
 
 
 class Flaky(MemoryDocuments):
@@ -232,10 +267,15 @@ async def test_watching_that_fails_begins_again_and_tells_that_anything_may_have
     bus.subscribe(heard.append)
     async with trio.open_nursery() as nursery:
         await nursery.start(follow, store, bus)
-        await trio.sleep(RETRY_S + 1)
+        await trio.sleep(RETRY_S - 1)
+        assert heard == [], "it gives the store a rest"
+        await trio.sleep(2)
         await store.write([document("n/a")])
         await trio.testing.wait_all_tasks_blocked()
+        await store.write([document("n/a", "other words")])
+        await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    assert heard[:2] == [Changed("resource"), Changed("resources")]
-    assert Changed("resource", "docs:///n/a") in heard
+    anything = [Changed("resource"), Changed("resources")]
+    told = Changed("resource", "docs:///n/a")
+    assert heard == [*anything, told, Changed("resources"), told], "no entry of the listing has changed in the end"
     assert "gone for a moment" in caplog.text

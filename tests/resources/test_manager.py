@@ -191,6 +191,9 @@ async def test_faulty_declarations_are_refused_and_leave_the_old_set() -> None:
     for faulty in (declared("no-scheme"), declared("t://{a}{b}"), declared("t://{a"), declared("t://x")):
         with pytest.raises(RegistrationError):
             resources.replace([declared("t://x"), faulty])
+    twice = declared("t://{a}", lambda a: a)
+    with pytest.raises(RegistrationError):
+        resources.replace([declared("t://y"), twice, twice])
     assert [entry["uri"] for entry in (await resources.list(None))["resources"]] == ["t://x"]
     assert len(resources) == 1
 

@@ -452,8 +452,10 @@ async def test_a_cancelled_search_closes_the_socket_of_its_embedding() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(m.searcher.search, Search(query="car", mode="hybrid"))
             await m.server.wait_asked(asked + 1)
+            cancelled_at = trio.current_time()
             nursery.cancel_scope.cancel()
         await m.server.wait_closed(closed + 1)
+        assert trio.current_time() - cancelled_at < 2, "long before its time is up"
 
 
 @pytest.mark.parametrize("mode", ["text", "semantic", "hybrid"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from mcpd.drivers import sqlite
 from mcpd.drivers.sqlite import Busy, Connection, Database, Interrupted
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 20000000) SELECT count(*) FROM n"
@@ -35,10 +36,12 @@ def insert(connection: Connection, n: int = 1) -> None:
     connection.execute("INSERT INTO t VALUES (?)", (n,))
 
 
-def run_endless(connection: Connection, stopped: threading.Event) -> None:
-    """Say whether the statement was stopped or came to its end after all."""
+def run_endless(connection: sqlite3.Connection, stopped: threading.Event, begun: Callable[[], object] = int) -> None:
+    """Say whether the statement was stopped or came to its end after all; call `begun` when it has begun."""
     try:
-        connection.execute(ENDLESS).fetchone()
+        rows = connection.execute(f"SELECT 0 UNION ALL SELECT * FROM ({ENDLESS})")
+        begun()
+        rows.fetchall()
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
             stopped.set()
@@ -88,14 +91,14 @@ async def test_all_statements_of_a_read_see_one_state(database: Database) -> Non
 
 
 async def test_a_statement_stops_when_its_caller_is_cancelled_and_the_connection_works_on(database: Database) -> None:
-    """The statement would run far longer than the test waits: only the flag can stop it."""
+    """The statement would run far longer than the test waits."""
     token = trio.lowlevel.current_trio_token()
     for _ in range(5):
         begun, stopped = trio.Event(), threading.Event()
 
         def endless(connection: Connection, begun: trio.Event, stopped: threading.Event) -> None:
             token.run_sync_soon(begun.set)
-            run_endless(connection, stopped)
+            run_endless(connection.main, stopped)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(database.read, partial(endless, begun=begun, stopped=stopped))
@@ -105,7 +108,44 @@ async def test_a_statement_stops_when_its_caller_is_cancelled_and_the_connection
         assert await database.read(count) == 0
 
 
-async def test_a_cancellation_before_the_statement_has_begun_is_not_lost(database: Database) -> None:
+@pytest.mark.parametrize("where", ["main", "scratch"])
+async def test_a_statement_that_runs_is_interrupted_however_rarely_the_flag_is_looked_at(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "PROGRESS_STEPS", 1 << 30)
+    database = Database(tmp_path / "test.db")
+    await database.open()
+    begun, stopped = trio.Event(), threading.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def endless(connection: Connection) -> None:
+        run_endless(getattr(connection, where), stopped, lambda: token.run_sync_soon(begun.set))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(database.read, endless)
+        await begun.wait()
+        nursery.cancel_scope.cancel()
+    assert stopped.is_set()
+    await database.aclose()
+
+
+async def test_a_stop_that_comes_late_stops_nothing_else(database: Database) -> None:
+    """It may meet the rollback that ends its read, or a connection that has been put back already."""
+
+    def interrupted_at_the_end(connection: Connection) -> int:
+        found, late = count(connection), iter([True])
+        connection.main.set_progress_handler(lambda: next(late, False), 1)
+        return found
+
+    assert await database.read(interrupted_at_the_end) == 0
+    for reader in database._readers:
+        assert not reader.main.in_transaction
+        reader.stop()
+    assert await database.read(count) == 0
+
+
+@pytest.mark.parametrize("where", ["main", "scratch"])
+async def test_a_cancellation_before_the_statement_has_begun_is_not_lost(where: str, database: Database) -> None:
     """`Connection.interrupt` would be: it only reaches statements that run."""
     begun, go_on, stopped = trio.Event(), threading.Event(), threading.Event()
     token = trio.lowlevel.current_trio_token()
@@ -113,7 +153,7 @@ async def test_a_cancellation_before_the_statement_has_begun_is_not_lost(databas
     def late(connection: Connection) -> None:
         token.run_sync_soon(begun.set)
         go_on.wait(5)
-        run_endless(connection, stopped)
+        run_endless(getattr(connection, where), stopped)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(database.read, late)

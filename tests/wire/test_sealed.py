@@ -56,7 +56,6 @@ def test_a_state_opens_until_it_expires() -> None:
         Binding(HERE.principal, "prompts/get", HERE.target, HERE.digest),
         Binding(HERE.principal, HERE.method, "cancel", HERE.digest),
         Binding(HERE.principal, HERE.method, HERE.target, digest({"seat": 2})),
-        Binding('alice","tools/call', HERE.method, HERE.target, HERE.digest),
     ],
 )
 def test_a_state_of_another_caller_method_target_or_argument_is_refused(expect: Binding) -> None:
@@ -64,10 +63,20 @@ def test_a_state_of_another_caller_method_target_or_argument_is_refused(expect: 
     refuse(STATE, expect=expect)
 
 
+@pytest.mark.parametrize("separator", ["", '","', ",", "\0", "\n", ".", ":"])
+def test_no_part_of_a_binding_passes_for_a_part_of_its_neighbour(separator: str) -> None:
+    """MRT-6."""
+    state = seal(RING, {}, now=1000.0, binding=Binding("alice", f"tools{separator}call", "book", "d"))
+    refuse(state, expect=Binding(f"alice{separator}tools", "call", "book", "d"))
+    refuse(state, expect=Binding("alice", "tools", f"call{separator}book", "d"))
+
+
 @pytest.mark.parametrize(
     "token",
     [
         STATE + "-TAMPERED",
+        STATE + "é",
+        STATE.replace("v1.", "vé."),
         STATE + "=",
         STATE + "\n",
         " " + STATE,
