@@ -29,8 +29,8 @@ from mcpd.errors import ConfigurationError
 from mcpd.events import Changed
 from mcpd.gateway.access import Access, startup_check
 from mcpd.gateway.app import make_app, make_metrics_app
-from mcpd.gateway.hypercorn import Connections, hypercorn_config, listening_ports, open_sockets, serve_http
 from mcpd.gateway.keys import KeyStore
+from mcpd.gateway.server.hypercorn import Connections, hypercorn_config, listening_ports, open_sockets, serve_http
 from mcpd.gateway.stdio import StdioDoor, claim_stdout
 from mcpd.monitoring import logs as logging_setup
 from mcpd.monitoring.logs import Logs

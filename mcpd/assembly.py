@@ -50,8 +50,8 @@ from mcpd.search.providers import open_provider
 from mcpd.search.query import parse
 from mcpd.search.searcher import Searcher
 from mcpd.service import Managers, McpService, Sealing
-from mcpd.storage.base import Documents, Json, StorageError
-from mcpd.storage.sqlite import open_documents
+from mcpd.storage.documents import Documents, Json, StorageError
+from mcpd.storage.sqlite.documents import open_documents
 from mcpd.tools.builtin.documents import document_tools
 from mcpd.tools.builtin.files import file_tools
 from mcpd.tools.manager import ToolManager

@@ -3,8 +3,8 @@
 Each command turns its flags into the configuration (`settings.load`) and hands it on; what a command needs is imported
 when it runs, so that `mcpd --help` is quick and `mcpd call` loads no server.
 
-Called by: the console script `mcpd` and `python -m mcpd`. Calls `app` (serve, stdio), `calling` (call), `checks`
-(check) and the key store (keys). Deliberately not: any decision about the server; that is `app`'s and `config`'s.
+Called by: the console script `mcpd` and `python -m mcpd`. Calls `app` (serve, stdio), `commands.calling`
+(call), `commands.checking` (check) and the key store (keys). Deliberately not: any decision about the server; that is `app`'s and `config`'s.
 
 Laws: exit codes are 0 done, 1 something failed, 2 wrong usage or configuration, 130 interrupted; what went wrong is one
 line on stderr that says what to do; results go to stdout, as JSON with `--json`.
@@ -169,7 +169,7 @@ def call(  # noqa: PLR0917
     Values are text where the tool wants text, and JSON elsewhere. Progress goes to stderr; Ctrl-C cancels the call on
     the server.
     """
-    from mcpd import calling
+    from mcpd.commands import calling
 
     order = calling.Order(tool, pairs, url, key or None, timeout, as_json)
     try:
@@ -192,9 +192,9 @@ def check(config_file: Path | None, *, as_json: bool, tools: tuple[str, ...], **
 
     Exits with 1 if the server could not start like this.
     """
-    from mcpd import checks
+    from mcpd.commands import checking
 
-    report = checks.examine(lambda: load(config_file, _flags(tools, **flags)))
+    report = checking.examine(lambda: load(config_file, _flags(tools, **flags)))
     if as_json:
         print_json(report.as_json())
     else:

@@ -3,7 +3,7 @@
 An orderly stop has bounds everywhere; should one of them fail (a tool that holds the event loop, a peer that does not
 read), a watchdog thread ends the process. It and the second signal need no event loop, since that may be what hangs.
 
-Called by: `app` for servers; `calling` and `commands` for what ends by itself. Deliberately not: the order of stopping,
+Called by: `app` for servers; `commands` for what ends by itself. Deliberately not: the order of stopping,
 which is `app`'s.
 
 Laws: after the first signal the process ends within `patience_s`, whatever its tools and peers do.

@@ -15,8 +15,8 @@ import trio
 import trio_websocket
 
 from mcpd import client as client_module
-from mcpd.calling import UsageMistake, describe_progress, read_arguments, render
 from mcpd.client import ConnectionFailed, RequestFailed, open_client, websocket_url
+from mcpd.commands.calling import UsageMistake, describe_progress, read_arguments, render
 from mcpd.errors import ConfigurationError
 
 Script = Callable[["Peer"], Awaitable[None]]

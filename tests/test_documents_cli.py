@@ -25,8 +25,8 @@ from mcpd.monitoring.metrics import Metrics
 from mcpd.search.embeddings import HashProvider
 from mcpd.search.query import parse
 from mcpd.search.searcher import Searcher
-from mcpd.storage.sqlite import SqliteDocuments, open_documents
-from mcpd.storage.sqlite_schema import VERSION
+from mcpd.storage.sqlite.documents import SqliteDocuments, open_documents
+from mcpd.storage.sqlite.schema import VERSION
 
 Output = pytest.CaptureFixture[str]
 WAIT_S = 60.0

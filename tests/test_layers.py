@@ -52,10 +52,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "gateway": LEAVES | {"messages", "wire"},
     # the client and the command line
     "client": frozenset({"errors", "deadlines", "wire"}),
-    "calling": frozenset({"errors", "client", "signals"}),
-    "checks": LEAVES | {"settings", "authoring", "tools", "gateway", "storage", "drivers"},
-    "commands": LEAVES | {"settings", "signals", "ingest", "search", "storage"},
-    "cli": LEAVES | {"settings", "app", "client", "calling", "checks", "commands", "gateway", "__init__"},
+    "commands": LEAVES
+    | {"settings", "signals", "authoring", "client", "drivers", "gateway", "ingest", "search", "storage", "tools"},
+    "cli": LEAVES | {"settings", "app", "client", "commands", "gateway", "__init__"},
     "__main__": frozenset({"cli"}),
     "__init__": frozenset({"authoring", "errors"}),
 }
@@ -72,7 +71,7 @@ PURE = (
     "mcpd.search.chunking",
     "mcpd.search.outline",
     "mcpd.search.hashing",
-    "mcpd.storage.codes",
+    "mcpd.storage.sqlite.codes",
     "mcpd.search.fusion",
     "mcpd.ingest.formats",
     "mcpd.ingest.encoding",
@@ -89,16 +88,16 @@ IMPURE = {
 OWNERS: dict[str, tuple[str, ...]] = {
     "quart": ("mcpd.gateway.",),
     "quart_trio": ("mcpd.gateway.",),
-    "hypercorn": ("mcpd.gateway.hypercorn",),
-    "h11": ("mcpd.gateway.http11",),
-    "wsproto": ("mcpd.gateway.rfc6455",),
+    "hypercorn": ("mcpd.gateway.server.hypercorn",),
+    "h11": ("mcpd.gateway.server.http11",),
+    "wsproto": ("mcpd.gateway.server.rfc6455",),
     "graphql": ("mcpd.gateway.",),
     "httpx": ("mcpd.drivers.",),
     "trio_websocket": ("mcpd.client",),
     "prometheus_client": ("mcpd.monitoring.", "mcpd.gateway.operations"),
     "jsonschema_rs": ("mcpd.wire.schema",),
-    "click": ("mcpd.cli", "mcpd.calling", "mcpd.commands."),
-    "sqlite3": ("mcpd.drivers.", "mcpd.storage.sqlite_errors"),
+    "click": ("mcpd.cli", "mcpd.commands.calling", "mcpd.commands."),
+    "sqlite3": ("mcpd.drivers.", "mcpd.storage.sqlite.errors"),
 }
 """Library -> the only modules that may import it."""
 

@@ -27,7 +27,7 @@ from mcpd.config import Config
 from mcpd.ingest.sources import origin_of
 from mcpd.search.options import parse_filter_options
 from mcpd.search.query import parse
-from mcpd.storage.base import Condition, Document, Documents, Head, Outcome, Remove, Where
+from mcpd.storage.documents import Condition, Document, Documents, Head, Outcome, Remove, Where
 
 PAGE_ITEMS = 500
 SHOWN_ITEMS = 5

@@ -1,6 +1,6 @@
 """What `mcpd migrate` does: bring the store's schema to another version, or say which one it has.
 
-Called by: `declarations`. Calls `storage.sqlite`. Deliberately not: the steps themselves, and no step happens only
+Called by: `declarations`. Calls `storage.sqlite.documents`. Deliberately not: the steps themselves, and no step happens only
 here: opening the store migrates it up as well. `status` changes nothing and makes no file.
 
 Sources: surfaces "Command line" (migrate).
@@ -18,8 +18,8 @@ import click
 from mcpd.commands import stores, terminal
 from mcpd.commands.options import FAILED, print_json
 from mcpd.config import Config
-from mcpd.storage.sqlite import FILE_NAME, migrate, open_database, schema_version
-from mcpd.storage.sqlite_schema import VERSION
+from mcpd.storage.sqlite.documents import FILE_NAME, migrate, open_database, schema_version
+from mcpd.storage.sqlite.schema import VERSION
 
 
 def status(config: Config, *, as_json: bool) -> int:

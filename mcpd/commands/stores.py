@@ -20,8 +20,8 @@ import click
 
 from mcpd.config import Config
 from mcpd.signals import Interrupted, run_until_interrupted
-from mcpd.storage.base import Documents
-from mcpd.storage.sqlite import open_documents
+from mcpd.storage.documents import Documents
+from mcpd.storage.sqlite.documents import open_documents
 
 T = TypeVar("T")
 

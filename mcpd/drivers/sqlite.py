@@ -4,7 +4,7 @@
     write     a function in a thread, in one transaction; once begun it is finished, committed or rolled back
     data_version    a number that changes when any process has committed
 
-Called by: `storage.sqlite*`. Knows nothing of documents. Deliberately not: SQL, schema, or the meaning of errors: those
+Called by: `storage.sqlite.documents*`. Knows nothing of documents. Deliberately not: SQL, schema, or the meaning of errors: those
 of `sqlite3` pass through as they are (`Error`), for the adapter's table.
 
 How cancellation works: `interrupt()` stops the running statement, and is lost when it comes before one has begun. So

@@ -31,7 +31,7 @@ from mcpd.ingest.formats import format_of
 from mcpd.ingest.readers import MAX_BLOB_BYTES, MAX_TEXT_BYTES, FileChanged, Loaded, ReadError, load
 from mcpd.ingest.sources import Entry
 from mcpd.search.chunking import chunk
-from mcpd.storage.base import Document, Span
+from mcpd.storage.documents import Document, Span
 
 RECIPE: Final = "1"
 """Part of every digest: a new one makes every file count as changed, when extraction or chunking has become better."""

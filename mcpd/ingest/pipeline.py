@@ -34,7 +34,7 @@ from mcpd.ingest.reports import Outcome as Became
 from mcpd.ingest.sources import Entry, Identity, Selection, Source, entries, entry_of, glob_rules, gone, identity_of
 from mcpd.search.embeddings import EmbeddingError, EmbeddingProvider
 from mcpd.search.together import Job, run_together
-from mcpd.storage.base import Change, Condition, Documents, Head, Outcome, Put, Remove, StoreUnreachable, Where
+from mcpd.storage.documents import Change, Condition, Documents, Head, Outcome, Put, Remove, StoreUnreachable, Where
 
 T = TypeVar("T")
 Heard = Callable[[FileResult], None]

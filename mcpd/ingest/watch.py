@@ -27,7 +27,7 @@ import trio
 
 from mcpd.ingest.pipeline import Ingestion
 from mcpd.ingest.sources import Identity, Selection, Source, entries, entry_of
-from mcpd.storage.base import StoreUnreachable
+from mcpd.storage.documents import StoreUnreachable
 
 POLL_S: Final = 1.0
 REST: Final = 10.0

@@ -23,7 +23,7 @@ import trio
 from mcpd.authoring.declarations import CompletionDeclaration
 from mcpd.errors import InvalidParams, ResourceNotFound
 from mcpd.events import Changed, LocalBus
-from mcpd.storage.base import Condition, Document, Documents, Head, Notice, StorageError
+from mcpd.storage.documents import Condition, Document, Documents, Head, Notice, StorageError
 from mcpd.storage.refusals import answering
 
 Entry = dict[str, Any]

@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from mcpd.search.query import TIMES
-from mcpd.storage.base import MARK_END, MARK_START, Bucket, Facet, Head, Json, Span
+from mcpd.storage.documents import MARK_END, MARK_START, Bucket, Facet, Head, Json, Span
 
 SNIPPET_CHARS: Final = 160
 """Of the chunk, where no word of the query is marked: as long as a fragment."""

@@ -23,7 +23,7 @@ import msgspec
 import trio
 
 from mcpd.search.hashing import DIMS, HashEmbedding
-from mcpd.storage.base import StorageError
+from mcpd.storage.documents import StorageError
 
 SLICE_CHARS: Final = 16_000
 """Of texts between two checkpoints: some two milliseconds of hashing."""

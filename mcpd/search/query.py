@@ -30,7 +30,7 @@ import msgspec
 
 from mcpd.config import Limits
 from mcpd.errors import InvalidParams
-from mcpd.storage.base import Condition, Facet, Scalar, Sort, Where
+from mcpd.storage.documents import Condition, Facet, Scalar, Sort, Where
 from mcpd.storage.fields import seconds_of
 from mcpd.storage.putting import is_unicode
 

@@ -34,7 +34,7 @@ from mcpd.search.embeddings import EmbeddingProvider
 from mcpd.search.fusion import Fused, K, fuse
 from mcpd.search.query import Mode, Search
 from mcpd.search.together import Job, run_together
-from mcpd.storage.base import Bucket, Documents, Found, Hit, Json, Matching, Near, StorageError
+from mcpd.storage.documents import Bucket, Documents, Found, Hit, Json, Matching, Near, StorageError
 from mcpd.storage.refusals import answering
 
 REST_S: Final = 10.0

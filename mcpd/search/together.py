@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from mcpd.storage.base import StorageError
+from mcpd.storage.documents import StorageError
 
 Job = Callable[[], Awaitable[None]]
 

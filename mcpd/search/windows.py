@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from mcpd.search.query import Search
-from mcpd.storage.base import BadCursor
+from mcpd.storage.documents import BadCursor
 
 _HASH_BYTES: Final = 5
 """Of each URI: two of 200 are equal once in 50 million searches, and one of them is then not shown."""

@@ -1,1 +1,1 @@
-"""Where documents live: the Protocols in `base`, and one file for each backend."""
+"""What is stored: the contract in `documents`, the rules that all backends share, and a package for each backend."""

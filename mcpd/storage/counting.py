@@ -1,6 +1,6 @@
 """Facets counted over values in memory: what each kind counts, and in which order its buckets come.
 
-Called by: `storage.memory`, and by `storage.sqlite_facets` for ranges and dates. Pure. Deliberately not where fields
+Called by: `storage.memory.documents`, and by `storage.sqlite.facets` for ranges and dates. Pure. Deliberately not where fields
 and their values come from: that is `storage.fields`.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from mcpd.storage.base import Bucket, Facet
+from mcpd.storage.documents import Bucket, Facet
 from mcpd.storage.fields import Key, calendar_label, label, range_label, rank_of, seconds_of
 
 

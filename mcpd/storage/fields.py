@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from mcpd.storage.base import BadQuery, Condition, Document, Facet, Head, Json, Scalar, Sort, Where
+from mcpd.storage.documents import BadQuery, Condition, Document, Facet, Head, Json, Scalar, Sort, Where
 from mcpd.storage.putting import is_unicode
 
 Key: TypeAlias = int | float | str | bytes

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from mcpd.storage.base import BadQuery, Document, Outcome, Put, Relation, Remove, Span
+from mcpd.storage.documents import BadQuery, Document, Outcome, Put, Relation, Remove, Span
 
 MAX_SPANS: Final = 1 << 20
 """Of one document: some 500 MB of text."""

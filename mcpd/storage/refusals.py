@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from mcpd.errors import InvalidParams, StoreUnavailable, WireError
-from mcpd.storage.base import BadCursor, BadQuery, StorageError
+from mcpd.storage.documents import BadCursor, BadQuery, StorageError
 
 _TABLE: Final[tuple[tuple[type[StorageError], type[InvalidParams | StoreUnavailable]], ...]] = (
     (BadQuery, InvalidParams),

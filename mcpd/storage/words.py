@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from mcpd.storage.base import MARK_END, MARK_START
+from mcpd.storage.documents import MARK_END, MARK_START
 
 WORD: Final = r"(?:[^\W_][\u0300-\u036f]*)+"
 _QUERY: Final = re.compile(rf'"([^"]*)"|({WORD})(\*?)')

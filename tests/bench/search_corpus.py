@@ -25,9 +25,9 @@ from typing import Any
 from mcpd.ingest.pipeline import Ingestion, Options
 from mcpd.ingest.sources import Entry, Selection, entries, source_of
 from mcpd.search.embeddings import HashProvider
-from mcpd.storage.base import Documents
-from mcpd.storage.sqlite import FILE_NAME, open_documents
-from mcpd.storage.sqlite_schema import CHUNK_BITS
+from mcpd.storage.documents import Documents
+from mcpd.storage.sqlite.documents import FILE_NAME, open_documents
+from mcpd.storage.sqlite.schema import CHUNK_BITS
 
 SIZES = (1_000, 10_000, 100_000)
 SEED = 4

@@ -21,8 +21,8 @@ import trio
 from mcpd.config import Embeddings
 from mcpd.search.embeddings import EmbeddingProvider
 from mcpd.search.providers import open_provider
-from mcpd.storage.base import Document, Documents, Put, Span
-from mcpd.storage.sqlite import FILE_NAME, open_documents
+from mcpd.storage.documents import Document, Documents, Put, Span
+from mcpd.storage.sqlite.documents import FILE_NAME, open_documents
 from tests.bench import search_corpus, search_recall
 from tests.bench.embedding_server import embedding_server
 

@@ -33,9 +33,9 @@ from mcpd.search.embeddings import EmbeddingProvider
 from mcpd.search.providers import open_provider
 from mcpd.search.query import Mode, Search
 from mcpd.search.searcher import Blend, Searcher
-from mcpd.storage.base import Documents, Found, Hit, Matching, Near
-from mcpd.storage.codes import to_bytes
-from mcpd.storage.sqlite import open_documents
+from mcpd.storage.documents import Documents, Found, Hit, Matching, Near
+from mcpd.storage.sqlite.codes import to_bytes
+from mcpd.storage.sqlite.documents import open_documents
 from tests.bench import install, report, search_cranfield, search_judging
 from tests.bench.embedding_server import embedding_server
 from tests.bench.report import Target

@@ -17,9 +17,9 @@ from pathlib import Path
 import trio
 
 from mcpd.search.embeddings import EmbeddingProvider
-from mcpd.storage.base import Documents, Near
-from mcpd.storage.codes import from_bytes
-from mcpd.storage.sqlite_schema import CHUNK_BITS
+from mcpd.storage.documents import Documents, Near
+from mcpd.storage.sqlite.codes import from_bytes
+from mcpd.storage.sqlite.schema import CHUNK_BITS
 
 DEPTH = 10
 BLOCK_ITEMS = 1_000

@@ -30,8 +30,8 @@ from mcpd.monitoring.metrics import Metrics
 from mcpd.search.embeddings import EmbeddingProvider, HashProvider
 from mcpd.search.query import DEFAULT_FRAGMENTS, Mode, Search
 from mcpd.search.searcher import Searcher
-from mcpd.storage.base import Documents
-from mcpd.storage.sqlite import FILE_NAME, open_documents
+from mcpd.storage.documents import Documents
+from mcpd.storage.sqlite.documents import FILE_NAME, open_documents
 from tests.bench import machine, search_corpus, search_recall
 
 WARM_UP = 20

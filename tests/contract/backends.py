@@ -11,9 +11,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from mcpd.storage.base import Condition, Document, Documents, Matching, Put, Scalar, Span
-from mcpd.storage.memory import MemoryDocuments
-from mcpd.storage.sqlite import open_documents
+from mcpd.storage.documents import Condition, Document, Documents, Matching, Put, Scalar, Span
+from mcpd.storage.memory.documents import MemoryDocuments
+from mcpd.storage.sqlite.documents import open_documents
 
 
 class Clock:

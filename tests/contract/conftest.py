@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from mcpd.storage.base import Documents
+from mcpd.storage.documents import Documents
 from tests.contract.backends import BACKENDS, Clock
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from mcpd.storage.base import Bucket, Condition, Facet, Put, Remove, Sort
+from mcpd.storage.documents import Bucket, Condition, Facet, Put, Remove, Sort
 
 
 def stored(changes: Iterable[Put | Remove]) -> dict[str, Put]:

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from mcpd.storage.base import (
+from mcpd.storage.documents import (
     BadCursor,
     BadQuery,
     Documents,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcpd.storage.base import (
+from mcpd.storage.documents import (
     MARK_END,
     MARK_START,
     Condition,

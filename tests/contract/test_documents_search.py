@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mcpd.storage.base import (
+from mcpd.storage.documents import (
     MARK_END,
     MARK_START,
     BadCursor,

@@ -22,10 +22,10 @@ from typing import IO
 import pytest
 import trio
 
-from mcpd.storage.base import Document
+from mcpd.storage.documents import Document
 from mcpd.storage.putting import searchable
-from mcpd.storage.sqlite import FILE_NAME, open_documents
-from mcpd.storage.sqlite_schema import TOKENIZER
+from mcpd.storage.sqlite.documents import FILE_NAME, open_documents
+from mcpd.storage.sqlite.schema import TOKENIZER
 from tests.faults.writer import CHUNKS, whole
 from tests.source import ROOT
 

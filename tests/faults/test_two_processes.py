@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from mcpd.storage.base import Notice
-from mcpd.storage.sqlite import open_documents
+from mcpd.storage.documents import Notice
+from mcpd.storage.sqlite.documents import open_documents
 from tests.contract.backends import put
 from tests.faults.writer import BATCH
 from tests.source import ROOT

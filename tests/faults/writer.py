@@ -18,8 +18,8 @@ from pathlib import Path
 
 import trio
 
-from mcpd.storage.base import Document, Put, Remove, Span
-from mcpd.storage.sqlite import open_documents
+from mcpd.storage.documents import Document, Put, Remove, Span
+from mcpd.storage.sqlite.documents import open_documents
 
 BATCH = 24
 CHUNKS = 6

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mcpd.storage.sqlite import SqliteDocuments, open_documents
+from mcpd.storage.sqlite.documents import SqliteDocuments, open_documents
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from mcpd.ingest.pipeline import DEFAULTS, MAX_REFUSALS, Ingestion, Options, ing
 from mcpd.ingest.reports import Report
 from mcpd.ingest.sources import Selection, source_of
 from mcpd.search.embeddings import EmbeddingError, HashProvider
-from mcpd.storage.base import Change, Matching, Outcome, StorageError, StoreUnreachable
-from mcpd.storage.sqlite import SqliteDocuments, migrate, open_database
+from mcpd.storage.documents import Change, Matching, Outcome, StorageError, StoreUnreachable
+from mcpd.storage.sqlite.documents import SqliteDocuments, migrate, open_database
 
 WAIT_S = 30.0
 

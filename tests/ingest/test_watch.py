@@ -15,8 +15,8 @@ from mcpd.ingest.reports import FileResult
 from mcpd.ingest.sources import Selection, Source, source_of
 from mcpd.ingest.watch import GRAIN_S, PATIENCE_S, Due, Look, Stamp, Watch, Watched, look_at
 from mcpd.search.embeddings import HashProvider
-from mcpd.storage.base import Documents, StoreUnreachable
-from mcpd.storage.sqlite import SqliteDocuments
+from mcpd.storage.documents import Documents, StoreUnreachable
+from mcpd.storage.sqlite.documents import SqliteDocuments
 
 WAIT_S = 20.0
 POLL_S = 0.05

@@ -17,8 +17,8 @@ from mcpd.events import Changed, LocalBus
 from mcpd.resources.cache import ResourceCache
 from mcpd.resources.documents import RETRY_S, DocumentResources, follow, path_completion
 from mcpd.resources.manager import DOCUMENT_TTL_S, ResourceManager
-from mcpd.storage.base import Document, Put, Remove, StoreUnreachable
-from mcpd.storage.memory import MemoryDocuments
+from mcpd.storage.documents import Document, Put, Remove, StoreUnreachable
+from mcpd.storage.memory.documents import MemoryDocuments
 from mcpd.wire.call import Principal
 from mcpd.wire.cursors import KeyRing
 

@@ -11,8 +11,8 @@ from typing import Any
 import trio
 import trio_websocket
 
-from mcpd.storage.base import Document, Put, Remove
-from mcpd.storage.sqlite import open_documents
+from mcpd.storage.documents import Document, Put, Remove
+from mcpd.storage.sqlite.documents import open_documents
 from mcpd.wire.versions import STATELESS
 from tests.house import WAIT_S, Running, house_config, http_house
 

@@ -18,7 +18,7 @@ from mcpd.search.endpoint import HttpProvider
 from mcpd.search.providers import open_provider
 from mcpd.search.together import run_together
 from mcpd.settings import load
-from mcpd.storage.base import StoreUnreachable
+from mcpd.storage.documents import StoreUnreachable
 
 
 async def test_the_built_in_provider_gives_unit_vectors_in_order() -> None:

@@ -19,7 +19,7 @@ from mcpd.errors import ConfigurationError
 from mcpd.search.embeddings import EmbeddingError
 from mcpd.search.endpoint import MAX_ATTEMPTS, MAX_BATCH_BYTES, MAX_BATCHES, HttpProvider, embeddings_url
 from mcpd.search.providers import open_provider
-from mcpd.storage.base import StoreUnreachable
+from mcpd.storage.documents import StoreUnreachable
 from tests.drivers.scripted import HOLD, Answer, Asked, Raw, Script, Scripted, Silence, serving
 
 WAIT_S = 10.0

@@ -15,7 +15,7 @@ from mcpd.errors import InvalidParams
 from mcpd.search import query
 from mcpd.search.query import Search, parse
 from mcpd.search.query_schema import input_schema
-from mcpd.storage.base import Condition, Facet, Sort
+from mcpd.storage.documents import Condition, Facet, Sort
 
 LIMITS = Limits()
 SCHEMA = input_schema(LIMITS)

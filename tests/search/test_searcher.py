@@ -30,10 +30,10 @@ from mcpd.search.embeddings import EmbeddingError, EmbeddingProvider, HashProvid
 from mcpd.search.endpoint import HttpProvider
 from mcpd.search.query import Search, parse
 from mcpd.search.searcher import REST_S, Blend, Searcher
-from mcpd.storage.base import BadCursor, BadQuery, Document, Documents, Put, Span, StorageError, StoreUnreachable
-from mcpd.storage.memory import MemoryDocuments
+from mcpd.storage.documents import BadCursor, BadQuery, Document, Documents, Put, Span, StorageError, StoreUnreachable
+from mcpd.storage.memory.documents import MemoryDocuments
 from mcpd.storage.refusals import refusal
-from mcpd.storage.sqlite import open_documents
+from mcpd.storage.sqlite.documents import open_documents
 from tests.drivers.scripted import HOLD, Answer, Asked, Raw, Scripted, Silence, serving
 
 WAIT_S = 20.0

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcpd.search.hashing import HashEmbedding
-from mcpd.storage import codes
-from mcpd.storage.codes import MAX_DIMS, SAMPLE_ITEMS, Coder, from_bytes, normalised, rank, to_bytes
+from mcpd.storage.sqlite import codes
+from mcpd.storage.sqlite.codes import MAX_DIMS, SAMPLE_ITEMS, Coder, from_bytes, normalised, rank, to_bytes
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 

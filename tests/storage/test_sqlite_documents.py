@@ -12,10 +12,11 @@ import trio
 
 from mcpd.drivers import mounts
 from mcpd.drivers.sqlite import Connection, Database
-from mcpd.storage import codes, sqlite_schema, sqlite_vectors, sqlite_writes
-from mcpd.storage.base import Condition, Facet, Matching, Near, Notice, Remove, StorageError, StoreUnreachable
-from mcpd.storage.sqlite import FILE_NAME, migrate, open_database, open_documents, schema_version
-from mcpd.storage.sqlite_vectors import _Codes
+from mcpd.storage.documents import Condition, Facet, Matching, Near, Notice, Remove, StorageError, StoreUnreachable
+from mcpd.storage.sqlite import codes, schema, writes
+from mcpd.storage.sqlite import vectors as nearest
+from mcpd.storage.sqlite.documents import FILE_NAME, migrate, open_database, open_documents, schema_version
+from mcpd.storage.sqlite.vectors import _Codes
 from mcpd.storage.words import phrases
 from tests.contract.backends import having, put, uris
 
@@ -139,8 +140,8 @@ async def test_the_schema_goes_up_and_down_and_up(tmp_path: Path) -> None:
     async with open_documents(tmp_path) as documents:
         await documents.write([put("a", "word", **vectors), put("b", "word")])
     async with open_database(tmp_path) as database:
-        assert await schema_version(database) == sqlite_schema.VERSION
-        assert await migrate(database, 1) == sqlite_schema.VERSION
+        assert await schema_version(database) == schema.VERSION
+        assert await migrate(database, 1) == schema.VERSION
         assert await schema_version(database) == 1
     async with open_documents(tmp_path) as documents:
         assert set(await uris(documents, "word")) == {"a", "b"}
@@ -153,17 +154,17 @@ async def test_the_schema_goes_up_and_down_and_up(tmp_path: Path) -> None:
 async def test_a_schema_of_a_newer_mcpd_is_refused_and_left_alone(tmp_path: Path) -> None:
     async with open_database(tmp_path) as database:
         await migrate(database)
-        await run(database, f"PRAGMA user_version = {sqlite_schema.VERSION + 1}")
+        await run(database, f"PRAGMA user_version = {schema.VERSION + 1}")
     with pytest.raises(StorageError, match="newer mcpd"):
         async with open_documents(tmp_path):
             pass
     async with open_database(tmp_path) as database:
-        assert await schema_version(database) == sqlite_schema.VERSION + 1
+        assert await schema_version(database) == schema.VERSION + 1
         with pytest.raises(StorageError, match="newer mcpd"):
             await migrate(database, 1)
 
 
-@pytest.mark.parametrize("target", [0, -1, sqlite_schema.VERSION + 1])
+@pytest.mark.parametrize("target", [0, -1, schema.VERSION + 1])
 async def test_there_is_no_way_to_a_schema_that_does_not_exist(tmp_path: Path, target: int) -> None:
     async with open_database(tmp_path) as database:
         await migrate(database)
@@ -264,7 +265,7 @@ async def test_own_changes_are_told_at_once_however_rarely_others_are_looked_for
 async def test_a_watcher_too_far_behind_is_told_that_anything_may_have_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_writes, "MAX_JOURNAL", 5)
+    monkeypatch.setattr(writes, "MAX_JOURNAL", 5)
     heard: list[Notice] = []
     told = trio.Event()
 
@@ -290,11 +291,11 @@ def unit(draw: random.Random, dims: int) -> tuple[float, ...]:
     return tuple(codes.normalised([draw.gauss(0, 1) for _ in range(dims)]))
 
 
-@pytest.mark.parametrize("slice_items", [700, sqlite_vectors.SLICE_ITEMS])
+@pytest.mark.parametrize("slice_items", [700, nearest.SLICE_ITEMS])
 async def test_coded_and_rescored_neighbours_are_nearly_all_true_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slice_items: int
 ) -> None:
-    monkeypatch.setattr(sqlite_vectors, "SLICE_ITEMS", slice_items)
+    monkeypatch.setattr(nearest, "SLICE_ITEMS", slice_items)
     draw = random.Random(4)
     vectors = {f"{n}": unit(draw, 64) for n in range(2_000)}
     async with open_documents(tmp_path) as documents:
@@ -328,10 +329,10 @@ def test_a_dropped_code_ranks_behind_all_others() -> None:
     known = _Codes(seq=0)
     draw = random.Random(5)
     for document in range(1, 61):
-        known.add(document << sqlite_schema.CHUNK_BITS, coder.encode(unit(draw, 256)))
+        known.add(document << schema.CHUNK_BITS, coder.encode(unit(draw, 256)))
     known.drop(7)
     ranked = codes.rank(known.codes, coder.encode(unit(draw, 256)), 60)
-    assert known.ids[ranked[-1]] == 7 << sqlite_schema.CHUNK_BITS
+    assert known.ids[ranked[-1]] == 7 << schema.CHUNK_BITS
     assert 7 not in known.places
 
 

@@ -14,7 +14,7 @@ from mcpd.authoring.declarations import ToolDeclaration
 from mcpd.config import Limits
 from mcpd.search.embeddings import HashProvider
 from mcpd.search.query_schema import input_schema
-from mcpd.storage.base import Document, Put, Span
+from mcpd.storage.documents import Document, Put, Span
 from tests.house import WAIT_S, house_config, http_house
 from tests.resources.test_documents_served import Client, connected
 

@@ -1,6 +1,6 @@
 """Conditions, sort orders and words as SQL.
 
-Called by: `storage.sqlite_search`, `storage.sqlite_facets`, `storage.sqlite_vectors`. Pure: text and values in, text
+Called by: `storage.sqlite.reads`, `storage.sqlite.facets`, `storage.sqlite.vectors`. Pure: text and values in, text
 and values out. Nothing that a user wrote is ever part of the SQL; words go into a match expression as quoted strings.
 
 In all statements `d` is the table of documents. Types come apart by SQLite's own order (numbers, texts, blobs):
@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from mcpd.storage.base import Sort
+from mcpd.storage.documents import Sort
 from mcpd.storage.fields import Key, Test
-from mcpd.storage.sqlite_schema import CHUNK_BITS
+from mcpd.storage.sqlite.schema import CHUNK_BITS
 from mcpd.storage.words import Phrase
 
 Sql = tuple[str, list[Any]]

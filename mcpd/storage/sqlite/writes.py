@@ -5,7 +5,7 @@ does the rest within it. A document that is written again gets a new id, so all 
 appended. The index of words keeps no text: taking words out of it needs the very text that was put in, which is made
 from contents and chunks as it was then.
 
-Called by: `storage.sqlite`, in threads. No savepoints: each makes FTS5 write a segment (see `sqlite_schema`).
+Called by: `documents`, in threads. No savepoints: each makes FTS5 write a segment (see `schema`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any, Final
 import msgspec
 
 from mcpd.drivers.sqlite import Connection
-from mcpd.storage import codes, putting
-from mcpd.storage.base import Change, Document, Outcome, Put, Relation, Remove, Span
+from mcpd.storage import putting
+from mcpd.storage.documents import Change, Document, Outcome, Put, Relation, Remove, Span
 from mcpd.storage.fields import values
-from mcpd.storage.sqlite_schema import CHUNK_BITS
+from mcpd.storage.sqlite import codes
+from mcpd.storage.sqlite.schema import CHUNK_BITS
 
 TEXT_PART: Final = 32 << 10
 """Characters of a row of `contents`."""

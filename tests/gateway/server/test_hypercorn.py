@@ -9,7 +9,7 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
 
 from mcpd.config import Limits, Timeouts
-from mcpd.gateway.hypercorn import Connections
+from mcpd.gateway.server.hypercorn import Connections
 from mcpd.monitoring.metrics import Metrics
 
 

@@ -27,8 +27,8 @@ from mcpd.drivers.mounts import network_file_system
 from mcpd.errors import ConfigurationError, McpdError, RegistrationError
 from mcpd.gateway.access import startup_check
 from mcpd.gateway.keys import KeyStore
-from mcpd.storage.sqlite import FILE_NAME, SqliteDocuments, open_database, schema_version
-from mcpd.storage.sqlite_schema import VERSION
+from mcpd.storage.sqlite.documents import FILE_NAME, SqliteDocuments, open_database, schema_version
+from mcpd.storage.sqlite.schema import VERSION
 from mcpd.tools.builtin.files import file_tools
 from mcpd.tools.builtin.jail import missing_support
 from mcpd.tools.registry import Tool

@@ -3,7 +3,7 @@
 Its `receive` reads the socket and its `send` writes it: no channel and no task switch lies between a frame and the
 application. Hypercorn keeps WebSockets over HTTP/2.
 
-Called by: `gateway.http11`, with the request that asked for the upgrade. Calls: any ASGI application. Deliberately not:
+Called by: `gateway.server.http11`, with the request that asked for the upgrade. Calls: any ASGI application. Deliberately not:
 what the messages mean, who may connect.
 
 Laws: compression is never agreed on (a 200 KB frame can hold 300 MB, trap 13); a message has a size (close 1009);

@@ -2,7 +2,7 @@
 
 Called by: tests, and `app` when nothing is to be kept. Everything is looked at one by one, and every answer computed
 anew; there is no index and no thread. Words are folded (case, accents), endings are not. Nothing survives the process,
-so "acknowledged means durable" is as true as it can be; all the rest of the contract in `base` is kept to the letter.
+so "acknowledged means durable" is as true as it can be; all the rest of the contract is kept to the letter.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from itertools import islice
 import msgspec
 import trio
 
-from mcpd.storage import counting, paging, putting, words
-from mcpd.storage.base import (
+from mcpd.storage import counting, cursors, putting, words
+from mcpd.storage.documents import (
     BadQuery,
     Bucket,
     Change,
@@ -148,12 +148,12 @@ class MemoryDocuments:
         """See `Documents`."""
         await trio.lowlevel.checkpoint()
         fitting = self._fitting(checked(where))
-        position = paging.decode(query := paging.listing_key(where), cursor)
+        position = cursors.decode(query := cursors.listing_key(where), cursor)
         later = sorted(s.document.uri for s in fitting if position.uri is None or s.document.uri > position.uri)
         shown = later[: max(0, limit)]
         more = bool(shown) and len(later) > len(shown)
         heads = [head_of(putting.copied(self._stored[uri].document)) for uri in shown]
-        return Page(heads, paging.encode(paging.Position(query, shown[-1])) if more else None)
+        return Page(heads, cursors.encode(cursors.Position(query, shown[-1])) if more else None)
 
     def _fitting(self, tests: tuple[Test, ...]) -> list[_Stored]:
         return [s for s in self._stored.values() if all(test.holds(s.fields.get(test.field, [])) for test in tests)]
@@ -164,7 +164,7 @@ class MemoryDocuments:
         tests = checked(query.where)
         if query.sort is not None:
             check_sort(query.sort)
-        position = paging.decode(key := paging.matching_key(query), query.cursor)
+        position = cursors.decode(key := cursors.matching_key(query), query.cursor)
         wanted = words.phrases(query.text)
         scored = list(self._scored(query.text, wanted, self._fitting(tests)))
         if query.sort is None and not words.is_everything(query.text):
@@ -174,7 +174,7 @@ class MemoryDocuments:
             left = self._sorted(scored, query, position)
         shown = left[: max(0, query.limit)]
         more = bool(shown) and len(left) > len(shown)
-        cursor = paging.encode(self._end(query, position, shown)) if more else None
+        cursor = cursors.encode(self._end(query, position, shown)) if more else None
         assert key == position.query
         return Found([self._hit(s, wanted, query.highlight) for s in shown], len(scored), cursor)
 
@@ -200,7 +200,7 @@ class MemoryDocuments:
         lengths = [len(tokens) for stored in self._stored.values() for tokens in stored.tokens]
         return sum(lengths) / max(1, len(lengths)) or 1.0
 
-    def _sorted(self, scored: list[_Scored], query: Matching, position: paging.Position) -> list[_Scored]:
+    def _sorted(self, scored: list[_Scored], query: Matching, position: cursors.Position) -> list[_Scored]:
         field, down = (query.sort.field, query.sort.descending) if query.sort else ("uri", False)
         with_value = [s for s in scored if self._sort_key(s.stored, field, down) is not None]
         without = [s for s in scored if self._sort_key(s.stored, field, down) is None]
@@ -209,7 +209,7 @@ class MemoryDocuments:
         order = with_value + sorted(without, key=lambda s: s.stored.document.uri)
         return [s for s in order if self._is_later(s.stored, field, down, position)]
 
-    def _is_later(self, stored: _Stored, field: str, down: bool, position: paging.Position) -> bool:
+    def _is_later(self, stored: _Stored, field: str, down: bool, position: cursors.Position) -> bool:
         if position.uri is None:
             return True
         key, uri = self._sort_key(stored, field, down), stored.document.uri
@@ -222,12 +222,12 @@ class MemoryDocuments:
         keys = [stored.document.title] if field == "title" else stored.fields.get(field)
         return (max if down else min)(keys, key=rank_of) if keys else None
 
-    def _end(self, query: Matching, position: paging.Position, shown: list[_Scored]) -> paging.Position:
+    def _end(self, query: Matching, position: cursors.Position, shown: list[_Scored]) -> cursors.Position:
         if query.sort is None and not words.is_everything(query.text):
-            return paging.seen_after(position.query, [*position.seen, *(s.stored.number for s in shown)])
+            return cursors.seen_after(position.query, [*position.seen, *(s.stored.number for s in shown)])
         field, down = (query.sort.field, query.sort.descending) if query.sort else ("uri", False)
         last = shown[-1].stored
-        return paging.Position(position.query, last.document.uri, self._sort_key(last, field, down))
+        return cursors.Position(position.query, last.document.uri, self._sort_key(last, field, down))
 
     def _hit(self, scored: _Scored, wanted: tuple[words.Phrase, ...], highlight: int) -> Hit:
         stored, place = scored.stored, scored.place

@@ -4,9 +4,9 @@ The codes of a model are loaded when it is first asked for and then follow the j
 has been committed since, by this process or another, so they are as fresh as the search's snapshot. When the journal
 no longer reaches back far enough they are loaded anew.
 
-Called by: `storage.sqlite`, in reader threads, several at a time. Lists only grow (a dead code becomes one that is far
+Called by: `documents`, in reader threads, several at a time. Lists only grow (a dead code becomes one that is far
 from everything, and all is loaded anew when a fifth is dead), so a search may go on with what it has while another one
-adds. Deliberately not the codes themselves: `storage.codes`.
+adds. Deliberately not the codes themselves: `storage.sqlite.codes`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Final
 import msgspec
 
 from mcpd.drivers.sqlite import Connection
-from mcpd.storage import codes, putting, sqlite_query
-from mcpd.storage.base import BadQuery, Hit, Near
+from mcpd.storage import putting
+from mcpd.storage.documents import BadQuery, Hit, Near
 from mcpd.storage.fields import Test, checked
-from mcpd.storage.sqlite_schema import CHUNK_BITS
-from mcpd.storage.sqlite_search import heads, spans
-from mcpd.storage.sqlite_writes import coder_for
+from mcpd.storage.sqlite import codes, query
+from mcpd.storage.sqlite.reads import heads, spans
+from mcpd.storage.sqlite.schema import CHUNK_BITS
+from mcpd.storage.sqlite.writes import coder_for
 
 CANDIDATES: Final = 400
 """Chunks to rescore exactly; with codes of 1,024 bits some 99 % of the true ten nearest are among them."""
@@ -146,7 +147,7 @@ def _caught_up(connection: Connection, known: _Codes, model: int, dims: int) -> 
 
 def _places(connection: Connection, known: _Codes, tests: Sequence[Test]) -> list[int]:
     """Return where the chunks of the documents stand that fit the conditions."""
-    sql, values = sqlite_query.fitting(None, tests)
+    sql, values = query.fitting(None, tests)
     places: list[int] = []
     for (document,) in connection.execute(sql, values):
         places.extend(known.places.get(document, ()))

@@ -1,9 +1,9 @@
 """Documents in one SQLite file, `<data>/mcpd.db`: the embedded default.
 
-    sqlite_schema    tables, migrations            sqlite_query     conditions and words as SQL
-    sqlite_writes    changes -> tables             sqlite_search    documents, listings, full text
-    sqlite_vectors   nearest neighbours            sqlite_facets    counts
-    sqlite_errors    SQLite's errors -> ours
+    schema    tables, migrations            query     conditions and words as SQL
+    writes    changes -> tables             reads     documents, listings, full text
+    vectors   nearest neighbours            facets    counts
+    errors    SQLite's errors -> ours
 
 This file is the adapter over them: it cuts writes into transactions, runs reads in snapshots, and tells watchers. Any
 number of processes on one machine may share the file; writers queue, readers never wait. Over `drivers.sqlite`.
@@ -27,8 +27,7 @@ import trio
 
 from mcpd.drivers.mounts import network_file_system
 from mcpd.drivers.sqlite import Connection, Database, in_thread
-from mcpd.storage import sqlite_facets, sqlite_schema, sqlite_search, sqlite_writes
-from mcpd.storage.base import (
+from mcpd.storage.documents import (
     Bucket,
     Change,
     Document,
@@ -47,9 +46,11 @@ from mcpd.storage.base import (
     Where,
 )
 from mcpd.storage.putting import check_relation
-from mcpd.storage.sqlite_errors import ITEM_ERRORS, translated, unwritable
-from mcpd.storage.sqlite_vectors import Neighbours
-from mcpd.storage.sqlite_writes import Ready
+from mcpd.storage.sqlite import reads, schema, writes
+from mcpd.storage.sqlite.errors import ITEM_ERRORS, translated, unwritable
+from mcpd.storage.sqlite.facets import facets as count_facets
+from mcpd.storage.sqlite.vectors import Neighbours
+from mcpd.storage.sqlite.writes import Ready
 
 T = TypeVar("T")
 
@@ -91,14 +92,14 @@ class SqliteDocuments:
         await trio.lowlevel.checkpoint()
         with translated(self._database.path):
             for batch in _batches(changes):
-                ready = [await in_thread(partial(sqlite_writes.ready, change)) for change in batch]
+                ready = [await in_thread(partial(writes.ready, change)) for change in batch]
                 outcomes += await self._write_batch(ready)
         return outcomes
 
     async def _write_batch(self, batch: list[Ready]) -> list[Outcome]:
         """Write the changes in one transaction or, when one of them makes it fail, each in its own."""
         try:
-            return await self._commit(partial(sqlite_writes.apply_all, changes=batch, now_s=self._clock()))
+            return await self._commit(partial(writes.apply_all, changes=batch, now_s=self._clock()))
         except ITEM_ERRORS as error:
             if len(batch) == 1:
                 return [Outcome(batch[0].change.uri, "failed", reason=str(error))]
@@ -106,19 +107,19 @@ class SqliteDocuments:
 
     async def get(self, uri: str) -> Document | None:
         """See `Documents`."""
-        return await self._read(partial(sqlite_search.document, uri=uri))
+        return await self._read(partial(reads.document, uri=uri))
 
     async def versions(self, uris: Sequence[str]) -> Mapping[str, tuple[str, str]]:
         """See `Documents`."""
-        return await self._read(partial(sqlite_search.versions, uris=uris))
+        return await self._read(partial(reads.versions, uris=uris))
 
     async def page(self, where: Where, cursor: str | None, limit: int) -> Page:
         """See `Documents`."""
-        return await self._read(partial(sqlite_search.page, where=where, cursor=cursor, limit=limit))
+        return await self._read(partial(reads.page, where=where, cursor=cursor, limit=limit))
 
     async def match(self, query: Matching) -> Found:
         """See `Documents`. Cancellation: the statement stops within about a millisecond."""
-        return await self._read(partial(sqlite_search.match, query=query))
+        return await self._read(partial(reads.match, query=query))
 
     async def nearest(self, query: Near) -> list[Hit]:
         """See `Documents`. Cancellation: stops within some milliseconds."""
@@ -126,22 +127,22 @@ class SqliteDocuments:
 
     async def facets(self, text: str, where: Where, facets: Sequence[Facet]) -> dict[str, list[Bucket]]:
         """See `Documents`."""
-        return await self._read(partial(sqlite_facets.facets, text=text, where=where, wanted=facets))
+        return await self._read(partial(count_facets, text=text, where=where, wanted=facets))
 
     async def relate(self, relation: Relation) -> bool:
         """See `Documents`."""
         check_relation(relation)
         with translated(self._database.path):
-            return await self._database.write(partial(sqlite_writes.relate, relation=relation))
+            return await self._database.write(partial(writes.relate, relation=relation))
 
     async def unrelate(self, relation: Relation) -> bool:
         """See `Documents`."""
         with translated(self._database.path):
-            return await self._database.write(partial(sqlite_writes.unrelate, relation=relation))
+            return await self._database.write(partial(writes.unrelate, relation=relation))
 
     async def related(self, uri: str, limit: int) -> list[Relation]:
         """See `Documents`."""
-        return await self._read(partial(sqlite_search.related, uri=uri, limit=limit))
+        return await self._read(partial(reads.related, uri=uri, limit=limit))
 
     async def refresh(self) -> None:
         """See `Documents`. Every read sees all that has been committed: there is nothing to wait for."""
@@ -149,7 +150,7 @@ class SqliteDocuments:
 
     async def statistics(self) -> Statistics:
         """See `Documents`."""
-        return await self._read(sqlite_search.statistics)
+        return await self._read(reads.statistics)
 
     async def watch(
         self, notice: Callable[[Notice], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -212,7 +213,7 @@ async def open_database(folder: Path, *, readers: int = 4, busy_s: float = 30.0)
     Raises: StorageError naming the `--data` flag when the folder cannot be used. Resources: closed with the block.
     """
     await in_thread(partial(_make_folder, folder))
-    database = Database(folder / FILE_NAME, readers=readers, busy_s=busy_s, furnish=sqlite_search.furnish)
+    database = Database(folder / FILE_NAME, readers=readers, busy_s=busy_s, furnish=reads.furnish)
     try:
         with translated(database.path):
             await database.open()
@@ -253,16 +254,16 @@ async def open_documents(
         yield SqliteDocuments(database, poll_s=poll_s, clock=clock)
 
 
-async def migrate(database: Database, target: int = sqlite_schema.VERSION) -> int:
+async def migrate(database: Database, target: int = schema.VERSION) -> int:
     """Bring the schema to `target`; return the version before. Raises: StorageError."""
     with translated(database.path):
-        version = await database.read(sqlite_schema.version_of)
+        version = await database.read(schema.version_of)
         if version == target:
             return version
-        return await database.write(partial(sqlite_schema.migrate, target=target))
+        return await database.write(partial(schema.migrate, target=target))
 
 
 async def schema_version(database: Database) -> int:
     """Return the version of the schema in the file, 0 when it is empty. Raises: StorageError."""
     with translated(database.path):
-        return await database.read(sqlite_schema.version_of)
+        return await database.read(schema.version_of)

@@ -1,6 +1,6 @@
 """Reading documents, listings and full-text searches from the tables.
 
-Called by: `storage.sqlite`, in threads, each call in one snapshot. What fits, in which order and how much is decided
+Called by: `documents`, in threads, each call in one snapshot. What fits, in which order and how much is decided
 in SQL; what is shown of it (heads, spans, fragments) is read for the page's hits only. Matches are marked by SQLite
 itself: the texts of the hits go into a table in memory with the same tokenizer, and `highlight` finds what `MATCH`
 found, stems and phrases included.
@@ -14,8 +14,8 @@ from typing import Any, Final
 import msgspec
 
 from mcpd.drivers.sqlite import Connection, Row
-from mcpd.storage import paging, sqlite_query, words
-from mcpd.storage.base import (
+from mcpd.storage import cursors, words
+from mcpd.storage.documents import (
     MARK_END,
     MARK_START,
     Document,
@@ -32,8 +32,9 @@ from mcpd.storage.base import (
 )
 from mcpd.storage.fields import check_sort, checked
 from mcpd.storage.putting import is_unicode
-from mcpd.storage.sqlite_schema import CHUNK_BITS, TOKENIZER
-from mcpd.storage.sqlite_writes import content, passage
+from mcpd.storage.sqlite import query as sql_query
+from mcpd.storage.sqlite.schema import CHUNK_BITS, TOKENIZER
+from mcpd.storage.sqlite.writes import content, passage
 
 _HEAD: Final = "d.id, d.uri, d.title, d.mime_type, d.tags, d.metadata, d.size, d.created, d.updated, d.digest, d.origin"
 _TAGS: Final = msgspec.json.Decoder(tuple[str, ...])
@@ -71,8 +72,8 @@ def versions(connection: Connection, uris: Sequence[str]) -> dict[str, tuple[str
 
 def page(connection: Connection, where: Where, cursor: str | None, limit: int) -> Page:
     """Return a page of what fits, in order of URI."""
-    sql, values = sqlite_query.all_hold(checked(where))
-    position = paging.decode(paging.listing_key(where), cursor)
+    sql, values = sql_query.all_hold(checked(where))
+    position = cursors.decode(cursors.listing_key(where), cursor)
     after = "" if position.uri is None else position.uri
     rows = connection.execute(
         f"SELECT {_HEAD} FROM documents d WHERE d.uri > ? AND {sql} ORDER BY d.uri LIMIT ?",  # noqa: S608 - names of ours
@@ -80,46 +81,46 @@ def page(connection: Connection, where: Where, cursor: str | None, limit: int) -
     ).fetchall()
     shown = [_head(row) for row in rows[: max(0, limit)]]
     more = bool(shown) and len(rows) > len(shown)
-    return Page(shown, paging.encode(paging.Position(position.query, shown[-1].uri)) if more else None)
+    return Page(shown, cursors.encode(cursors.Position(position.query, shown[-1].uri)) if more else None)
 
 
 def match(connection: Connection, query: Matching) -> Found:
     """Search by words."""
     everything = words.is_everything(query.text)
     phrases = None if everything else words.phrases(query.text)
-    best = sqlite_query.found(phrases, checked(query.where))
+    best = sql_query.found(phrases, checked(query.where))
     if query.sort is not None:
         check_sort(query.sort)
-    position = paging.decode(paging.matching_key(query), query.cursor)
+    position = cursors.decode(cursors.matching_key(query), query.cursor)
     limit = max(0, query.limit)
     if query.sort is None and not everything:
         rows = _best(connection, best, position, limit)
     else:
         rows = _ordered(connection, best, query.sort or _BY_URI, position, limit)
     shown = rows[:limit]
-    total = rows[0][3] if rows else connection.execute(*sqlite_query.total(best)).fetchone()[0]
+    total = rows[0][3] if rows else connection.execute(*sql_query.total(best)).fetchone()[0]
     cursor = _cursor(position, shown) if shown and len(rows) > len(shown) else None
     return Found(_hits(connection, shown, phrases or (), query.highlight), total, cursor)
 
 
-def _best(connection: Connection, best: sqlite_query.Sql, position: paging.Position, limit: int) -> list[Row]:
+def _best(connection: Connection, best: sql_query.Sql, position: cursors.Position, limit: int) -> list[Row]:
     seen = position.seen
-    rows = connection.execute(*sqlite_query.by_score(best, len(seen) + limit + 1))
+    rows = connection.execute(*sql_query.by_score(best, len(seen) + limit + 1))
     return [row for row in rows if row[0] not in seen]
 
 
 def _ordered(
-    connection: Connection, best: sqlite_query.Sql, sort: Sort, position: paging.Position, limit: int
+    connection: Connection, best: sql_query.Sql, sort: Sort, position: cursors.Position, limit: int
 ) -> list[Row]:
     after = None if position.uri is None else (position.key, position.uri)
-    return connection.execute(*sqlite_query.by_field(best, sort, after, limit + 1)).fetchall()
+    return connection.execute(*sql_query.by_field(best, sort, after, limit + 1)).fetchall()
 
 
-def _cursor(position: paging.Position, shown: list[Row]) -> str:
+def _cursor(position: cursors.Position, shown: list[Row]) -> str:
     """Behind (key, URI) when the rows have them, else behind all that has been shown."""
     if len(shown[-1]) > 4:
-        return paging.encode(paging.Position(position.query, uri=shown[-1][5], key=shown[-1][4]))
-    return paging.encode(paging.seen_after(position.query, [*position.seen, *(row[0] for row in shown)]))
+        return cursors.encode(cursors.Position(position.query, uri=shown[-1][5], key=shown[-1][4]))
+    return cursors.encode(cursors.seen_after(position.query, [*position.seen, *(row[0] for row in shown)]))
 
 
 def _hits(connection: Connection, rows: list[Row], phrases: Sequence[words.Phrase], highlight: int) -> list[Hit]:
@@ -145,7 +146,7 @@ def _marked(connection: Connection, places: dict[int, Span], phrases: Sequence[w
     try:
         scratch.executemany("INSERT INTO marks (rowid, text) VALUES (?, ?)", texts)
         sql = "SELECT rowid, highlight(marks, 0, ?, ?) FROM marks WHERE marks MATCH ?"
-        return dict(scratch.execute(sql, (MARK_START, MARK_END, sqlite_query.match_expression(phrases))).fetchall())
+        return dict(scratch.execute(sql, (MARK_START, MARK_END, sql_query.match_expression(phrases))).fetchall())
     finally:
         scratch.execute("ROLLBACK")
 

@@ -4,7 +4,7 @@ Hypercorn spends some 19 task switches, 7 cancel scopes and 3 writes on a reques
 rest. Hypercorn still listens and takes over what is neither HTTP/1.1 nor a WebSocket on it: an HTTP/2 preface or an
 upgrade to h2c is handed on with the bytes that have come.
 
-Called by: `gateway.hypercorn`. Calls: any ASGI application; `gateway.rfc6455` for an upgrade. Deliberately not:
+Called by: `gateway.server.hypercorn`. Calls: any ASGI application; `gateway.server.rfc6455` for an upgrade. Deliberately not:
 routing, access, TLS, a general server (no trailers, no push, no lifespan).
 
 Laws: an idle connection ends after `keep_alive_s`, a head that trickles in after `header_s`; what comes behind a
@@ -31,7 +31,7 @@ import trio
 
 from mcpd.config import Limits, Timeouts
 from mcpd.gateway.asgi import WHOLE_BODY, Event, Scope
-from mcpd.gateway.rfc6455 import WebSocket
+from mcpd.gateway.server.rfc6455 import WebSocket
 
 Application = Callable[..., Awaitable[None]]
 _log = logging.getLogger(__name__)

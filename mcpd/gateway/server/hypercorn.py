@@ -1,7 +1,7 @@
 """Hypercorn as we run it: its configuration from ours, the sockets it listens on, and what it lacks.
 
 Everything that knows Hypercorn is here. It listens and serves HTTP/2; HTTP/1.1 and the WebSockets on it go the lean
-path (`gateway.http11`) to the same ASGI application. Added: a limit of connections, a kernel timeout for peers that
+path (`gateway.server.http11`) to the same ASGI application. Added: a limit of connections, a kernel timeout for peers that
 stop reading, an end for connections whose client has gone, no WebSocket compression, and a wall: what goes wrong in one
 connection ends that connection and is logged (Hypercorn would let it end the server).
 
@@ -33,8 +33,8 @@ from hypercorn.trio.tcp_server import TCPServer
 
 from mcpd.config import Config, Limits, Server, Timeouts
 from mcpd.errors import ConfigurationError
-from mcpd.gateway.http11 import Connection as Http11Connection
-from mcpd.gateway.http11 import Front
+from mcpd.gateway.server.http11 import Connection as Http11Connection
+from mcpd.gateway.server.http11 import Front
 from mcpd.monitoring.metrics import Metrics
 
 _log = logging.getLogger(__name__)

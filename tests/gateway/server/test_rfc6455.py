@@ -14,8 +14,8 @@ import wsproto.events as frames
 from trio.testing import MockClock
 
 from mcpd.config import Limits, Timeouts
-from mcpd.gateway.http11 import Connection, Front
-from tests.gateway.test_http11 import socket_pair
+from mcpd.gateway.server.http11 import Connection, Front
+from tests.gateway.server.test_http11 import socket_pair
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 BOUND_S = 500.0

@@ -17,7 +17,7 @@ import trio.testing
 
 from mcpd.config import Limits, Timeouts
 from mcpd.gateway.asgi import WHOLE_BODY
-from mcpd.gateway.http11 import Connection, Front
+from mcpd.gateway.server.http11 import Connection, Front
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 BOUND_S = 500.0

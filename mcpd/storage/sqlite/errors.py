@@ -1,6 +1,6 @@
 """What SQLite's errors mean to whoever uses the store: one table, by primary result code.
 
-Called by: `storage.sqlite`. The texts say what to do; the path in them is the user's own. Deliberately not where errors
+Called by: `storage.sqlite.documents`. The texts say what to do; the path in them is the user's own. Deliberately not where errors
 are retried: a busy database is waited for in `drivers.sqlite`, and comes here only when patience has run out.
 
 Laws: 7.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from mcpd.drivers.sqlite import Busy, Error, primary_code
-from mcpd.storage.base import BadQuery, StorageError, StoreUnreachable
+from mcpd.storage.documents import BadQuery, StorageError, StoreUnreachable
 
 _ELSEWHERE = "choose another folder with --data"
 _UNWRITABLE = f"{{path}} cannot be written ({{error}}): {_ELSEWHERE}"

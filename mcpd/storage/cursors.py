@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mcpd.storage.base import BadCursor, Matching, Where
+from mcpd.storage.documents import BadCursor, Matching, Where
 from mcpd.storage.fields import Key
 
 MAX_SEEN: Final = 10_000

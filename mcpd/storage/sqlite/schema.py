@@ -11,11 +11,11 @@
     models, vectors, codes      which models made vectors, the vectors as 32-bit floats, their binary codes
 
 No foreign keys, although SQLite has them: their statement journals make FTS5 write a segment for each document rather
-than for each transaction. One file (`sqlite_writes`) writes these tables.
+than for each transaction. One file (`writes`) writes these tables.
 
 No FTS5 prefix index: it doubles the index and halves the speed of writing, and `word*` works without.
 
-Called by: `storage.sqlite`, `mcpd migrate`. Step n leads from version n-1 to n (`PRAGMA user_version`) and back, in one
+Called by: `documents`, `mcpd migrate`. Step n leads from version n-1 to n (`PRAGMA user_version`) and back, in one
 transaction, so that several processes may open and migrate one file at once.
 """
 
@@ -24,7 +24,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from mcpd.drivers.sqlite import Connection
-from mcpd.storage.base import StorageError
+from mcpd.storage.documents import StorageError
 
 CHUNK_BITS: Final = 20
 """Of an id, for the number within the document."""

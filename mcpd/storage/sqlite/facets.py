@@ -1,6 +1,6 @@
 """Facets counted in the tables.
 
-Called by: `storage.sqlite`, in threads, in one snapshot. What fits is worked out once, into a temporary table that the
+Called by: `documents`, in threads, in one snapshot. What fits is worked out once, into a temporary table that the
 end of the snapshot empties. Terms are counted by SQL; ranges and calendars by `storage.counting` over rows that stream
 by, document after document, so that they mean the same in every backend.
 """
@@ -12,17 +12,18 @@ from itertools import groupby
 from operator import itemgetter
 
 from mcpd.drivers.sqlite import Connection
-from mcpd.storage import counting, sqlite_query, words
-from mcpd.storage.base import Bucket, Facet, Where
+from mcpd.storage import counting, words
+from mcpd.storage.documents import Bucket, Facet, Where
 from mcpd.storage.fields import Key, check_facets, checked, label
-from mcpd.storage.sqlite_query import COLUMNS, NAME
+from mcpd.storage.sqlite import query as sql_query
+from mcpd.storage.sqlite.query import COLUMNS, NAME
 
 
 def facets(connection: Connection, text: str, where: Where, wanted: Sequence[Facet]) -> dict[str, list[Bucket]]:
     """Count what fits the words and the conditions, by field."""
     check_facets(wanted)
     phrases = None if words.is_everything(text) else words.phrases(text)
-    sql, values = sqlite_query.fitting(phrases, checked(where))
+    sql, values = sql_query.fitting(phrases, checked(where))
     connection.execute(f"INSERT INTO hits {sql}", values)
     return {facet.field: _buckets(connection, facet) for facet in wanted}
 
