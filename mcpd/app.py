@@ -23,7 +23,7 @@ from typing import Any
 import trio
 
 import mcpd
-from mcpd.assembly import House, build, open_stores
+from mcpd.assembly import Parts, build, open_stores
 from mcpd.config import Config
 from mcpd.errors import ConfigurationError
 from mcpd.events import Changed
@@ -31,12 +31,12 @@ from mcpd.gateway.access import Access, startup_check
 from mcpd.gateway.app import make_app, make_metrics_app
 from mcpd.gateway.keys import KeyStore
 from mcpd.gateway.server.hypercorn import Connections, hypercorn_config, listening_ports, open_sockets, serve_http
-from mcpd.gateway.stdio import StdioDoor, claim_stdout
+from mcpd.gateway.stdio import StdioTransport, claim_stdout
 from mcpd.monitoring import logs as logging_setup
 from mcpd.monitoring.logs import Logs
 from mcpd.prompts.loader import FilePrompt
 from mcpd.resources.documents import follow
-from mcpd.signals import heed_signals
+from mcpd.signals import handle_signals
 
 _log = logging.getLogger("mcpd")
 
@@ -56,28 +56,28 @@ def serve(config: Config) -> int:
 
 async def _serve(config: Config, logs: Logs) -> None:
     async with open_stores(config) as stores:
-        house = build(config, logs, stores)
-        startup_check(config, house.keys)
+        parts = build(config, logs, stores)
+        startup_check(config, parts.keys)
         sockets = open_sockets(config.server, config.timeouts)
         try:
-            await _serve_until_signal(house, sockets)
+            await _serve_until_signal(parts, sockets)
         finally:
             for sock in sockets:
                 sock.close()
 
 
-async def _serve_until_signal(house: House, sockets: list[socket.socket]) -> None:
+async def _serve_until_signal(parts: Parts, sockets: list[socket.socket]) -> None:
     stopping = trio.Event()
     async with trio.open_nursery() as signals:
-        signals.start_soon(_heed_signals, house, stopping)
+        signals.start_soon(_handle_signals, parts, stopping)
         async with trio.open_nursery() as running:
-            await running.start(run_http, house, sockets, stopping)
-            _announce(house.config, sockets)
+            await running.start(run_http, parts, sockets, stopping)
+            _announce(parts.config, sockets)
         signals.cancel_scope.cancel()
 
 
 async def run_http(
-    house: House,
+    parts: Parts,
     sockets: list[socket.socket],
     stopping: trio.Event,
     *,
@@ -88,22 +88,22 @@ async def run_http(
     Reports started when clients can connect. Cancellation: safe, but nobody is waited for. Resources: the caller closes
     the sockets.
     """
-    config = house.config
-    access = Access(config.server, house.keys, ports=listening_ports(sockets))
+    config = parts.config
+    access = Access(config.server, parts.keys, ports=listening_ports(sockets))
     closed = trio.Event()
     async with trio.open_nursery() as services:
-        await _start_services(house, services)
+        await _start_services(parts, services)
         application = make_app(
-            config, house.manager, house.sessions, access, watch=(house.metrics, house.health), nursery=services
+            config, parts.manager, parts.sessions, access, watch=(parts.metrics, parts.health), nursery=services
         )
-        connections = Connections(config.limits, config.timeouts, house.metrics)
+        connections = Connections(config.limits, config.timeouts, parts.metrics)
         async with trio.open_nursery() as serving:
             await serving.start(_listen, application, hypercorn_config(config, sockets), connections, closed)
             if config.server.metrics_bind is not None:
-                await _start_metrics_listener(house, serving, connections, closed)
+                await _start_metrics_listener(parts, serving, connections, closed)
             task_status.started()
             await stopping.wait()
-            await _stop(house)
+            await _stop(parts)
             closed.set()
         services.cancel_scope.cancel()
 
@@ -120,41 +120,41 @@ async def _listen(
 
 
 async def _start_metrics_listener(
-    house: House, serving: trio.Nursery, connections: Connections, closed: trio.Event
+    parts: Parts, serving: trio.Nursery, connections: Connections, closed: trio.Event
 ) -> None:
-    config = house.config
+    config = parts.config
     host, _, port = (config.server.metrics_bind or "").rpartition(":")
     plain = replace(config, server=replace(config.server, host=host, port=int(port), bind=None, tls_cert=None))
     sockets = open_sockets(plain.server, plain.timeouts)
-    await serving.start(_listen, make_metrics_app(house.metrics), hypercorn_config(plain, sockets), connections, closed)
+    await serving.start(_listen, make_metrics_app(parts.metrics), hypercorn_config(plain, sockets), connections, closed)
     for sock in sockets:
         sock.close()
 
 
-async def _start_services(house: House, services: trio.Nursery) -> None:
-    await services.start(house.workers.run)
-    services.start_soon(house.sessions.expire)
-    if house.documents is not None:
-        await services.start(follow, house.documents, house.bus)
-    if house.loader is not None:
+async def _start_services(parts: Parts, services: trio.Nursery) -> None:
+    await services.start(parts.workers.run)
+    services.start_soon(parts.sessions.expire)
+    if parts.documents is not None:
+        await services.start(follow, parts.documents, parts.bus)
+    if parts.loader is not None:
 
         def adopt(found: list[FilePrompt]) -> None:
-            if house.prompts.adopt(found):
-                house.bus.publish(Changed("prompts"))
+            if parts.prompts.adopt(found):
+                parts.bus.publish(Changed("prompts"))
 
-        await services.start(house.loader.run, adopt)
-
-
-async def _stop(house: House) -> None:
-    house.health.draining = True
-    await house.manager.drain()
-    house.sessions.close_all("drain")
+        await services.start(parts.loader.run, adopt)
 
 
-async def _heed_signals(house: House, stopping: trio.Event) -> None:
-    timeouts = house.config.timeouts
+async def _stop(parts: Parts) -> None:
+    parts.health.draining = True
+    await parts.manager.drain()
+    parts.sessions.close_all("drain")
+
+
+async def _handle_signals(parts: Parts, stopping: trio.Event) -> None:
+    timeouts = parts.config.timeouts
     patience_s = timeouts.grace_s + 3 * timeouts.cleanup_s + timeouts.write_s
-    await heed_signals(stopping, lambda: _reload_keys(house.keys), patience_s=patience_s)
+    await handle_signals(stopping, lambda: _reload_keys(parts.keys), patience_s=patience_s)
 
 
 def _reload_keys(keys: KeyStore) -> None:
@@ -198,31 +198,31 @@ def stdio(config: Config) -> int:
 async def _stdio(config: Config, logs: Logs, stdout_fd: int) -> None:
     stopping = trio.Event()
     async with open_stores(config) as stores:
-        house = build(config, logs, stores)
+        parts = build(config, logs, stores)
         async with trio.open_nursery() as signals:
-            signals.start_soon(_heed_signals, house, stopping)
-            await run_stdio(house, 0, stdout_fd, stopping)
+            signals.start_soon(_handle_signals, parts, stopping)
+            await run_stdio(parts, 0, stdout_fd, stopping)
             signals.cancel_scope.cancel()
 
 
-async def run_stdio(house: House, stdin_fd: int, stdout_fd: int, stopping: trio.Event) -> None:
+async def run_stdio(parts: Parts, stdin_fd: int, stdout_fd: int, stopping: trio.Event) -> None:
     """Serve one client on two descriptors until end of input, or until `stopping` is set; then stop in order.
 
     Cancellation: safe, but nobody is waited for. Resources: both descriptors are closed.
     """
-    door = StdioDoor(house.manager, house.sessions, limits=house.config.limits)
+    transport = StdioTransport(parts.manager, parts.sessions, limits=parts.config.limits)
     async with trio.open_nursery() as services:
-        await _start_services(house, services)
+        await _start_services(parts, services)
         async with trio.open_nursery() as serving:
-            serving.start_soon(_serve_stdio, door, stdin_fd, stdout_fd, serving.cancel_scope)
+            serving.start_soon(_serve_stdio, transport, stdin_fd, stdout_fd, serving.cancel_scope)
             await stopping.wait()
-            await _stop(house)
-            with trio.move_on_after(house.config.timeouts.write_s):
-                await door.flush()
+            await _stop(parts)
+            with trio.move_on_after(parts.config.timeouts.write_s):
+                await transport.flush()
             serving.cancel_scope.cancel()
         services.cancel_scope.cancel()
 
 
-async def _serve_stdio(door: StdioDoor, stdin_fd: int, stdout_fd: int, serving: trio.CancelScope) -> None:
-    await door.run(stdin_fd, stdout_fd)
+async def _serve_stdio(transport: StdioTransport, stdin_fd: int, stdout_fd: int, serving: trio.CancelScope) -> None:
+    await transport.run(stdin_fd, stdout_fd)
     serving.cancel()

@@ -3,7 +3,7 @@
 `build` makes every part of one server from its configuration and its opened stores, and hands each what it needs
 (law 9: constructor injection, one root). What runs, in which order, and how it stops is `app`.
 
-Called by: `app`, and tests that want the parts without the doors. Deliberately not: a place for behaviour.
+Called by: `app`, and tests that want the parts without the transports. Deliberately not: a place for behaviour.
 
 Sources: architecture sections 1, 2 and 4.
 """
@@ -66,7 +66,7 @@ D = TypeVar("D")
 
 
 @dataclass(frozen=True)
-class House:
+class Parts:
     """All parts of one running server."""
 
     config: Config
@@ -98,7 +98,7 @@ async def open_stores(config: Config) -> AsyncIterator[Stores]:
         yield Stores(documents, provider)
 
 
-def build(config: Config, logs: Logs, stores: Stores | None = None) -> House:
+def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     """Put the parts together; without `stores` there are no documents.
 
     Raises: ConfigurationError, RegistrationError.
@@ -122,12 +122,7 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> House:
     registry = ToolRegistry()
     registry.replace(_of(ToolDeclaration, declarations))
     metrics.know_tools(tool.name for tool in registry.catalog)
-    cache = ResourceCache(
-        max_bytes=limits.max_cache_bytes,
-        max_items=limits.max_cache_items,
-        observe=partial(metrics.cache_asked, "resources"),
-    )
-    bus.subscribe(lambda event: cache.forget(event.uri) if event.kind == "resource" else None)
+    cache = _resource_cache(limits, metrics, bus)
     stored = None if documents is None else DocumentResources(documents)
     resources = ResourceManager(_of(ResourceDeclaration, declarations), paging, cache=cache, documents=stored)
     prompts = PromptManager(_of(PromptDeclaration, declarations), paging)
@@ -155,7 +150,17 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> House:
     manager = MessageManager(service, listens, sessions, limits=limits, timeouts=timeouts, metrics=metrics, logs=logs)
     loader = None if config.prompts.folder is None else PromptLoader([config.prompts.folder])
     keys = KeyStore(config.auth.keys_file or config.data.folder / "keys.toml", config.auth.api_key)
-    return House(config, manager, sessions, prompts, loader, bus, workers, metrics, health, logs, keys, documents)
+    return Parts(config, manager, sessions, prompts, loader, bus, workers, metrics, health, logs, keys, documents)
+
+
+def _resource_cache(limits: Limits, metrics: Metrics, bus: LocalBus) -> ResourceCache:
+    cache = ResourceCache(
+        max_bytes=limits.max_cache_bytes,
+        max_items=limits.max_cache_items,
+        observe=partial(metrics.cache_asked, "resources"),
+    )
+    bus.subscribe(lambda event: cache.forget(event.uri) if event.kind == "resource" else None)
+    return cache
 
 
 def _searcher(stores: Stores, config: Config, metrics: Metrics) -> Searcher:

@@ -4,7 +4,8 @@ Each command turns its flags into the configuration (`settings.load`) and hands 
 when it runs, so that `mcpd --help` is quick and `mcpd call` loads no server.
 
 Called by: the console script `mcpd` and `python -m mcpd`. Calls `app` (serve, stdio), `commands.calling`
-(call), `commands.checking` (check) and the key store (keys). Deliberately not: any decision about the server; that is `app`'s and `config`'s.
+(call), `commands.checking` (check) and the key store (keys). Deliberately not: any decision about the server; that is
+`app`'s and `config`'s.
 
 Laws: exit codes are 0 done, 1 something failed, 2 wrong usage or configuration, 130 interrupted; what went wrong is one
 line on stderr that says what to do; results go to stdout, as JSON with `--json`.

@@ -4,7 +4,7 @@ A setting is one field here with its default, its unit and the reason for that d
 the generated reference table all read these fields, so that there is no second list of settings. Values are read once
 at start (`mcpd.settings.load`) and handed down by the composition root; nothing reads the environment later.
 
-Called by: every room but `wire` and `drivers`, which are given plain numbers. Calls nothing. Deliberately not: the
+Called by: every package but `wire` and `drivers`, which are given plain numbers. Calls nothing. Deliberately not: the
 loading, which is `mcpd.settings`, and checks that need more than one section (`mcpd.gateway.access.startup_check`).
 
 Laws: times are seconds as floats (`*_s`), sizes are bytes (`*_bytes`), counts are `max_*`; a secret is a `Secret` and

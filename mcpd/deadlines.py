@@ -3,8 +3,8 @@
 A cleanup that has to talk (a last frame, a kill and its reaping) needs a shield, or it would be cancelled with the work
 it cleans up after; a shield without a bound could hold shutdown for ever. `bounded_shield` is the one way to have both.
 
-Called by: every room with a `finally` that awaits. A leaf: imports trio and nothing of ours. Deliberately not: the home
-of a call's own scope and deadline, which the Message Manager opens (law 1).
+Called by: every package with a `finally` that awaits. A leaf: imports trio and nothing of ours. Deliberately not: the
+home of a call's own scope and deadline, which the Message Manager opens (law 1).
 """
 
 from __future__ import annotations

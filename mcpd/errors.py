@@ -22,7 +22,7 @@
     │   └── InternalError         a bug: the caller learns a request id and nothing else
     └── ToolError                 the tool's own failure: a result with `isError`
 
-Everybody may import this file; it imports nothing of ours. Only the Message Manager and the doors' refusals
+Everybody may import this file; it imports nothing of ours. Only the Message Manager and the transports' refusals
 translate errors into wire errors, and they do so through `facing`.
 
 Sources: JSON-RPC 2.0 section 5.1; MCP 2026-07-28 (RPC-10, RPC-11); surfaces "Errors".

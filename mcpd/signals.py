@@ -31,7 +31,7 @@ _STOP = (signal.SIGINT, signal.SIGTERM)
 _HANGUP = getattr(signal, "SIGHUP", None)
 
 
-async def heed_signals(stopping: trio.Event, reload: Callable[[], None], *, patience_s: float) -> None:
+async def handle_signals(stopping: trio.Event, reload: Callable[[], None], *, patience_s: float) -> None:
     """Set `stopping` at the first SIGINT or SIGTERM, end the process at the second; `reload` at each SIGHUP.
 
     Cancellation: safe; the old handlers come back. After the first signal nobody but the end of the process follows.

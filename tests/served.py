@@ -1,6 +1,6 @@
 """A real server for tests on sockets: `mcpd serve` as a process, and how to speak to it without a client of ours.
 
-`serving` starts one (mostly for a whole module) and stops it; `Mcp` sends requests to it, in the dress of either era,
+`serving` starts one (mostly for a whole module) and stops it; `Mcp` sends requests to it, in the form of either era,
 and shows status, headers and messages of each reply as they came. Used by `tests/gateway` and `tests/conversations`.
 Deliberately not: assertions.
 """

@@ -1,4 +1,4 @@
-"""The package's source as syntax trees, for the tests that look at the house rather than at what it does.
+"""The package's source as syntax trees, for the tests that look at the server rather than at what it does.
 
 Used by `test_layers.py` and `test_shape.py`. Reads each file once per run. Deliberately not an importer: a rule must
 hold for files that cannot even be imported here.

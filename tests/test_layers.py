@@ -1,7 +1,7 @@
-"""The walls of the house: which room may import which, who may touch which library, and what stays pure.
+"""The walls of the server: which name may import which, who may touch which library, and what stays pure.
 
-The table ROOMS says all that a room may import of ours; CONTRIBUTING.md says why. A new file belongs to the room of
-its folder, or stands in the table itself. Looking at imports inside functions too: a wall with a door in it is none.
+The table PACKAGES says all that a package may import of ours; CONTRIBUTING.md says why. A new file belongs to the
+package of its folder, or stands in the table itself. Imports inside functions count too.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import pytest
 from tests.source import ROOT, Import, imports, package
 
 LEAVES = frozenset({"errors", "config", "deadlines", "events", "monitoring"})
-"""Whatever stands beside the one path: every room but wire may use them."""
+"""Whatever stands beside the one path: every name but wire may use them."""
 
 BELOW_THE_SERVICE = LEAVES | {"authoring", "wire", "catalog"}
 
-ROOMS: dict[str, frozenset[str]] = {
+PACKAGES: dict[str, frozenset[str]] = {
     # leaves
     "errors": frozenset(),
     "config": frozenset({"errors"}),
@@ -58,7 +58,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "__main__": frozenset({"cli"}),
     "__init__": frozenset({"authoring", "errors"}),
 }
-"""Room -> the rooms of ours that it may import."""
+"""Package or module -> those of ours that it may import."""
 
 ROOTS = frozenset({"app", "assembly"})
 """The composition root: these two know everybody and are not listed."""
@@ -125,7 +125,7 @@ OURS = [found for found in ALL if found.imported.split(".")[0] == "mcpd"]
 FOREIGN = [found for found in ALL if found.imported.split(".")[0] != "mcpd"]
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 
@@ -134,22 +134,22 @@ def told(found: Import) -> str:
     return f"{found.importer}:{found.line} imports {found.imported}"
 
 
-def test_every_room_is_in_the_table() -> None:
-    rooms = {room_of(source.module) for source in package()} - ROOTS
-    assert rooms <= set(ROOMS), f"give these rooms a line in ROOMS: {sorted(rooms - set(ROOMS))}"
+def test_every_package_is_in_the_table() -> None:
+    packages = {package_of(source.module) for source in package()} - ROOTS
+    assert packages <= set(PACKAGES), f"give these packages a line in PACKAGES: {sorted(packages - set(PACKAGES))}"
 
 
-def test_a_room_imports_only_the_rooms_its_line_allows() -> None:
+def test_a_package_imports_only_what_its_line_allows() -> None:
     wrong = []
     for found in OURS:
-        here, there = room_of(found.importer), room_of(found.imported)
-        if here != there and here not in ROOTS and there not in ROOMS[here]:
+        here, there = package_of(found.importer), package_of(found.imported)
+        if here != there and here not in ROOTS and there not in PACKAGES[here]:
             wrong.append(told(found))
     assert not wrong, "\n".join(wrong)
 
 
 def test_the_table_itself_has_no_cycle() -> None:
-    assert not cycle({room: set(allowed) for room, allowed in ROOMS.items()})
+    assert not cycle({name: set(allowed) for name, allowed in PACKAGES.items()})
 
 
 def test_modules_import_each_other_without_cycles() -> None:

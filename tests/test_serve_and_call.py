@@ -204,7 +204,7 @@ async def test_stdio_answers_and_ends_with_its_input(folder: Path) -> None:
 async def test_a_server_that_cannot_start_says_why_on_one_line(
     folder: Path, command: str, named: bytes, arguments: list[str]
 ) -> None:
-    """CLI: friendly errors, whichever door; a traceback says nothing to whoever runs it."""
+    """CLI: friendly errors, whichever transport; a traceback says nothing to whoever runs it."""
     (folder / "broken.py").write_text("def (:\n")
     (folder / "twice.py").write_text("from mcpd import tool\n\n@tool\ndef twice() -> None: ...\n")
     (folder / "occupied").write_text("a file")

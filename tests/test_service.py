@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from mcpd.assembly import House
+from mcpd.assembly import Parts
 from mcpd.authoring.content import Elicit
 from mcpd.authoring.context import Context
 from mcpd.authoring.declarations import CompletionDeclaration, PromptDeclaration, ToolDeclaration
@@ -23,7 +23,7 @@ from mcpd.wire.call import ANONYMOUS, Principal
 from mcpd.wire.methods import TABLE
 from mcpd.wire.sealed import KeyRing
 from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS
-from tests.messages.memory import Wire, call, failure, make_house, open_session, result, session_call
+from tests.messages.memory import Wire, call, failure, make_server, open_session, result, session_call
 
 ASKABLE: dict[str, Any] = {"capabilities": {"elicitation": {}, "sampling": {}, "roots": {}}}
 ADA = {"action": "accept", "content": {"name": "Ada"}}
@@ -31,7 +31,7 @@ ADA = {"action": "accept", "content": {"name": "Ada"}}
 
 def test_capabilities_are_those_of_the_revision_and_each_has_its_methods(tmp_path: Path) -> None:
     """DIS-3, DIS-4, EXT-0, INI-1."""
-    service = make_house(tmp_path).manager.service
+    service = make_server(tmp_path).manager.service
     for version in (STATELESS, *STATEFUL):
         offered = service.capabilities(version)
         assert ("completions" in offered) == (version >= "2025-03-26")
@@ -43,7 +43,7 @@ def test_capabilities_are_those_of_the_revision_and_each_has_its_methods(tmp_pat
 
 async def test_discover_lists_what_can_be_used_without_a_session(tmp_path: Path, autojump_clock: MockClock) -> None:
     """DIS-1, DIS-2, RES-3."""
-    found = await result(make_house(tmp_path), call("server/discover", {}))
+    found = await result(make_server(tmp_path), call("server/discover", {}))
     assert found["supportedVersions"] == SUPPORTED_STATELESS
     assert (found["ttlMs"], found["cacheScope"]) == (0, "public")
     assert "serverInfo" not in found
@@ -51,11 +51,11 @@ async def test_discover_lists_what_can_be_used_without_a_session(tmp_path: Path,
 
 async def test_initialize_says_who_answers_in_its_body(tmp_path: Path, autojump_clock: MockClock) -> None:
     """INI-1, SIE-1."""
-    house = make_house(tmp_path)
-    house.manager.service.info["title"] = "Title"
+    server = make_server(tmp_path)
+    server.manager.service.info["title"] = "Title"
     for version in STATEFUL:
-        session = open_session(house, version)
-        found = await result(house, session_call(session, "initialize"))
+        session = open_session(server, version)
+        found = await result(server, session_call(session, "initialize"))
         assert found.keys() == {"protocolVersion", "capabilities", "serverInfo"}
         assert ("title" in found["serverInfo"]) == (version >= "2025-06-18")
 
@@ -66,36 +66,36 @@ async def test_a_cursor_that_is_none_of_ours_is_invalid(
     tmp_path: Path, autojump_clock: MockClock, method: str, cursor: Any
 ) -> None:
     """PAG-1."""
-    assert type(await failure(make_house(tmp_path), call(method, {"cursor": cursor}))) is InvalidParams
+    assert type(await failure(make_server(tmp_path), call(method, {"cursor": cursor}))) is InvalidParams
 
 
 async def test_listings_are_the_same_each_time_and_nobody_shares_what_is_added(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """STA-1, STA-2, RES-2."""
-    house = make_house(tmp_path)
-    first, second = [await result(house, call("tools/list", {})) for _ in range(2)]
+    server = make_server(tmp_path)
+    first, second = [await result(server, call("tools/list", {})) for _ in range(2)]
     assert first == second
-    assert "_meta" not in house.manager.service._tools.list(None, ANONYMOUS)
+    assert "_meta" not in server.manager.service._tools.list(None, ANONYMOUS)
 
 
-async def ask_again(house: House, params: dict[str, Any], asked: dict[str, Any], **answers: Any) -> dict[str, Any]:
+async def ask_again(server: Parts, params: dict[str, Any], asked: dict[str, Any], **answers: Any) -> dict[str, Any]:
     more = {"requestState": asked["requestState"], "inputResponses": answers}
-    return await result(house, call(params={**params, **more}, **ASKABLE))
+    return await result(server, call(params={**params, **more}, **ASKABLE))
 
 
 async def test_a_call_asks_and_is_completed_over_as_many_rounds_as_it_needs(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """MRT-2, MRT-4, MRT-12."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     params = {"name": "two_rounds"}
-    one = await result(house, call(params=params, **ASKABLE))
+    one = await result(server, call(params=params, **ASKABLE))
     assert list(one["inputRequests"]) == ["first"]
-    two = await ask_again(house, params, one, first={"action": "accept", "content": {"value": "a"}})
+    two = await ask_again(server, params, one, first={"action": "accept", "content": {"value": "a"}})
     assert list(two["inputRequests"]) == ["second"]
     assert two["requestState"] != one["requestState"]
-    done = await ask_again(house, params, two, second={"action": "accept", "content": {"value": "b"}})
+    done = await ask_again(server, params, two, second={"action": "accept", "content": {"value": "b"}})
     assert done["content"][0]["text"] == "a stepped b"
 
 
@@ -103,16 +103,16 @@ async def test_several_inputs_are_asked_at_once_and_answered_one_by_one(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """MRT-2, MRT-8."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     params = {"name": "interview"}
-    asked = await result(house, call(params=params, **ASKABLE))
+    asked = await result(server, call(params=params, **ASKABLE))
     assert set(asked["inputRequests"]) == {"user_name", "reply", "places"}
-    asked = await ask_again(house, params, asked, user_name=ADA)
+    asked = await ask_again(server, params, asked, user_name=ADA)
     assert set(asked["inputRequests"]) == {"reply", "places"}
     said = {"role": "assistant", "content": {"type": "text", "text": "hi"}, "model": "m"}
-    asked = await ask_again(house, params, asked, reply=said, places=7)
+    asked = await ask_again(server, params, asked, reply=said, places=7)
     assert set(asked["inputRequests"]) == {"places"}
-    done = await ask_again(house, params, asked, places={"roots": [{"uri": "file:///home"}]})
+    done = await ask_again(server, params, asked, places={"roots": [{"uri": "file:///home"}]})
     assert done["content"][0]["text"] == "Ada hi file:///home"
 
 
@@ -128,89 +128,89 @@ async def test_questions_of_side_by_side_tasks_are_asked_together(tmp_path: Path
     async def ask_one(ctx: Context, key: str) -> None:
         await ctx.elicit(**{key: Elicit(f"{key}?", fields={"value": str})})
 
-    house = make_house(tmp_path)
-    house.manager.service._tools.registry.replace([ToolDeclaration(name="both", fn=both)])
-    asked = await result(house, call(params={"name": "both"}, **ASKABLE))
+    server = make_server(tmp_path)
+    server.manager.service._tools.registry.replace([ToolDeclaration(name="both", fn=both)])
+    asked = await result(server, call(params={"name": "both"}, **ASKABLE))
     assert set(asked["inputRequests"]) == {"one", "two"}
 
 
 async def test_rounds_and_their_lifetime_are_limited(tmp_path: Path, autojump_clock: MockClock) -> None:
     """MRT-4, MRT-6, SEC-4."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     now = 0.0
-    house.manager.service._sealing = Sealing(KeyRing([("k", b"x" * 32)]), ttl_s=60, max_rounds=2, clock=lambda: now)
+    server.manager.service._sealing = Sealing(KeyRing([("k", b"x" * 32)]), ttl_s=60, max_rounds=2, clock=lambda: now)
     params = {"name": "greet"}
-    one = await result(house, call(params=params, **ASKABLE))
-    two = await ask_again(house, params, one)
+    one = await result(server, call(params=params, **ASKABLE))
+    two = await ask_again(server, params, one)
     state = {**params, "requestState": two["requestState"]}
-    assert type(await failure(house, call(params=state, **ASKABLE))) is InvalidParams
+    assert type(await failure(server, call(params=state, **ASKABLE))) is InvalidParams
     now = 61.0
     state["requestState"] = one["requestState"]
-    assert "expired" in (await failure(house, call(params=state, **ASKABLE))).message
+    assert "expired" in (await failure(server, call(params=state, **ASKABLE))).message
 
 
 async def test_only_three_methods_ask(tmp_path: Path, autojump_clock: MockClock) -> None:
     """MRT-1."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     for method, named in [("prompts/get", {"name": "asked"}), ("resources/read", {"uri": "note:///asked"})]:
-        asked = await result(house, call(method, named, **ASKABLE))
+        asked = await result(server, call(method, named, **ASKABLE))
         assert asked["resultType"] == "input_required"
         assert "ttlMs" not in asked
     params: dict[str, Any] = {
         "ref": {"type": "ref/resource", "uri": "note:///{id}/copy"},
         "argument": {"name": "id", "value": "x"},
     }
-    assert isinstance(await failure(house, call("completion/complete", params, **ASKABLE)), InternalError)
+    assert isinstance(await failure(server, call("completion/complete", params, **ASKABLE)), InternalError)
 
 
 async def test_what_was_read_after_a_question_is_never_cacheable(tmp_path: Path, autojump_clock: MockClock) -> None:
     """RES-4, MRT-12."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     params: dict[str, Any] = {"uri": "note:///asked", "inputResponses": {"reader": ADA}}
-    found = await result(house, call("resources/read", params, **ASKABLE))
+    found = await result(server, call("resources/read", params, **ASKABLE))
     assert (found["contents"][0]["text"], found["ttlMs"], found["cacheScope"]) == ("for Ada", 0, "private")
-    plain = await result(house, call("resources/read", {"uri": "note:///one"}))
+    plain = await result(server, call("resources/read", {"uri": "note:///one"}))
     assert (plain["ttlMs"], plain["cacheScope"]) == (60_000, "public")
 
 
 async def test_a_client_that_cannot_be_asked_is_told_what_is_missing(tmp_path: Path, autojump_clock: MockClock) -> None:
     """MRT-3."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     too_little: list[dict[str, Any]] = [{}, {"sampling": {}}, {"elicitation": {"url": {}}}]
     for capabilities in too_little:
-        error = await failure(house, call(params={"name": "greet"}, capabilities=capabilities))
+        error = await failure(server, call(params={"name": "greet"}, capabilities=capabilities))
         assert isinstance(error, MissingCapability)
 
 
 async def test_changes_are_published_for_everybody(tmp_path: Path, autojump_clock: MockClock) -> None:
     """PUB-1."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     heard: list[Changed] = []
-    house.bus.subscribe(heard.append)
+    server.bus.subscribe(heard.append)
     for arguments in ({"kind": "tools"}, {"kind": "resource", "uri": "note:///one"}):
-        await result(house, call(params={"name": "change", "arguments": arguments}))
+        await result(server, call(params={"name": "change", "arguments": arguments}))
     assert heard == [Changed("tools"), Changed("resource", "note:///one")]
     for wrong in ({"kind": "weather"}, {"kind": "resource"}, {"kind": "tools", "uri": "note:///one"}):
-        await failure(house, call(params={"name": "change", "arguments": wrong}))
+        await failure(server, call(params={"name": "change", "arguments": wrong}))
 
 
 async def test_what_a_caller_cannot_read_cannot_be_watched(tmp_path: Path, autojump_clock: MockClock) -> None:
     """SUB-9, RSC-2."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     stranger = call("subscriptions/listen", {}, principal=Principal("x", frozenset()))
-    assert house.manager.service.watchable("note:///one", stranger)
-    assert house.manager.service.watchable("note:///7/copy", stranger)
-    assert not house.manager.service.watchable("note:///none", stranger)
-    error = await failure(house, call("resources/read", {"uri": "note:///none"}))
+    assert server.manager.service.watchable("note:///one", stranger)
+    assert server.manager.service.watchable("note:///7/copy", stranger)
+    assert not server.manager.service.watchable("note:///none", stranger)
+    error = await failure(server, call("resources/read", {"uri": "note:///none"}))
     assert isinstance(error, ResourceNotFound)
 
 
 async def test_log_and_progress_stay_with_their_call(tmp_path: Path, autojump_clock: MockClock) -> None:
     """PRG-2, LOG-1, LOG-2, STR-5: only what the tool itself says, and to nobody else."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     mine, other = Wire(), Wire()
-    await result(house, call(params={"name": "say"}, log_level="info"), mine)
-    await result(house, call(params={"name": "say"}), other)
+    await result(server, call(params={"name": "say"}, log_level="info"), mine)
+    await result(server, call(params={"name": "say"}), other)
     assert [params["data"] for _, params in mine.said] == ["a line of level info", "a line of level error"]
     assert other.said == []
 
@@ -224,27 +224,27 @@ async def test_a_completion_that_asks_for_input_is_a_bug_of_its_author(
         await ctx.elicit(key=Elicit("which?", fields={"value": str}))
         return [value]
 
-    house = make_house(tmp_path)
-    service = house.manager.service
+    server = make_server(tmp_path)
+    service = server.manager.service
     declared = [CompletionDeclaration(for_="note:///{id}/copy", fn=curious)]
     service._completions = Completions(declared, service._prompts, service._resources)
     params = {"ref": {"type": "ref/resource", "uri": "note:///{id}/copy"}, "argument": {"name": "id", "value": "x"}}
-    assert isinstance(await failure(house, call("completion/complete", params, **ASKABLE)), InternalError)
+    assert isinstance(await failure(server, call("completion/complete", params, **ASKABLE)), InternalError)
 
 
 async def test_a_broken_block_of_a_prompt_is_an_internal_error_where_it_is_rewritten(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """RPC-10: an older revision cannot carry the block, and must not fall over it."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
 
     async def broken() -> dict[str, Any]:
         return {"role": "user", "content": {"type": "resource_link"}}
 
     declared = [PromptDeclaration(name="broken", fn=broken)]
-    house.manager.service._prompts = PromptManager(declared, Paging(KeyRing([("k", b"x" * 32)])))
+    server.manager.service._prompts = PromptManager(declared, Paging(KeyRing([("k", b"x" * 32)])))
     for version in sorted(STATEFUL)[:2]:
-        session = open_session(house, version)
+        session = open_session(server, version)
         session.initialized()
-        error = await failure(house, session_call(session, "prompts/get", {"name": "broken"}))
+        error = await failure(server, session_call(session, "prompts/get", {"name": "broken"}))
         assert isinstance(error, InternalError), version

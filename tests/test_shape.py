@@ -1,4 +1,4 @@
-"""The shape of the source: sizes, docstrings, names. Numbers and words come from the house style in CONTRIBUTING.md.
+"""The shape of the source: sizes, docstrings, names. Numbers and words come from the server style in CONTRIBUTING.md.
 
 Exceptions are named here, each with its reason; one that no longer applies fails, so that the lists only hold what is
 true. Deliberately not a linter: what ruff and mypy can see is theirs.

@@ -4,8 +4,8 @@ One API for both eras. On a stateful connection `ask` sends live requests and wa
 `InputRequired`, the call ends with `input_required`, and the function runs again from its start when the answers come
 back: so do costly or lasting steps through `once`. In a `def` function the same methods block (`BlockingContext`).
 
-Called by: authors' functions; built by `service`. It knows its call only through the `Exchange` and `Rooms` Protocols,
-and must not import trio: a worker process loads this room and msgspec, nothing else.
+Called by: authors' functions; built by `service`. It knows its call only through the `Exchange` and `Services`
+Protocols, and must not import trio: a worker process loads this package and msgspec, nothing else.
 
 Laws: progress strictly increases and is spaced by 25 ms at least, but the first and the last step are always sent
 (PRG-1); a log line goes out only at or above the level the client asked for (LOG-1); an answer counts only if it fits
@@ -47,7 +47,7 @@ class Exchange(Protocol):
         """End the current HTTP stream; the client comes back for the rest after `retry_ms` (RSM-4)."""
 
 
-class Rooms(Protocol):
+class Services(Protocol):
     """What the rest of the server does for a running function."""
 
     async def read(self, uri: str) -> list[dict[str, Any]]:
@@ -75,12 +75,12 @@ class InputRequired(BaseException):
 class Context:
     """Handed to a function that has a parameter annotated `Context`."""
 
-    __slots__ = ("_call", "_exchange", "_last", "_last_sent", "_rooms", "_rounds", "deadline")
+    __slots__ = ("_call", "_exchange", "_last", "_last_sent", "_rounds", "_services", "deadline")
 
-    def __init__(self, call: Call, exchange: Exchange, rooms: Rooms, rounds: Rounds, deadline: float) -> None:
+    def __init__(self, call: Call, exchange: Exchange, services: Services, rounds: Rounds, deadline: float) -> None:
         self._call = call
         self._exchange = exchange
-        self._rooms = rooms
+        self._services = services
         self._rounds = rounds
         self._last: float | None = None
         self._last_sent = 0.0
@@ -133,7 +133,7 @@ class Context:
 
     async def read(self, uri: str) -> list[dict[str, Any]]:
         """Read a resource of this server: `[{"uri", "mimeType", "text" | "blob"}, ...]`. Raises: ResourceNotFound."""
-        return await self._rooms.read(uri)
+        return await self._services.read(uri)
 
     async def search(self, query: str = "", **options: Any) -> dict[str, Any]:
         """Search this server's documents; the answer is that of `search_documents`: `{"hits": [...], "mode", ...}`.
@@ -141,14 +141,14 @@ class Context:
         `options` are the other members of its grammar: mode, filters, facets, sort, size, cursor, highlight.
         Raises: InvalidParams; StoreUnavailable, also when this server has no document store.
         """
-        return await self._rooms.search({"query": query, **options})
+        return await self._services.search({"query": query, **options})
 
     def changed(self, kind: str, uri: str | None = None) -> None:
         """Tell clients that something changed: `tools`, `prompts`, `resources`, or `resource` with its URI.
 
         Raises: ValueError for another kind, or a missing URI.
         """
-        self._rooms.changed(kind, uri)
+        self._services.changed(kind, uri)
 
     def require(self, capability: str) -> None:
         """Refuse the call unless the client declared `capability`. Raises: MissingCapability (-32021)."""
@@ -225,8 +225,8 @@ class Context:
 class BlockingContext:
     """The same Context for a `def` function: every method blocks its thread until the event loop has done it.
 
-    `run` is `trio.from_thread.run`, handed in so that this room stays free of trio. Raises whatever the method raises,
-    and `trio.Cancelled` when the call is over.
+    `run` is `trio.from_thread.run`, handed in so that this package stays free of trio. Raises whatever the method
+    raises, and `trio.Cancelled` when the call is over.
     """
 
     def __init__(self, context: Context, run: Callable[..., Any]) -> None:

@@ -1,7 +1,7 @@
 """Which folders lie on a network file system, where SQLite's locks and shared memory cannot be trusted.
 
-Called by: `storage.sqlite.documents`, before it opens a file. Looks at Linux's mount table; elsewhere nothing is known, and
-nothing refused. Deliberately not a list of what is good: the roots of containers are overlays, 9p or virtiofs, and
+Called by: `storage.sqlite.documents`, before it opens a file. Looks at Linux's mount table; elsewhere nothing is known,
+and nothing refused. Deliberately not a list of what is good: the roots of containers are overlays, 9p or virtiofs, and
 those must work.
 
 Sources: sqlite.org/wal.html ("all processes must be on the same host"); proc(5), `/proc/[pid]/mountinfo`.

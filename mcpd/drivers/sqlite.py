@@ -4,8 +4,8 @@
     write     a function in a thread, in one transaction; once begun it is finished, committed or rolled back
     data_version    a number that changes when any process has committed
 
-Called by: `storage.sqlite.documents*`. Knows nothing of documents. Deliberately not: SQL, schema, or the meaning of errors: those
-of `sqlite3` pass through as they are (`Error`), for the adapter's table.
+Called by: `storage.sqlite`. Knows nothing of documents. Deliberately not: SQL, schema, or the meaning of
+errors: those of `sqlite3` pass through as they are (`Error`), for the adapter's table.
 
 How cancellation works: `interrupt()` stops the running statement, and is lost when it comes before one has begun. So
 every reader has a flag, too; its progress handler looks at it every `PROGRESS_STEPS` steps of SQLite's machine, and
@@ -64,15 +64,15 @@ class Busy(McpdError):
 class Connection:
     """One connection and a private in-memory one, used by one thread at a time."""
 
-    def __init__(self, path: Path, *, cache_kib: int, furnish: Callable[[Connection], object] | None = None) -> None:
+    def __init__(self, path: Path, *, cache_kib: int, prepare: Callable[[Connection], object] | None = None) -> None:
         self.main = _connect(str(path))
         self.scratch = _connect(":memory:")
-        """For what has to be worked out with SQLite's own functions; `furnish` puts tables there."""
+        """For what has to be worked out with SQLite's own functions; `prepare` puts tables there."""
         self._stopped = False
         try:
             self._prepare(cache_kib)
-            if furnish is not None:
-                furnish(self)
+            if prepare is not None:
+                prepare(self)
         except Error:
             self.close()
             raise
@@ -161,7 +161,7 @@ def _connect(path: str) -> sqlite3.Connection:
 
 
 class Database:
-    """A database file; see the module's docstring. `furnish` is called once with each new reader.
+    """A database file; see the module's docstring. `prepare` is called once with each new reader.
 
     Resources: `open` before anything else, `aclose` in the end.
     """
@@ -172,11 +172,11 @@ class Database:
         *,
         readers: int = 4,
         busy_s: float = 30.0,
-        furnish: Callable[[Connection], object] | None = None,
+        prepare: Callable[[Connection], object] | None = None,
     ) -> None:
         self.path = path
         self._busy_s = busy_s
-        self._furnish = furnish
+        self._prepare_new = prepare
         self._writing = trio.Lock()
         self._seen = 0
         self._free = trio.Semaphore(readers)
@@ -225,7 +225,7 @@ class Database:
         raise failure
 
     async def _new_reader(self) -> Connection:
-        reader = await self._patiently(partial(Connection, self.path, cache_kib=8 << 10, furnish=self._furnish))
+        reader = await self._patiently(partial(Connection, self.path, cache_kib=8 << 10, prepare=self._prepare_new))
         self._readers.append(reader)
         return reader
 

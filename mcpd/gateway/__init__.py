@@ -1,7 +1,7 @@
-"""The front doors: bytes on one side, the Message Manager on the other.
+"""Transports: bytes on one side, the Message Manager on the other.
 
-Doors translate and refuse (Host, Origin, credentials, sizes); they make no MCP decisions. Only this room imports Quart
-and Hypercorn. Imports nothing itself, so that one door can be loaded without the others.
+Transports translate and refuse (Host, Origin, credentials, sizes); they make no MCP decisions. Only this package
+imports Quart and Hypercorn. Imports nothing itself, so that one transport can be loaded without the others.
 
 Sources: architecture "The one path".
 """

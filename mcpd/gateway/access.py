@@ -1,10 +1,10 @@
 """Who may come in: Host, Origin, credentials and CORS, decided from the head of a request alone.
 
-Every HTTP and WebSocket door asks `Access.admit` before it reads a body, so refusals look alike in both eras. Host
+Every HTTP and WebSocket transport asks `Access.admit` before it reads a body, so refusals look alike in both eras. Host
 stops DNS rebinding, Origin stops other people's web pages, a key says who calls. The answer is a `Principal` or a
-`Refusal` that the door renders in its own dress.
+`Refusal` that the transport renders in its own format.
 
-Called by: the doors, `gateway.operations`, and the composition root (`startup_check`). Calls `gateway.keys`.
+Called by: the transports, `gateway.operations`, and the composition root (`startup_check`). Calls `gateway.keys`.
 Deliberately not: the scope check of a method or tool, which needs the decoded message, and the size limits.
 
 Laws: credentials come in one `Authorization: Bearer` header and nowhere else; a key is never echoed or logged; a

@@ -1,9 +1,10 @@
-"""The API gateway: one ASGI application with every HTTP door behind it.
+"""The API gateway: one ASGI application with every HTTP transport behind it.
 
-A Quart-Trio application serves the operations routes (and later REST and GraphQL); the MCP doors are plain ASGI and
-stand in front of it through its `asgi_app` hook, because a Quart route costs as much as the rest of a request together.
+A Quart-Trio application serves the operations routes (and later REST and GraphQL); the MCP transports are plain ASGI
+and stand in front of it through its `asgi_app` hook, because a Quart route costs as much as the rest of a request
+together.
 
-Called by: `app`. Calls: the doors. Deliberately not: a server (`gateway.server.hypercorn`) and no MCP.
+Called by: `app`. Calls: the transports. Deliberately not: a server (`gateway.server.hypercorn`) and no MCP.
 
 Laws: Quart's own limits are set from ours, since its defaults end a stream after 60 s without a word (trap 1).
 

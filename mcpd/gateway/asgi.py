@@ -1,4 +1,4 @@
-"""The little ASGI that the MCP doors share: the head of a request, its body, and a responder.
+"""The little ASGI that the MCP transports share: the head of a request, its body, and a responder.
 
 Plain ASGI, so that whatever server stands in front can be exchanged; nothing here knows Hypercorn, Quart or MCP.
 
@@ -55,7 +55,7 @@ class RequestNames:
 
 
 class Head:
-    """What the doors want to know from a request's headers, found in one pass."""
+    """What the transports want to know from a request's headers, found in one pass."""
 
     __slots__ = ("accept", "body", "content_type", "length", "origin", "request_id", "traceparent")
 

@@ -1,4 +1,4 @@
-"""The door for operators: `/healthz`, `/readyz`, `/metrics`.
+"""The transport for operators: `/healthz`, `/readyz`, `/metrics`.
 
 Ordinary Quart routes, since nobody calls them often. Probes and scrapes come with the address of a pod, so neither Host
 nor Origin is checked; `/metrics` needs a key with the scope `metrics` as soon as there are keys, unless it has a

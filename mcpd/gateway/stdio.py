@@ -1,4 +1,4 @@
-"""The stdio door: one JSON-RPC message per line on stdin and stdout, for clients that start mcpd as a subprocess.
+"""The stdio transport: one JSON-RPC message per line on stdin and stdout, for clients that start mcpd as a subprocess.
 
 File descriptor 1 is moved away before anything else runs and points at stderr from then on, so that no `print` of a
 tool and no child process can write into the protocol (IO-1).
@@ -67,7 +67,7 @@ class Lines:
         return lines
 
 
-class StdioDoor:
+class StdioTransport:
     """Serves one client on two file descriptors."""
 
     def __init__(self, manager: MessageManager, sessions: Sessions, *, limits: Limits) -> None:

@@ -1,4 +1,4 @@
-"""The `/mcp` door: MCP over Streamable HTTP, both eras on one path.
+"""The `/mcp` transport: MCP over Streamable HTTP, both eras on one path.
 
 Plain ASGI. Step 0 of the ladder (Host, Origin, key, method, media types, size) is done here; then the body decides the
 era. A stateless POST is answered right here, as JSON if the call is done before it says anything, else as an event
@@ -211,10 +211,10 @@ async def _write(outbox: Outbox, scope: trio.CancelScope, ping_s: float) -> None
 class _PostExchange:
     """The way back of one stateless call: JSON, or an event stream from the first notification on."""
 
-    __slots__ = ("_call", "_door", "_outbox", "_responder", "_streams", "_writer")
+    __slots__ = ("_call", "_outbox", "_responder", "_streams", "_transport", "_writer")
 
-    def __init__(self, door: StreamableHttp, call: Call, responder: Responder, *, streams: bool) -> None:
-        self._door = door
+    def __init__(self, transport: StreamableHttp, call: Call, responder: Responder, *, streams: bool) -> None:
+        self._transport = transport
         self._call = call
         self._responder = responder
         self._streams = streams
@@ -238,8 +238,8 @@ class _PostExchange:
 
     def _open(self) -> Outbox:
         if self._outbox is None:
-            self._outbox = self._door.open_outbox(self._responder)
-            self._door.start_writer(self._outbox, self._writer)
+            self._outbox = self._transport.open_outbox(self._responder)
+            self._transport.start_writer(self._outbox, self._writer)
         return self._outbox
 
     async def finish(self, outcome: Outcome) -> None:

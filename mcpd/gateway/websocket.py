@@ -1,4 +1,4 @@
-"""The `/ws` door: MCP over WebSocket, a binding of our own (custom transport).
+"""The `/ws` transport: MCP over WebSocket, a binding of our own (custom transport).
 
 Plain ASGI skin around `messages.duplex`: one JSON-RPC message per text frame, ids run concurrently, closing the socket
 cancels everything on it. Subprotocol `mcp` is selected when offered; none offered is accepted; only others is refused.

@@ -1,9 +1,10 @@
 """One call in the air: its cancel scope, its time budget, and why it was stopped.
 
-A door makes a `Flight` for a `Call`, hands it to `MessageManager.serve`, and keeps it so that it can cancel it. What
-comes back is one of `Done`, `Failed`, `Stopped`: values, not exceptions, because a door has to treat all three.
+A transport makes a `Flight` for a `Call`, hands it to `MessageManager.serve`, and keeps it so that it can cancel it.
+What comes back is one of `Done`, `Failed`, `Stopped`: values, not exceptions, because a transport has to treat all
+three.
 
-Called by: `messages.manager`, `messages.duplex`, the doors. Deliberately not: anything that runs.
+Called by: `messages.manager`, `messages.duplex`, the transports. Deliberately not: anything that runs.
 
 Laws 1 and 2: the scope is opened by the Message Manager alone; a scope that fires says why.
 """
@@ -28,7 +29,7 @@ REASONS: tuple[Reason, ...] = ("client_gone", "explicit", "deadline", "drain", "
 
 
 class Done(msgspec.Struct, frozen=True):
-    """The call gave a result, already in the dress of its revision."""
+    """The call gave a result, already in the form of its revision."""
 
     result: dict[str, Any]
 
@@ -40,7 +41,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Stopped(msgspec.Struct, frozen=True):
-    """The call was cancelled. Whether its client is still told anything is the door's matter (`answer_to`)."""
+    """The call was cancelled. Whether its client is still told anything is the transport's matter (`answer_to`)."""
 
     reason: Reason
 

@@ -1,11 +1,11 @@
-"""The Message Manager: the one path of every call, whatever door it came through.
+"""The Message Manager: the one path of every call, whatever transport it came through.
 
 `serve` admits a call or refuses it, opens its one cancel scope with its one deadline, lets the service answer, and
 turns whatever happens into `Done`, `Failed` or `Stopped`, with metrics and one log line. It owns the in-flight table,
 so it is also who cancels (`cancel`) and who drains.
 
-Called by: the doors, `messages.duplex`, `app`. Calls: `service`, `messages.listens`. Deliberately not: bytes, headers,
-sockets, sessions.
+Called by: the transports, `messages.duplex`, `app`. Calls: `service`, `messages.listens`. Deliberately not: bytes,
+headers, sockets, sessions.
 
 Laws: one call, one scope, one deadline (1); no call outlives its request (2); the second of two translation boundaries
 (7): here, and only here, an exception becomes a wire error; every queue has a number and a refusal (8).

@@ -1,8 +1,8 @@
 """Stateful sessions: who has initialized, what each has asked to be told, and the calls each has in flight.
 
-A `Session` is made by a door when a client initializes: with an id and streams on HTTP, without on a duplex connection.
-`Sessions` is the registry: it caps and expires them, serves the methods that only change a session, and passes change
-events on to those that listen.
+A `Session` is made by a transport when a client initializes: with an id and streams on HTTP, without on a duplex
+connection. `Sessions` is the registry: it caps and expires them, serves the methods that only change a session, and
+passes change events on to those that listen.
 
 Called by: `messages.manager` (session methods), `messages.duplex`, `gateway.stateful_http`. Calls: the event bus,
 `wire.session`. Deliberately not: the shared store; these sessions live in one process and end with it (law 11).
@@ -118,7 +118,7 @@ class Sessions:
         }
 
     def open(self, state: SessionState, principal: Principal) -> Session:
-        """Enter a new session; its door sets `notice`. Raises: Overloaded when all places are in use."""
+        """Enter a new session; its transport sets `notice`. Raises: Overloaded when all places are in use."""
         self._make_room(principal)
         peer = Peer(input_s=self._timeouts.input_s, cleanup_s=self._timeouts.cleanup_s)
         session = Session(secrets.token_urlsafe(32), state, principal, peer)
@@ -216,7 +216,7 @@ class Sessions:
 
 
 def _drop(_notice: bytes) -> None:
-    """Stands in until the door has said where notices go."""
+    """Stands in until the transport has said where notices go."""
 
 
 def _forget_replies(session: Session) -> None:

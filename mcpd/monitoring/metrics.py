@@ -1,10 +1,10 @@
 """Every metric of mcpd, declared here once, in a registry of its own.
 
-The names are a contract with dashboards and alerts. One object is made by the composition root and handed to the rooms;
-they call a method per event and know nothing of Prometheus. What somebody else already counts (calls in flight,
-sessions, stuck threads) is not counted again but read at scrape time through `watch`.
+The names are a contract with dashboards and alerts. One object is made by the composition root and handed to the
+packages; they call a method per event and know nothing of Prometheus. What somebody else already counts (calls in
+flight, sessions, stuck threads) is not counted again but read at scrape time through `watch`.
 
-Called by: every room but `wire` and `drivers`; `gateway.operations` for the text. Calls `monitoring.series`.
+Called by: every package but `wire` and `drivers`; `gateway.operations` for the text. Calls `monitoring.series`.
 Deliberately not: a judge of outcomes; callers say which it was.
 
 Laws: labels are bounded: an unknown method or tool is `other`; a client that leaves is `cancelled`, never an error; the
@@ -101,7 +101,7 @@ class Metrics:
         self.outbox_dropped = Counter(
             "mcpd_outbox_dropped", "Messages not sent to a reader that is too slow.", ("policy",), registry
         )
-        self.rejections = Counter("mcpd_rejected", "Requests refused at the door or queue.", ("reason",), registry)
+        self.rejections = Counter("mcpd_rejected", "Requests refused at the transport or queue.", ("reason",), registry)
         self.log_lines_dropped = Counter(
             "mcpd_log_lines_dropped", "Log lines lost because stderr was full or closed.", (), registry
         )

@@ -1,4 +1,4 @@
-"""What a search answers, as JSON: the same object on every door.
+"""What a search answers, as JSON: the same object on every transport.
 
     {"hits": [{"uri", "title", "mimeType", "tags", "metadata", "score", "ranks": {"text": 1, "semantic": 3},
                "span"?: {"start", "end", "heading"}, "highlights"?: [...]}],

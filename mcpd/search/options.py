@@ -5,7 +5,7 @@
     k>=v    and k>v, k<=v, k<v: a bound; two bounds of one field make an interval
 
 Called by: `mcpd search`. Pure. The result is the `filters` member of the grammar in `query`, which checks fields and
-values. Deliberately not a language: what needs more is said in JSON, on any other door.
+values. Deliberately not a language: what needs more is said in JSON, on any other transport.
 
 A value that looks like a number, `true` or `false` fits both that and the same text, for metadata; "quotes" make it a
 text alone. Tags, types, URIs and times are always texts.

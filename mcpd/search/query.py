@@ -1,4 +1,4 @@
-"""The grammar of a search, the same on every door: a JSON object becomes a `Search`, or a refusal that says why.
+"""The grammar of a search, the same on every transport: a JSON object becomes a `Search`, or a refusal that says why.
 
     {"query": "trio nursery", "mode": "hybrid", "size": 10, "cursor": "...", "highlight": 2, "sort": "-updated",
      "filters": {"tags": ["a", "b"], "created": {"gte": "2026-01-01"}, "metadata.x": {"exists": true}},
@@ -9,14 +9,14 @@ A facet's `kind` may be left out: ranges make it `range`, an interval or a time 
 `highlight`: true, the default, is `DEFAULT_FRAGMENTS` pieces of each hit; false is none; a number is itself.
 Beyond the fields named by the design, `uri` can be filtered, and any text by `{"prefix": ...}`: a folder is a prefix.
 
-Called by: the doors and the command line. Pure. Deliberately not a check of what a backend can do: that is the
+Called by: the transports and the command line. Pure. Deliberately not a check of what a backend can do: that is the
 backend's `BadQuery`, and the searcher translates it.
 
 Laws: whatever the object holds, the outcome is a `Search` or `InvalidParams`; the text of a refusal begins with the
 member that is wrong and never repeats more than a few characters of it; what `input_schema` admits is what `parse`
 takes, but for rules between members, which a schema would only hide.
 
-Sources: surfaces "Search, the same on every door".
+Sources: surfaces "Search, the same on every transport".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Search as every door offers it: a `Search` in, the JSON answer out (see `answers`).
+"""Search as every transport offers it: a `Search` in, the JSON answer out (see `answers`).
 
     text       BM25 of the store, page by page; exact total; any sort
     semantic   the nearest vectors of the provider's model

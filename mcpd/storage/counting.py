@@ -1,7 +1,7 @@
 """Facets counted over values in memory: what each kind counts, and in which order its buckets come.
 
-Called by: `storage.memory.documents`, and by `storage.sqlite.facets` for ranges and dates. Pure. Deliberately not where fields
-and their values come from: that is `storage.fields`.
+Called by: `storage.memory.documents`, and by `storage.sqlite.facets` for ranges and dates. Pure. Deliberately not where
+fields and their values come from: that is `storage.fields`.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Written for a distributed store first; an embedded one obeys it too. `Documents` is one store seen as a whole: the
 documents themselves, their chunks in a full-text and a vector index, their metadata, and the relations between them.
 
-Called by: `search`, `ingest`, `resources`, `app`. Implemented by: `storage.memory.documents`, `storage.sqlite.documents`. Values and
-Protocols; nothing here runs. Deliberately not: ranking across retrievers (`search.fusion`), embedding, chunking, or the
-grammar of queries (`search.query`).
+Called by: `search`, `ingest`, `resources`, `app`. Implemented by: `storage.memory`,
+`storage.sqlite.documents`. Values and Protocols; nothing here runs. Deliberately not: ranking across retrievers
+(`search.fusion`), embedding, chunking, or the grammar of queries (`search.query`).
 
 The contract
 - *Acknowledged means durable.* When `write` returns an outcome that is not `failed`, that change survives the death of

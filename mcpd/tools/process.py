@@ -5,7 +5,7 @@ mcpd.tools.worker`. Deliberately not: a pool, and not `trio.Process`: that forks
 PR_SET_PDEATHSIG is tied to the thread that forked, so the worker would die when the helper idles out. `Popen` on the
 main thread costs about 1 ms of the event loop per start.
 
-The talk runs over a socket pair, never over fd 0 or 1: those may be the stdio door. What a tool prints goes to our
+The talk runs over a socket pair, never over fd 0 or 1: those may be the stdio transport. What a tool prints goes to our
 stderr. The worker leads a session of its own: Ctrl-C reaches mcpd alone, and a kill takes the tool's children along.
 
 Laws: 2 (after `aclose` the pid is dead and reaped), 6 (whoever sees an exchange break kills the process).

@@ -1,10 +1,10 @@
-"""The one value that every front door hands to the Message Manager.
+"""The one value that every transport hands to the Message Manager.
 
-A door decodes its own dress (a POST, a frame, a line, a REST path) into a `Call`; from there on nothing knows which
-door it was. `Principal` is who asks. Both are plain frozen values: no clock, no I/O.
+A transport decodes its own format (a POST, a frame, a line, a REST path) into a `Call`; from there on nothing knows
+which transport it was. `Principal` is who asks. Both are plain frozen values: no clock, no I/O.
 
-Called by: `wire.envelope`, `wire.session` and the doors, which build it; `messages`, `service`, the managers, which
-read it. Deliberately not: a cancel scope, a deadline or anything that lives only while the call runs.
+Called by: `wire.envelope`, `wire.session` and the transports, which build it; `messages`, `service`, the managers,
+which read it. Deliberately not: a cancel scope, a deadline or anything that lives only while the call runs.
 
 Sources: MCP 2026-07-28 (STA-1): a stateless call carries all that its interpretation needs.
 """

@@ -4,8 +4,8 @@ Three steps, each usable alone: `decode` (bytes -> JSON value, or ParseError), `
 `Malformed` carries the refusal and, if it could be read, the id to answer it with), and the writers `success`,
 `failure`, `notification`, `request`. `parse_batch` exists for the one revision that has batches.
 
-Called by: the doors and `messages`. Calls msgspec and `errors`. Deliberately not: a method table, a rule about eras,
-or anything that remembers ids between messages (a duplicate of an id in flight is `wire.inflight`'s finding).
+Called by: the transports and `messages`. Calls msgspec and `errors`. Deliberately not: a method table, a rule about
+eras, or anything that remembers ids between messages (a duplicate of an id in flight is `wire.inflight`'s finding).
 
 Laws: an id is echoed with its JSON type (1 and "1" differ) and is left out when it could not be read; whatever the
 bytes, `decode` returns or raises ParseError; nothing that is not JSON is ever written. msgspec writes NaN and infinity

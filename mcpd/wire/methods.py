@@ -1,6 +1,6 @@
 """THE table: which method exists in which era, and what it needs.
 
-A method's legality is a row here and nowhere else (law 4). The ladder asks `lookup`, the doors ask the row for its
+A method's legality is a row here and nowhere else (law 4). The ladder asks `lookup`, the transports ask the row for its
 target header, the Message Manager for its scope and kind, the service for its capability.
 
 Called by: `wire.envelope`, `wire.session`, `messages`, `service`. Calls nothing.

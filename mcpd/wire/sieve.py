@@ -1,4 +1,4 @@
-"""Results in the dress of a revision: one sieve between the version-neutral core and the wire.
+"""Results in the form of a revision: one sieve between the version-neutral core and the wire.
 
 The core builds results once, in the form of 2026-07-28. `complete` adds what that revision wants on every result;
 `sift` takes away what an older one does not know, or rewrites it so that an old typed client can still read it.

@@ -1,7 +1,7 @@
 """Server-sent events as bytes: one frame for each message, a comment to keep a stream alive, the priming event.
 
-Called by: `gateway.streamable_http`, and the other doors that stream. Calls nothing. Deliberately not: a stream; who
-writes, when, and what is kept for a later resume is decided in `messages` and the gateway.
+Called by: `gateway.streamable_http`, and the other transports that stream. Calls nothing. Deliberately not: a stream;
+who writes, when, and what is kept for a later resume is decided in `messages` and the gateway.
 
 Laws: a message is compact JSON and so fits one `data` line; anything else that holds line breaks is split over
 several, as the format wants. Field names end in a colon and one space; an event ends with an empty line.

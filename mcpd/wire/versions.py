@@ -1,11 +1,11 @@
 """Protocol revisions: the only file in which a version string stands.
 
-Two eras share every door. `stateless` is 2026-07-28: each request carries its own version and capabilities. `stateful`
-is everything older: an `initialize` handshake opens a session that remembers them. What differs between the stateful
-revisions is a set of named abilities here, so that the rest of the code asks `can(version, "batch")` and never
+Two eras share every transport. `stateless` is 2026-07-28: each request carries its own version and capabilities.
+`stateful` is everything older: an `initialize` handshake opens a session that remembers them. What differs between the
+stateful revisions is a set of named abilities here, so that the rest of the code asks `can(version, "batch")` and never
 compares dates.
 
-Called by: every other file of `wire`, the doors, `service`. Calls nothing.
+Called by: every other file of `wire`, the transports, `service`. Calls nothing.
 
 Sources: MCP specification, the "key changes" of each revision (ERA-1, INI-2, DIS-2, table 3.9).
 """

@@ -43,7 +43,7 @@ class Client:
         self.released.append(retry_ms)
 
 
-class House:
+class Parts:
     """The rest of the server."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ def make(
     client = client or Client()
     given: dict[str, Any] = {"params": {"name": "t"}, "transport": "http", "capabilities": CAPABLE, **call}
     return Context(
-        Call(method="tools/call", version=version, **given), client, House(), rounds or Rounds(), 9.0
+        Call(method="tools/call", version=version, **given), client, Parts(), rounds or Rounds(), 9.0
     ), client
 
 

@@ -1,6 +1,6 @@
 """`python -m tests.bench.core`: one echo call without HTTP, in microseconds of processor time, and where they go.
 
-The whole house is built as `mcpd serve` builds it; then its ASGI application is called in memory, body bytes in,
+The whole server is built as `mcpd serve` builds it; then its ASGI application is called in memory, body bytes in,
 reply bytes out: access check, headers, era, validation, the call's scope and deadline, the tool, metrics, log, and
 the watch for a client that leaves. No socket, no Hypercorn. After every 16 calls the event loop gets one turn, as it
 would with 16 connections, so that the watches are looked after.
@@ -118,7 +118,7 @@ def run_json(reply: bytes, count: int) -> float:
 
 
 async def measure(options: Any, folder: str) -> tuple[rounds.Samples, Profile]:
-    """Build the house, run the alternated rounds, then profile."""
+    """Build the server, run the alternated rounds, then profile."""
     flags = {
         "data.folder": f"{folder}/data",
         "files.root": folder,
@@ -126,13 +126,13 @@ async def measure(options: Any, folder: str) -> tuple[rounds.Samples, Profile]:
         "server.log_level": "warning",
     }
     config = settings.load(None, {}, flags)
-    house = assembly.build(config, logs.configure("warning"))
-    access = Access(config.server, house.keys, ports=[PORT])
+    server = assembly.build(config, logs.configure("warning"))
+    access = Access(config.server, server.keys, ports=[PORT])
     samples: rounds.Samples = {"core": [], "json": []}
     profile = Profile()
     async with trio.open_nursery() as nursery:
-        watch = (house.metrics, house.health)
-        application = make_app(config, house.manager, house.sessions, access, watch=watch, nursery=nursery).asgi_app
+        watch = (server.metrics, server.health)
+        application = make_app(config, server.manager, server.sessions, access, watch=watch, nursery=nursery).asgi_app
         reply = await reply_of(application)
         await run_calls(application, options.calls)
         for _ in range(options.rounds):

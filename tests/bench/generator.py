@@ -1,7 +1,7 @@
 """The load generator: a process that keeps a number of calls in flight on one server and counts right replies.
 
-Run by: `rounds`, as `python -m tests.bench.generator PORT --door http ...`; prints one JSON object. One thread, one
-epoll, raw sockets: no event loop, no HTTP library on the hot path. It also reads the server's processor time at the
+Run by: `rounds`, as `python -m tests.bench.generator PORT --transport http ...`; prints one JSON object. One thread,
+one epoll, raw sockets: no event loop, no HTTP library on the hot path. It also reads the server's processor time at the
 beginning and at the end of the counted window, so that both cover the same calls.
 
 Law: the generator must not be the bottleneck. It reports its own processor time per call (`generator_us`), of which
@@ -76,7 +76,7 @@ class Load:
 
 def open_lanes(options: argparse.Namespace) -> list[Lane]:
     """The connections, each of which has already been answered correctly."""
-    if options.door == "http":
+    if options.transport == "http":
         return [HttpLane(options.port, options.path) for _ in range(options.connections)]
     return [
         WebSocketLane(options.port, options.path, options.in_flight, mirrored=options.mirrored)
@@ -110,7 +110,7 @@ def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description="Load generator of the benchmarks.")
     parser.add_argument("port", type=int)
-    parser.add_argument("--door", choices=["http", "websocket"], default="http")
+    parser.add_argument("--transport", choices=["http", "websocket"], default="http")
     parser.add_argument("--path", default="/mcp")
     parser.add_argument("--pid", type=int, required=True, help="the server's process, for its processor time")
     parser.add_argument("--connections", type=int, default=16)

@@ -22,7 +22,7 @@ from tests.bench.sampling import Profile
 START_S = 10.0
 
 
-def wait_up(door: servers.Server, port: int) -> None:
+def wait_up(transport: servers.Server, port: int) -> None:
     """Knock until the server in this process answers.
 
     Raises:
@@ -31,7 +31,7 @@ def wait_up(door: servers.Server, port: int) -> None:
     limit = time.monotonic() + START_S
     while True:
         try:
-            return servers.knock(door, port)
+            return servers.knock(transport, port)
         except ConnectionRefusedError:
             if time.monotonic() > limit:
                 raise
@@ -40,11 +40,11 @@ def wait_up(door: servers.Server, port: int) -> None:
 
 def load(options: argparse.Namespace, port: int, profile: Profile, samples: list[rounds.Sample]) -> None:
     """Put the load on the server in this process, sampled, and end it."""
-    door = servers.MCPD_WEBSOCKET if options.websocket else servers.MCPD
+    transport = servers.MCPD_WEBSOCKET if options.websocket else servers.MCPD
     try:
-        wait_up(door, port)
+        wait_up(transport, port)
         with profile.counting():
-            samples.append(rounds.generate(servers.Running(door, os.getpid(), port), options, options.in_flight))
+            samples.append(rounds.generate(servers.Running(transport, os.getpid(), port), options, options.in_flight))
     except (call.WrongReply, ConnectionRefusedError) as error:
         print(error, file=sys.stderr)
     finally:

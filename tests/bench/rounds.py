@@ -75,7 +75,7 @@ def generate(running: servers.Running, options: argparse.Namespace, in_flight: i
     server = running.server
     arguments = [
         *(sys.executable, "-m", "tests.bench.generator", str(running.port), "--pid", str(running.pid)),
-        *("--door", server.door, "--path", server.path, "--connections", str(options.connections)),
+        *("--transport", server.transport, "--path", server.path, "--connections", str(options.connections)),
         *("--in-flight", str(in_flight), "--seconds", str(options.seconds), "--warmup", str(options.warmup)),
         *(["--mirrored"] if server.mirrored else []),
     ]

@@ -5,7 +5,7 @@ processor time; resident memory; recall of the coded vectors. All runs in this o
 each asked in every way before the next; who begins changes, so that what one has brought into memory serves the others
 as often.
 
-    text, semantic, hybrid   `Searcher.search` as a door calls it: ten hits, highlights, the answer as JSON
+    text, semantic, hybrid   `Searcher.search` as a transport calls it: ten hits, highlights, the answer as JSON
     plain                    text search without highlights: what the statement by hand is asked as well
     by hand                  one FTS5 statement on a connection with the same settings: the best chunk of each of the
                              ten best documents, with title and place; compared with what text search answers

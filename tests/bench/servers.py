@@ -36,7 +36,7 @@ class Server:
     name: str
     command: Callable[[int, str], list[str]]
     environment: dict[str, str] = field(default_factory=dict)
-    door: str = "http"
+    transport: str = "http"
     path: str = "/mcp"
     mirrored: bool = False
 
@@ -101,8 +101,10 @@ DEFAULTS = [
 """What an author gets who sets nothing (structured output, log lines). No target compares with these."""
 HTTP = [MCPD, BARE_ASGI, BARE_QUART, PYTHON_SDK, FASTMCP, TYPESCRIPT_SDK, GO_SDK]
 
-MCPD_WEBSOCKET = Server("mcpd, WebSocket", _mcpd("echo"), door="websocket", path="/ws")
-BARE_WEBSOCKET = Server("bare WebSocket echo", _bare("bare_websocket"), door="websocket", path="/ws", mirrored=True)
+MCPD_WEBSOCKET = Server("mcpd, WebSocket", _mcpd("echo"), transport="websocket", path="/ws")
+BARE_WEBSOCKET = Server(
+    "bare WebSocket echo", _bare("bare_websocket"), transport="websocket", path="/ws", mirrored=True
+)
 
 LINGERING = [
     Server("mcpd", _mcpd("echo", "linger")),
@@ -155,7 +157,7 @@ def wait_answered(server: Server, process: subprocess.Popen[bytes], port: int, l
 
 def knock(server: Server, port: int) -> None:
     """One call on a connection of its own."""
-    if server.door == "http":
+    if server.transport == "http":
         lane: lanes.Lane = lanes.HttpLane(port, server.path)
     else:
         lane = lanes.WebSocketLane(port, server.path, 1, mirrored=server.mirrored)

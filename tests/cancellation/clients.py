@@ -2,7 +2,8 @@
 
 `heard` holds what has come for the call, in order; `settle` returns when all that the server has sent is in it. `leave`
 is the client's end as the server sees it (end of file) while this side goes on listening, so that a word sent too late
-is heard. Used by `trial.py` for all doors and by the tests of this folder. Deliberately not: assertions about calls.
+is heard. Used by `trial.py` for all transports and by the tests of this folder. Deliberately not: assertions about
+calls.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import trio
 import trio_websocket
 
 from mcpd.wire.versions import STATELESS
-from tests.house import Running, eventually
+from tests.in_process import Running, eventually
 from tests.served import CLIENT, WAIT_S, ReplyReader, opened, stateless
 
 Message = dict[str, Any]
@@ -28,7 +29,7 @@ LIMIT_MS = 30_000
 
 
 class Served(Protocol):
-    """A server on a port of this machine, be it a house or a program."""
+    """A server on a port of this machine, be it a server or a program."""
 
     port: int
 
@@ -87,7 +88,7 @@ class HttpClient:
             self._headers = {"mcp-session-id": headers["mcp-session-id"]}
             assert (await self.post("notifications/initialized", {}))[0] == 202
 
-    def dress(
+    def encode(
         self, method: str, params: Message, number: int | None, meta: Message | None = None
     ) -> tuple[bytes, dict[str, str]]:
         """Return body and headers of a message; no number makes it a notification."""
@@ -102,13 +103,13 @@ class HttpClient:
 
     async def post(self, method: str, params: Message, number: int | None = None) -> tuple[int, dict[str, str], str]:
         """Send one message and return status, headers and text of the whole reply."""
-        content, headers = self.dress(method, params, number)
+        content, headers = self.encode(method, params, number)
         async with opened(self.url, "POST", content, headers) as reader:
             return reader.status, reader.headers, await reader.whole()
 
     async def call(self, tool: str, arguments: Message, *, number: int = 1, progress: bool = True) -> None:
         params, meta = tool_call(tool, arguments, progress=progress)
-        await self.exchange(*self.dress("tools/call", params, number, meta))
+        await self.exchange(*self.encode("tools/call", params, number, meta))
 
     async def exchange(self, content: bytes, headers: dict[str, str]) -> None:
         """Post `content` and listen from now on to the reply."""

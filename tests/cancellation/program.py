@@ -18,7 +18,7 @@ from pathlib import Path
 
 import trio
 
-from tests.house import alive, children, eventually
+from tests.in_process import alive, children, eventually
 from tests.served import ReplyReader, environment
 
 HERE = Path(__file__).parent

@@ -13,7 +13,7 @@ import trio
 from mcpd.wire.versions import STATEFUL, STATELESS
 from tests.cancellation.clients import HttpClient, LineClient, http_client, websocket_client
 from tests.cancellation.program import Program, serving
-from tests.house import WAIT_S, alive, eventually
+from tests.in_process import WAIT_S, alive, eventually
 
 
 async def test_no_process_outlives_a_server_that_is_killed_while_a_worker_is_in_a_c_loop(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ SETTINGS = "[limits]\nmax_worker_processes = 1\nmax_threads = 300\nmax_abandoned
 
 
 class Barrage:
-    """Rounds of calls, each through some door, cancelled in the way of that door at some moment."""
+    """Rounds of calls, each through some transport, cancelled in the way of that transport at some moment."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)

@@ -1,4 +1,4 @@
-"""The cancellation matrix: every door x every reason x every work class, judged on the server and on the wire.
+"""The cancellation matrix: every transport x every reason x every work class, judged on the server and on the wire.
 
 `CELLS` says what has to happen; the tests below say what the words mean. `continues` and `cannot happen` are the
 protocol's exceptions: a stateful HTTP call belongs to its session and not to a connection, and stateless HTTP has no
@@ -17,10 +17,10 @@ import pytest
 from mcpd.messages.flight import REASONS, Reason
 from tests.cancellation.clients import Message
 from tests.cancellation.trial import STOPS, Trial, expect_stopped, last_words, open_trial, progress, without_texts
-from tests.house import eventually
+from tests.in_process import eventually
 
 CELLS = """
-door                  work     client_gone   explicit        deadline    drain       admin
+transport                  work     client_gone   explicit        deadline    drain       admin
 
 http 2026-07-28       async    cancelled     cannot happen   cancelled   cancelled   cancelled
 http 2026-07-28       thread   cancelled     cannot happen   cancelled   cancelled   cancelled
@@ -47,24 +47,24 @@ stdio 2025-11-25      thread   cancelled     cancelled       cancelled   cancell
 stdio 2025-11-25      process  cancelled     cancelled       cancelled   cancelled   cancelled
 """
 
-DOORS = ("http", "websocket", "stdio")
+TRANSPORTS = ("http", "websocket", "stdio")
 ERAS = ("2026-07-28", "2025-11-25")
 WORK = ("async", "thread", "process")
 
 
 def read_cells() -> dict[tuple[str, str, str, Reason], str]:
-    """Return `CELLS` as (door, version, work, reason) -> verdict."""
+    """Return `CELLS` as (transport, version, work, reason) -> verdict."""
     head, *rows = (re.split(r"\s{2,}", line) for line in CELLS.splitlines() if line)
     reasons = cast("list[Reason]", head[2:])
     return {
-        (*door.split(), work, reason): verdict
-        for door, work, *verdicts in rows
+        (*transport.split(), work, reason): verdict
+        for transport, work, *verdicts in rows
         for reason, verdict in zip(reasons, verdicts, strict=True)
     }
 
 
 def test_the_matrix_has_every_cell_and_knows_every_reason() -> None:
-    assert set(read_cells()) == set(product(DOORS, ERAS, WORK, REASONS))
+    assert set(read_cells()) == set(product(TRANSPORTS, ERAS, WORK, REASONS))
     assert set(REASONS) == set(get_args(Reason)) == set(STOPS)
     assert set(read_cells().values()) == set(VERDICTS)
 
@@ -76,8 +76,8 @@ async def test_a_cell_of_the_matrix_is_as_it_says(
     cell: tuple[str, str, str, Reason], verdict: str, tmp_path: Path
 ) -> None:
     """CAN-1, CAN-3, CAN-5, IO-3, IO-7, STR-3, WS-4."""
-    door, version, work, reason = cell
-    async with open_trial(tmp_path, door, version, work) as trial:
+    transport, version, work, reason = cell
+    async with open_trial(tmp_path, transport, version, work) as trial:
         await trial.begin()
         await VERDICTS[verdict](trial, reason)
 

@@ -18,7 +18,7 @@ from mcpd.wire.versions import STATEFUL, STATELESS
 from tests.cancellation.clients import HttpClient, http_client, tool_call, websocket_client
 from tests.cancellation.program import Program, get, serving
 from tests.cancellation.trial import HERE, last_words, progress, without_texts
-from tests.house import Running, alive, children, eventually, house_config, http_house
+from tests.in_process import Running, alive, children, eventually, http_server, server_config
 from tests.served import WAIT_S, ReplyReader, stateless
 
 
@@ -32,17 +32,17 @@ async def begin(client: Any, place: Path, tool: str = "linger_async", *, number:
 
 async def listen(client: HttpClient, running: Running) -> None:
     """Open a listen stream and wait for its acknowledgement."""
-    content, headers = client.dress("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, 3)
+    content, headers = client.encode("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, 3)
     await client.exchange(content, headers)
     await eventually(lambda: client.heard and running.metric("mcpd_subscriptions") == 1, "it listens")
 
 
 async def test_a_server_stops_step_by_step(tmp_path: Path) -> None:
     """SUB-11, SUB-12, CAN-5: unready, listeners dismissed, calls given time to finish, the rest cancelled, the end."""
-    config = house_config(tmp_path, HERE / "async_tools.py", grace_s=3)
+    config = server_config(tmp_path, HERE / "async_tools.py", grace_s=3)
     with trio.fail_after(3 * WAIT_S):
         async with (
-            http_house(config) as running,
+            http_server(config) as running,
             http_client(running, STATELESS) as listener,
             http_client(running, STATELESS) as quick,
             http_client(running, STATEFUL[0]) as endless,
@@ -52,7 +52,7 @@ async def test_a_server_stops_step_by_step(tmp_path: Path) -> None:
             await begin(endless, tmp_path / "endless")
             running.stopping.set()
 
-            await eventually(lambda: running.house.health.draining, "it drains")
+            await eventually(lambda: running.parts.health.draining, "it drains")
             assert await get(running.port, "/readyz") == (503, "draining\n")
             await listener.settle(ended=True)
             assert (listener.heard[-1]["id"], listener.heard[-1]["result"]["resultType"]) == (3, "complete")
@@ -178,19 +178,19 @@ async def deaf_on_a_websocket(port: int) -> trio.SocketStream:
 
 
 @asynccontextmanager
-async def stopping_house(folder: Path, **bounds: float) -> AsyncIterator[Running]:
-    """A house with these bounds of `timeouts`; what is not given is not what ends a connection here."""
+async def stopping_server(folder: Path, **bounds: float) -> AsyncIterator[Running]:
+    """A server with these bounds of `timeouts`; what is not given is not what ends a connection here."""
     times: dict[str, Any] = {"grace_s": 0.1, "cleanup_s": 1000, "write_s": 1000, "ping_s": 1000, **bounds}
-    config = house_config(folder, HERE / "tools.py", HERE / "async_tools.py", **times)
+    config = server_config(folder, HERE / "tools.py", HERE / "async_tools.py", **times)
     with trio.fail_after(3 * WAIT_S):
-        async with http_house(config) as running:
+        async with http_server(config) as running:
             yield running
 
 
 @pytest.mark.parametrize("start", [deaf_to_json, deaf_to_events, deaf_on_a_websocket])
 async def test_a_peer_that_has_stopped_reading_loses_its_connection(start: Start, tmp_path: Path) -> None:
     """SEC-4: what it does not take within `timeouts.write_s` is given up with its connection."""
-    async with stopping_house(tmp_path, write_s=1) as running, await start(running.port):
+    async with stopping_server(tmp_path, write_s=1) as running, await start(running.port):
         await eventually(lambda: waits_for_peer(running.port), "the server cannot send more")
         await eventually(lambda: running.metric("mcpd_connections") == 0, "the connection is given up")
         await eventually(lambda: running.in_flight() == 0, "its call has ended")
@@ -204,7 +204,7 @@ async def test_a_peer_that_has_stopped_reading_cannot_hold_up_the_shutdown(
     start: Start, bounds: dict[str, float], tmp_path: Path
 ) -> None:
     """CAN-5, SEC-4: a reply has `timeouts.cleanup_s` to get through, a WebSocket is left at once."""
-    async with stopping_house(tmp_path, **bounds) as running, await start(running.port):
+    async with stopping_server(tmp_path, **bounds) as running, await start(running.port):
         await eventually(lambda: waits_for_peer(running.port), "the server cannot send more")
         running.stopping.set()
         with trio.fail_after(WAIT_S):

@@ -12,7 +12,7 @@ from mcpd.wire.versions import STATEFUL, STATELESS
 from tests.cancellation.clients import HttpClient, Message, http_client
 from tests.cancellation.program import get
 from tests.cancellation.trial import HERE
-from tests.house import Running, eventually, house_config, http_house
+from tests.in_process import Running, eventually, http_server, server_config
 from tests.served import WAIT_S
 
 BOUND = 3
@@ -36,8 +36,8 @@ async def ask(client: HttpClient, tool: str) -> tuple[int, Message]:
 async def test_calls_of_def_tools_are_refused_while_too_many_threads_are_stuck(tmp_path: Path) -> None:
     """CAN-1, RPC-12: from `limits.max_abandoned_threads` on, at once, and until some of them have ended."""
     with trio.fail_after(3 * WAIT_S):
-        config = house_config(tmp_path, HERE / "tools.py", HERE / "async_tools.py", limits=LIMITS)
-        async with http_house(config) as running, http_client(running, STATELESS) as client:
+        config = server_config(tmp_path, HERE / "tools.py", HERE / "async_tools.py", limits=LIMITS)
+        async with http_server(config) as running, http_client(running, STATELESS) as client:
             for number in range(BOUND):
                 assert (await get(running.port, "/readyz"))[1].startswith("ready\n")
                 assert await client.probe("echo_thread") == "probe", "there are threads left"
@@ -74,9 +74,9 @@ async def let_them_end(running: Running, folder: Path) -> None:
 async def test_a_call_that_waits_for_a_thread_can_be_cancelled_and_never_runs(version: str, tmp_path: Path) -> None:
     """CAN-1, CAN-3: it holds no thread, so none is abandoned with it."""
     with trio.fail_after(3 * WAIT_S):
-        config = house_config(tmp_path, HERE / "tools.py", limits={"max_threads": 1, "max_abandoned_threads": 1})
+        config = server_config(tmp_path, HERE / "tools.py", limits={"max_threads": 1, "max_abandoned_threads": 1})
         async with (
-            http_house(config) as running,
+            http_server(config) as running,
             http_client(running, version) as first,
             http_client(running, version) as second,
         ):
@@ -86,8 +86,8 @@ async def test_a_call_that_waits_for_a_thread_can_be_cancelled_and_never_runs(ve
             await eventually((tmp_path / "running" / "began").exists, "the first call has the only thread")
             await second.call("linger_thread", {"place": str(tmp_path / "waiting")}, progress=False)
             await eventually(lambda: running.in_flight() == 2, "the second call waits")
-            (_, flight) = running.house.manager.in_flight()
-            running.house.manager.cancel(flight.key)
+            (_, flight) = running.parts.manager.in_flight()
+            running.parts.manager.cancel(flight.key)
             await eventually(lambda: running.in_flight() == 1, "it is over")
             assert running.metric("mcpd_abandoned_threads") == 0
             (tmp_path / "running" / "go").touch()

@@ -19,24 +19,24 @@ import trio
 from mcpd.wire.versions import STATELESS
 from tests.cancellation.clients import HttpClient, http_client, tool_call, websocket_client
 from tests.cancellation.trial import HERE, take_census
-from tests.house import Running, alive, eventually, house_config, http_house
+from tests.in_process import Running, alive, eventually, http_server, server_config
 from tests.served import WAIT_S, stateless
 
 TOOLS = {"async": "linger_async", "thread": "linger_thread", "process": "linger_process", "C loop": "spin_process"}
 
 
 @asynccontextmanager
-async def house(folder: Path) -> AsyncIterator[Running]:
-    """A house with all tools; nothing may be left of its clients when the body is done.
+async def server(folder: Path) -> AsyncIterator[Running]:
+    """A server with all tools; nothing may be left of its clients when the body is done.
 
     It sends no pings: into a connection that has broken these would tell, sooner or later, what it did not notice.
     """
-    config = house_config(folder, HERE / "tools.py", HERE / "async_tools.py", ping_s=1000)
+    config = server_config(folder, HERE / "tools.py", HERE / "async_tools.py", ping_s=1000)
     with trio.fail_after(2 * WAIT_S):
-        async with http_house(config) as running:
+        async with http_server(config) as running:
             before = take_census()
             yield running
-            await running.house.workers.wait_ready()
+            await running.parts.workers.wait_ready()
             await eventually(lambda: take_census() == before, "no task, socket or process is left")
 
 
@@ -62,7 +62,7 @@ async def test_a_client_that_vanishes_while_its_json_reply_is_computed_stops_the
     work: str, how: str, tmp_path: Path
 ) -> None:
     """CAN-1, RSP-4."""
-    async with house(tmp_path) as running, http_client(running, STATELESS) as client:
+    async with server(tmp_path) as running, http_client(running, STATELESS) as client:
         await client.call(TOOLS[work], {"place": str(tmp_path)}, progress=False)
         pid = await begun(tmp_path)
         assert (running.in_flight(), client.status) == (1, 0), "not a byte of a reply has been sent"
@@ -86,7 +86,7 @@ async def test_bytes_behind_the_body_do_not_make_the_server_deaf_to_the_clients_
     what: str, when: str, tmp_path: Path
 ) -> None:
     """CAN-1, CAN-2."""
-    async with house(tmp_path) as running, http_client(running, STATELESS) as client:
+    async with server(tmp_path) as running, http_client(running, STATELESS) as client:
         first = raw_request(client, running, "linger_async", {"place": str(tmp_path)})
         behind = BEHIND[what] or raw_request(client, running, "echo_async", {"text": "second"})
         async with await trio.open_tcp_stream("127.0.0.1", running.port) as stream:
@@ -109,7 +109,7 @@ def raw_request(client: HttpClient, running: Running, tool: str, arguments: dict
 
 async def test_a_websocket_whose_client_has_vanished_holds_nothing(tmp_path: Path) -> None:
     """WS-4, SEC-4: no task, no socket, no place under `limits.max_connections`; not even until the next ping."""
-    async with house(tmp_path) as running:
+    async with server(tmp_path) as running:
         async with websocket_client(running, STATELESS) as client:
             await client.call("linger_async", {"place": str(tmp_path)})
             await begun(tmp_path)

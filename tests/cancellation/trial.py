@@ -1,8 +1,8 @@
-"""One call of one work class through one door, how it can be stopped, and what must then be true on the server.
+"""One call of one work class through one transport, how it can be stopped, and what must then be true on the server.
 
-A `Trial` is a running house, a client of one of its doors and a call that waits in its tool. `STOPS` are the reasons of
-the law; `expect_stopped` is the law itself. Used by `test_matrix.py`, in parts by its neighbours. Deliberately not: the
-table of what happens where.
+A `Trial` is a running server, a client of one of its transports and a call that waits in its tool. `STOPS` are the
+reasons of the law; `expect_stopped` is the law itself. Used by `test_matrix.py`, in parts by its neighbours.
+Deliberately not: the table of what happens where.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import trio
 
 from mcpd.messages.flight import Reason
 from tests.cancellation.clients import LIMIT_MS, OPEN, TOKEN, Message
-from tests.house import (
+from tests.in_process import (
     Running,
     alive,
     children,
     count_descriptors,
     count_tasks,
     eventually,
-    house_config,
-    http_house,
-    stdio_house,
+    http_server,
+    server_config,
+    stdio_server,
 )
 from tests.served import WAIT_S
 
@@ -49,11 +49,11 @@ def take_census() -> Census:
 
 @dataclass
 class Trial:
-    """A house, its client, and one call at a time."""
+    """A server, its client, and one call at a time."""
 
     running: Running
     client: Any
-    door: str
+    transport: str
     work: str
     folder: Path
     calls: int = 0
@@ -122,8 +122,8 @@ class Trial:
     async def expect_workers_replaced(self) -> None:
         """The warm workers are there again, and no other process."""
         with trio.fail_after(WAIT_S):
-            await self.running.house.workers.wait_ready()
-        workers = self.running.house.workers.statistics()
+            await self.running.parts.workers.wait_ready()
+        workers = self.running.parts.workers.statistics()
         assert len(workers.pids) == workers.idle == (self.work == "process")
         assert self.pid not in workers.pids
         assert set(workers.pids) <= children()
@@ -170,9 +170,9 @@ async def _cancel(trial: Trial) -> None:
 
 
 async def _run_out_of_time(trial: Trial) -> None:
-    (flight,) = trial.running.house.manager.in_flight()
+    (flight,) = trial.running.parts.manager.in_flight()
     assert flight.scope is not None
-    assert flight.scope.deadline > trial.running.house.config.timeouts.grace_s
+    assert flight.scope.deadline > trial.running.parts.config.timeouts.grace_s
     flight.scope.deadline = trio.current_time()
 
 
@@ -181,9 +181,9 @@ async def _stop_the_server(trial: Trial) -> None:
 
 
 async def _cancel_as_admin(trial: Trial) -> None:
-    (flight,) = trial.running.house.manager.in_flight()
-    assert trial.running.house.manager.cancel(flight.key)
-    assert not trial.running.house.manager.cancel("no such call")
+    (flight,) = trial.running.parts.manager.in_flight()
+    assert trial.running.parts.manager.cancel(flight.key)
+    assert not trial.running.parts.manager.cancel("no such call")
 
 
 STOPS: dict[Reason, Callable[[Trial], Awaitable[None]]] = {
@@ -195,37 +195,37 @@ STOPS: dict[Reason, Callable[[Trial], Awaitable[None]]] = {
 }
 
 
-def ends_the_server(door: str, reason: Reason) -> bool:
+def ends_the_server(transport: str, reason: Reason) -> bool:
     """True when the server goes with the call: it drains, or was there for this client alone."""
-    return reason == "drain" or (door == "stdio" and reason == "client_gone")
+    return reason == "drain" or (transport == "stdio" and reason == "client_gone")
 
 
 @asynccontextmanager
-async def open_trial(folder: Path, door: str, version: str, work: str) -> AsyncIterator[Trial]:
-    """Run a house with the tools of one work class, and a client. Nothing of either may be left afterwards.
+async def open_trial(folder: Path, transport: str, version: str, work: str) -> AsyncIterator[Trial]:
+    """Run a server with the tools of one work class, and a client. Nothing of either may be left afterwards.
 
-    A house whose server goes on is asked while it does; what a server leaves that has ended shows when its house has.
+    A server whose server goes on is asked while it does; what a server leaves that has ended shows when its server has.
     """
     warm = int(work == "process")
     limits = {"worker_processes": warm, "max_worker_processes": 2}
-    config = house_config(folder, HERE / MODULES[work], limits=limits, grace_s=0.05, cleanup_s=1)
-    start = stdio_house if door == "stdio" else http_house
+    config = server_config(folder, HERE / MODULES[work], limits=limits, grace_s=0.05, cleanup_s=1)
+    start = stdio_server if transport == "stdio" else http_server
     ground = take_census()
     with trio.fail_after(3 * WAIT_S):
         async with start(config) as running:
             before = take_census()
-            async with OPEN[door](running, version) as client:
-                yield Trial(running, client, door, work, folder)
-            if door == "stdio" or running.stopping.is_set():
+            async with OPEN[transport](running, version) as client:
+                yield Trial(running, client, transport, work, folder)
+            if transport == "stdio" or running.stopping.is_set():
                 await eventually(running.stopped.is_set, "the server has ended")
             else:
                 await eventually(lambda: take_census() == before, f"there is what there was: {before}")
-    await eventually(lambda: take_census() == ground, f"the house has left what it found: {ground}")
+    await eventually(lambda: take_census() == ground, f"the server has left what it found: {ground}")
 
 
 async def expect_stopped(trial: Trial, reason: Reason) -> None:
     """The law: what must be true after a call was stopped for `reason`, at once and from then on."""
-    number, ended = trial.calls, ends_the_server(trial.door, reason)
+    number, ended = trial.calls, ends_the_server(trial.transport, reason)
     await trial.expect_work_stopped()
     assert trial.cancelled() == {reason: 1}
     assert trial.running.metric("mcpd_deadline_exceeded_total", budget="request") == (reason == "deadline")

@@ -1,4 +1,4 @@
-"""Every transcript in this folder, on every door and in every revision that it names."""
+"""Every transcript in this folder, on every transport and in every revision that it names."""
 
 from __future__ import annotations
 
@@ -10,34 +10,39 @@ import pytest
 import trio
 
 from mcpd.wire.versions import STATEFUL, STATELESS
-from tests.conversations.doors import OPEN, WAIT_S, Door
 from tests.conversations.transcript import Names, Step, Transcript, read
-from tests.house import house_config, http_house, stdio_house
+from tests.conversations.transports import OPEN, WAIT_S, Transport
+from tests.in_process import http_server, server_config, stdio_server
 from tests.served import CLIENT, TOOLS
 
 HERE = Path(__file__).parent
 ALL = [read(path) for path in sorted(HERE.glob("*.txt"))]
 RUNS = [
-    (transcript, door, version) for transcript in ALL for door in transcript.doors for version in transcript.versions
+    (transcript, transport, version)
+    for transcript in ALL
+    for transport in transcript.transports
+    for version in transcript.versions
 ]
 LIMITS = {"max_message_bytes": 100_000, "max_body_bytes": 100_000, "max_calls_per_connection": 4, "page_size": 10}
 
 
 @pytest.mark.parametrize(
-    ("transcript", "door", "version"), RUNS, ids=[f"{t.path.stem}-{door}-{version}" for t, door, version in RUNS]
+    ("transcript", "transport", "version"),
+    RUNS,
+    ids=[f"{t.path.stem}-{transport}-{version}" for t, transport, version in RUNS],
 )
 async def test_a_conversation_goes_as_it_was_written(
-    transcript: Transcript, door: str, version: str, tmp_path: Path
+    transcript: Transcript, transport: str, version: str, tmp_path: Path
 ) -> None:
     """The transcript's first line names its requirements."""
-    start = stdio_house if door == "stdio" else http_house
-    config = house_config(tmp_path, TOOLS, limits=LIMITS, cleanup_s=0.5)
+    start = stdio_server if transport == "stdio" else http_server
+    config = server_config(tmp_path, TOOLS, limits=LIMITS, cleanup_s=0.5)
     with trio.fail_after(WAIT_S):
-        async with start(config) as running, OPEN[door](running, version, transcript.capabilities) as client:
+        async with start(config) as running, OPEN[transport](running, version, transcript.capabilities) as client:
             await converse(client, transcript, version)
 
 
-async def converse(client: Door, transcript: Transcript, version: str) -> None:
+async def converse(client: Transport, transcript: Transcript, version: str) -> None:
     if version != STATELESS and transcript.head.get("handshake") != "no":
         await shake_hands(client, transcript.capabilities, version)
     names = Names(version)
@@ -58,14 +63,14 @@ async def converse(client: Door, transcript: Transcript, version: str) -> None:
         await expect_silence(client, version)
 
 
-async def shake_hands(client: Door, capabilities: dict[str, Any], version: str) -> None:
+async def shake_hands(client: Transport, capabilities: dict[str, Any], version: str) -> None:
     params = {"protocolVersion": version, "capabilities": capabilities, "clientInfo": CLIENT}
     await client.send({"id": "hello", "method": "initialize", "params": params})
     assert (await client.receive())["result"]["protocolVersion"] == version
     await client.send({"method": "notifications/initialized"})
 
 
-async def expect_all(client: Door, names: Names, steps: list[Step]) -> None:
+async def expect_all(client: Transport, names: Names, steps: list[Step]) -> None:
     """Receive one message for each step, in any order."""
     while steps:
         found = await client.receive()
@@ -82,15 +87,15 @@ def without_jsonrpc(message: Any) -> Any:
     return message
 
 
-async def expect_silence(client: Door, version: str) -> None:
+async def expect_silence(client: Transport, version: str) -> None:
     """Nothing has come, or is on its way, that was not expected."""
     await client.send({"id": "the end", "method": "server/discover" if version == STATELESS else "ping"})
     last = await client.receive()
     assert last["id"] == "the end", f"unexpected: {json.dumps(last)}"
 
 
-def test_there_are_conversations_on_every_door_and_in_every_revision() -> None:
+def test_there_are_conversations_on_every_transport_and_in_every_revision() -> None:
     """ERA-1, WS-1."""
-    assert {(door, version) for _, door, version in RUNS} == {
-        (door, version) for door in OPEN for version in (STATELESS, *STATEFUL)
+    assert {(transport, version) for _, transport, version in RUNS} == {
+        (transport, version) for transport in OPEN for version in (STATELESS, *STATEFUL)
     }

@@ -244,9 +244,9 @@ async def region(
 
 
 @tool(scopes=["vault"])
-async def vault(door: Annotated[str, Meta(extra_json_schema={"x-mcp-header": "Door"})] = "front") -> str:
+async def vault(transport: Annotated[str, Meta(extra_json_schema={"x-mcp-header": "Transport"})] = "front") -> str:
     """Open only to keys with its own scope."""
-    return door
+    return transport
 
 
 @resource("note:///one", name="one", title="One", mime_type="text/plain", ttl_ms=60_000, cache_scope="public")

@@ -1,12 +1,12 @@
-"""Transcripts: what a client says and what the server has to answer, as text files that run on every door.
+"""Transcripts: what a client says and what the server has to answer, as text files that run on every transport.
 
     A quick call is answered at once (TOOL-2).          the first line: what is shown, and which requirements
-    doors: http websocket stdio                         where it runs; default: all three
+    transports: http websocket stdio                         where it runs; default: all three
     eras: stateless 2025-11-25                          in which revisions; `stateful` is all four
     capabilities: {"elicitation": {}}                   the client's; default: none
     handshake: no                                       stateful only: the transcript initializes by itself
 
-    >> {"id": 1, "method": "ping"}                      sent, in the dress of the era (marks, headers, `jsonrpc`)
+    >> {"id": 1, "method": "ping"}                      sent, in the form of the era (marks, headers, `jsonrpc`)
     >>! {"jsonrpc": "2.0"                               sent as it is
     << {"id": 1, "result": {}}                          the next message has to be this one
     <~ {"id": 2, "result": {"...": 0}}                  a run of these may come in any order
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from mcpd.wire.versions import STATEFUL, STATELESS
 
-DOORS = ("http", "websocket", "stdio")
+TRANSPORTS = ("http", "websocket", "stdio")
 _ERAS = {"stateless": (STATELESS,), "stateful": STATEFUL}
 
 
@@ -46,9 +46,9 @@ class Transcript(NamedTuple):
     steps: list[Step]
 
     @property
-    def doors(self) -> list[str]:
+    def transports(self) -> list[str]:
         """Where it runs."""
-        return self.head.get("doors", " ".join(DOORS)).split()
+        return self.head.get("transports", " ".join(TRANSPORTS)).split()
 
     @property
     def versions(self) -> list[str]:

@@ -152,7 +152,7 @@ def test_a_host_or_origin_sent_twice_is_refused(keys: KeyStore) -> None:
             assert refusal.status == status
 
 
-def test_what_was_once_allowed_does_not_open_the_door_for_others(keys: KeyStore) -> None:
+def test_what_was_once_allowed_does_not_admit_others(keys: KeyStore) -> None:
     access = Access(Server(allowed_hosts=("a.example",)), keys)
     for port in range(1000):
         assert access.check_host(f"a.example:{port}") is None

@@ -1,4 +1,4 @@
-"""The operators' door over Quart-Trio's own test client."""
+"""The operators' transport over Quart-Trio's own test client."""
 
 from __future__ import annotations
 

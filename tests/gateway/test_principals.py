@@ -1,4 +1,4 @@
-"""Keys on the doors of MCP: who is let in, what each may do, and that nobody can use what belongs to another."""
+"""Keys on the transports of MCP: who is let in, what each may do, and that nobody can use what belongs to another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import trio_websocket
 
 from mcpd.config import Auth
 from mcpd.gateway.keys import KeyStore
-from tests.house import Running, house_config, http_house
+from tests.in_process import Running, http_server, server_config
 from tests.served import TOOLS, WAIT_S, Mcp, stateless, upgrade
 
 NOW = datetime(2026, 7, 28, tzinfo=UTC)
@@ -36,13 +36,13 @@ class Keys:
 
 
 @asynccontextmanager
-async def house(folder: Path, **limits: int) -> AsyncIterator[Keys]:
+async def server(folder: Path, **limits: int) -> AsyncIterator[Keys]:
     store = KeyStore(folder / "keys.toml")
     keys = {name: store.new(name, scopes, now=NOW).reveal() for name, scopes in GRANTS.items()}
-    config = house_config(folder, TOOLS, limits={"page_size": 5, **limits})
+    config = server_config(folder, TOOLS, limits={"page_size": 5, **limits})
     config = replace(config, auth=Auth(keys_file=folder / "keys.toml"))
     with trio.fail_after(WAIT_S):
-        async with http_house(config) as running, trio.open_nursery() as nursery:
+        async with http_server(config) as running, trio.open_nursery() as nursery:
             clients = {}
             for name in (*GRANTS, "nobody"):
                 headers = {"authorization": f"Bearer {keys[name]}"} if name in keys else {}
@@ -61,7 +61,7 @@ async def _keep_open(http: httpx.AsyncClient, *, task_status: trio.TaskStatus[ht
 
 async def test_without_a_key_every_method_is_refused_with_a_challenge(tmp_path: Path) -> None:
     """SEC-3, SES-5, ERA-9, DIS-1."""
-    async with house(tmp_path) as keys:
+    async with server(tmp_path) as keys:
         for method, params in [("server/discover", {}), ("tools/list", {}), ("tools/call", {"name": "echo"})]:
             refused = await keys["nobody"].ask(method, params)
             assert (refused.status, refused.code) == (401, -32600)
@@ -76,7 +76,7 @@ async def test_without_a_key_every_method_is_refused_with_a_challenge(tmp_path: 
 
 async def test_a_websocket_needs_a_key_like_everybody(tmp_path: Path) -> None:
     """WS-3."""
-    async with house(tmp_path) as keys:
+    async with server(tmp_path) as keys:
         url = f"ws://127.0.0.1:{keys.running.port}/ws"
         refused = await upgrade(keys.running.port, {})
         assert (refused.status, refused.code) == (401, -32600)
@@ -91,22 +91,22 @@ async def test_a_websocket_needs_a_key_like_everybody(tmp_path: Path) -> None:
 
 async def test_a_key_may_do_what_its_scopes_say(tmp_path: Path) -> None:
     """TOOL-5, HDR-13, LAD-1."""
-    async with house(tmp_path) as keys:
+    async with server(tmp_path) as keys:
         assert (await keys["reader"].ask("tools/list")).status == 200
         for name, params in [("reader", {"name": "echo"}), ("ada", {"name": "vault"})]:
             refused = await keys[name].ask("tools/call", params, request_id=0)
             assert (refused.status, refused.code, refused.last["id"]) == (403, -32600, 0)
             assert "insufficient_scope" in refused.headers["www-authenticate"]
-        opened = {"name": "vault", "arguments": {"door": "back"}}
+        opened = {"name": "vault", "arguments": {"transport": "back"}}
         assert (await keys["ada"].ask("tools/call", opened)).status == 403, "before its headers are compared"
         assert (await keys["keeper"].ask("tools/call", opened)).code == -32020
-        mirrored = await keys["keeper"].ask("tools/call", opened, headers={"mcp-param-door": "back"})
+        mirrored = await keys["keeper"].ask("tools/call", opened, headers={"mcp-param-transport": "back"})
         assert mirrored.result["content"][0]["text"] == "back"
 
 
 async def test_a_session_of_another_caller_does_not_exist(tmp_path: Path) -> None:
     """SES-5, SEC-5, RSM-5."""
-    async with house(tmp_path) as keys:
+    async with server(tmp_path) as keys:
         await keys["ada"].initialize()
         keys["bob"].session = keys["ada"].session
         request: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
@@ -126,7 +126,7 @@ async def test_a_session_of_another_caller_does_not_exist(tmp_path: Path) -> Non
 async def test_cursors_and_states_of_another_caller_are_invalid(tmp_path: Path) -> None:
     """SEC-5, PAG-1, MRT-5, MRT-6."""
     can: dict[str, Any] = {"elicitation": {}}
-    async with house(tmp_path) as keys:
+    async with server(tmp_path) as keys:
         cursor = (await keys["ada"].ask("tools/list")).result["nextCursor"]
         assert (await keys["ada"].ask("tools/list", {"cursor": cursor})).status == 200
         foreign = await keys["bob"].ask("tools/list", {"cursor": cursor})
@@ -140,7 +140,7 @@ async def test_cursors_and_states_of_another_caller_are_invalid(tmp_path: Path) 
 
 async def test_a_list_may_depend_on_the_caller_and_then_is_private(tmp_path: Path) -> None:
     """STA-2, RES-4."""
-    async with house(tmp_path, page_size=100) as keys:
+    async with server(tmp_path, page_size=100) as keys:
         seen = {}
         for name in ("ada", "keeper"):
             result = (await keys[name].ask("tools/list")).result
@@ -151,7 +151,7 @@ async def test_a_list_may_depend_on_the_caller_and_then_is_private(tmp_path: Pat
 
 async def test_one_caller_cannot_use_up_the_sessions_of_others(tmp_path: Path) -> None:
     """SES-6, SEC-4."""
-    async with house(tmp_path, max_sessions=3, max_sessions_per_principal=2) as keys:
+    async with server(tmp_path, max_sessions=3, max_sessions_per_principal=2) as keys:
         await keys["bob"].initialize()
         sessions = []
         for _ in range(4):

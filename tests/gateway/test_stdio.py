@@ -1,4 +1,4 @@
-"""The stdio door: lines and their bounds, and the program as a client starts it."""
+"""The stdio transport: lines and their bounds, and the program as a client starts it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpd.gateway.stdio import Lines
-from tests.conversations.doors import stdio_door
-from tests.house import eventually, house_config, stdio_house
+from tests.conversations.transports import stdio_transport
+from tests.in_process import eventually, server_config, stdio_server
 from tests.served import TOOLS, WAIT_S, command, environment, stateless
 
 
@@ -41,9 +41,9 @@ def test_a_line_without_end_takes_no_more_memory_than_its_bound() -> None:
 
 async def test_a_line_that_is_too_long_is_refused_and_the_next_one_served(tmp_path: Path) -> None:
     """IO-9, RPC-4, RPC-7."""
-    config = house_config(tmp_path, TOOLS, limits={"max_message_bytes": 10_000})
+    config = server_config(tmp_path, TOOLS, limits={"max_message_bytes": 10_000})
     with trio.fail_after(WAIT_S):
-        async with stdio_house(config) as running, stdio_door(running, "2026-07-28", {}) as client:
+        async with stdio_server(config) as running, stdio_transport(running, "2026-07-28", {}) as client:
             await client.send_text('{"jsonrpc": "2.0", "id": 1, "method": "' + "x" * 50_000 + '"}')
             refused = await client.receive()
             assert refused["error"]["code"] == -32700
@@ -124,8 +124,8 @@ async def test_the_program_ends_when_its_client_is_done(tmp_path: Path, how: str
 async def test_end_of_input_cancels_what_is_in_flight(tmp_path: Path) -> None:
     """IO-3, CAN-1."""
     with trio.fail_after(WAIT_S):
-        async with stdio_house(house_config(tmp_path, TOOLS)) as running:
-            async with stdio_door(running, "2026-07-28", {}) as client:
+        async with stdio_server(server_config(tmp_path, TOOLS)) as running:
+            async with stdio_transport(running, "2026-07-28", {}) as client:
                 params = {"name": "hold", "_meta": {"progressToken": 1}}
                 await client.send({"id": 1, "method": "tools/call", "params": params})
                 await client.receive()

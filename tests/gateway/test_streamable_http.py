@@ -15,7 +15,7 @@ import trio
 from mcpd.wire.envelope import CAPABILITIES_KEY, PREFIX, SERVER_KEY, SUBSCRIPTION_KEY, VERSION_KEY
 from mcpd.wire.headers import encode_value
 from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS
-from tests.house import house_config, http_house
+from tests.in_process import http_server, server_config
 from tests.served import TOOLS, WAIT_S, Mcp, Server, client_of, serving, stateless
 
 JSON = {"content-type": "application/json"}
@@ -716,7 +716,7 @@ async def test_accept_may_come_in_two_lines(server: Server) -> None:
 async def test_a_long_silence_commits_to_a_stream_that_is_kept_alive(tmp_path: Path) -> None:
     """RSP-3, RSP-4, STR-7: in either era."""
     with trio.fail_after(WAIT_S):
-        async with http_house(house_config(tmp_path, TOOLS, ping_s=0.1)) as running:
+        async with http_server(server_config(tmp_path, TOOLS, ping_s=0.1)) as running:
             url = f"http://127.0.0.1:{running.port}"
             async with httpx.AsyncClient(base_url=url, timeout=WAIT_S, trust_env=False) as http:
                 mcp = Mcp(http)
@@ -734,11 +734,11 @@ async def test_a_long_silence_commits_to_a_stream_that_is_kept_alive(tmp_path: P
 
 async def test_a_stopping_server_says_when_to_come_back(tmp_path: Path) -> None:
     """RPC-12, CAN-5, SUB-11, SUB-12."""
-    config = house_config(tmp_path, TOOLS, grace_s=0.4)
+    config = server_config(tmp_path, TOOLS, grace_s=0.4)
     body, headers = stateless("subscriptions/listen", LISTEN, request_id=0)
     held, held_headers = stateless("tools/call", {"name": "hold"}, meta={"progressToken": 1})
     with trio.fail_after(WAIT_S):
-        async with http_house(config) as running:
+        async with http_server(config) as running:
             url = f"http://127.0.0.1:{running.port}"
             async with httpx.AsyncClient(base_url=url, timeout=WAIT_S, trust_env=False) as http:
                 mcp = Mcp(http)

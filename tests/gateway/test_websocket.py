@@ -13,17 +13,17 @@ import trio
 import trio_websocket
 
 from mcpd.wire.envelope import SUBSCRIPTION_KEY
-from tests.house import Running, eventually, house_config, http_house
+from tests.in_process import Running, eventually, http_server, server_config
 from tests.served import TOOLS, WAIT_S, stateless, upgrade
 
 Socket = trio_websocket.WebSocketConnection
 
 
 @asynccontextmanager
-async def house(folder: Path, **timeouts: float) -> AsyncIterator[Running]:
-    config = house_config(folder, TOOLS, limits={"max_message_bytes": 50_000}, **timeouts)
+async def server(folder: Path, **timeouts: float) -> AsyncIterator[Running]:
+    config = server_config(folder, TOOLS, limits={"max_message_bytes": 50_000}, **timeouts)
     with trio.fail_after(WAIT_S):
-        async with http_house(config) as running:
+        async with http_server(config) as running:
             yield running
 
 
@@ -49,7 +49,7 @@ async def test_the_subprotocol_is_selected_when_it_is_offered(
     tmp_path: Path, offered: list[str] | None, selected: str | None
 ) -> None:
     """WS-1, WS-2."""
-    async with house(tmp_path) as running, connect(running, subprotocols=offered) as socket:
+    async with server(tmp_path) as running, connect(running, subprotocols=offered) as socket:
         assert socket.subprotocol == selected
         await ask(socket, "server/discover", request_id=0)
         assert (await hear(socket))["id"] == 0
@@ -69,7 +69,7 @@ async def test_a_refused_upgrade_is_an_http_answer_with_a_reason(
     tmp_path: Path, changes: dict[str, str], status: int
 ) -> None:
     """WS-2, WS-3, SEC-1, SEC-2, ERA-9."""
-    async with house(tmp_path) as running:
+    async with server(tmp_path) as running:
         reply = await upgrade(running.port, changes)
     assert (reply.status, reply.code) == (status, -32600)
     assert reply.headers["x-request-id"]
@@ -95,7 +95,7 @@ async def test_a_frame_that_is_no_utf_8_ends_the_connection_and_is_never_answere
 
 async def answer_to_frame(folder: Path, frame: bytes) -> bytes:
     """Send one raw frame; return what comes back first."""
-    async with house(folder) as running, await trio.open_tcp_stream("127.0.0.1", running.port) as stream:
+    async with server(folder) as running, await trio.open_tcp_stream("127.0.0.1", running.port) as stream:
         await stream.send_all(UPGRADE % running.port)
         received = b""
         while not received.endswith(b"\r\n\r\n"):
@@ -121,7 +121,7 @@ UPGRADE = b"\r\n".join(
 
 async def test_closing_the_socket_cancels_everything_on_it(tmp_path: Path) -> None:
     """WS-4, CAN-1, SUB-13."""
-    async with house(tmp_path) as running:
+    async with server(tmp_path) as running:
         async with connect(running) as socket:
             for number in range(3):
                 await ask(socket, "tools/call", {"name": "hold"}, request_id=number, meta={"progressToken": number})
@@ -136,7 +136,7 @@ async def test_closing_the_socket_cancels_everything_on_it(tmp_path: Path) -> No
 
 async def test_calls_on_one_socket_run_side_by_side(tmp_path: Path) -> None:
     """WS-2, WS-4, RPC-3."""
-    async with house(tmp_path) as running, connect(running) as socket:
+    async with server(tmp_path) as running, connect(running) as socket:
         await ask(socket, "tools/call", {"name": "hold_in_silence"}, request_id=1, meta={"dev.mcpd/timeoutMs": 300})
         await ask(socket, "tools/call", {"name": "echo"}, request_id="1")
         assert [(await hear(socket))["id"] for _ in range(2)] == ["1", 1]
@@ -144,7 +144,7 @@ async def test_calls_on_one_socket_run_side_by_side(tmp_path: Path) -> None:
 
 async def test_a_stopping_server_ends_a_listen_stream_with_its_result(tmp_path: Path) -> None:
     """SUB-2, SUB-11, SUB-12, CAN-6."""
-    async with house(tmp_path, grace_s=5) as running, connect(running) as socket:
+    async with server(tmp_path, grace_s=5) as running, connect(running) as socket:
         await ask(socket, "subscriptions/listen", {"notifications": {"toolsListChanged": True}}, request_id=0)
         await hear(socket)
         running.stopping.set()
@@ -158,11 +158,11 @@ async def test_a_stopping_server_ends_a_listen_stream_with_its_result(tmp_path: 
 
 async def test_a_stopping_server_refuses_new_calls_and_cancels_old_ones_in_the_end(tmp_path: Path) -> None:
     """CAN-5, IO-3."""
-    async with house(tmp_path, grace_s=0.3) as running, connect(running) as socket:
+    async with server(tmp_path, grace_s=0.3) as running, connect(running) as socket:
         await ask(socket, "tools/call", {"name": "hold"}, request_id=1, meta={"progressToken": 1})
         await hear(socket)
         running.stopping.set()
-        await eventually(lambda: running.house.manager.draining, "it is draining")
+        await eventually(lambda: running.parts.manager.draining, "it is draining")
         await ask(socket, "tools/list", request_id=2)
         for request_id in (2, 1):
             refused = await hear(socket)

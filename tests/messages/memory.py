@@ -1,7 +1,7 @@
-"""The server without doors, for tests in memory: real parts, put together by `assembly.build`, and calls made by hand.
+"""The server without transports, for tests in memory: the real parts of `assembly.build`, and calls made by hand.
 
-`make_house` builds everything; `call` and `session_call` write what a door would have read; `Wire` stands at the end of
-a call's way back and keeps what was said. Used by `tests/messages` and its neighbours, with a clock that jumps.
+`make_server` builds everything; `call` and `session_call` write what a transport would have read; `Wire` stands at the
+end of a call's way back and keeps what was said. Used by `tests/messages` and its neighbours, with a clock that jumps.
 Deliberately not: bytes, sockets, processes.
 """
 
@@ -14,25 +14,25 @@ from typing import Any
 
 import trio
 
-from mcpd.assembly import House, build
+from mcpd.assembly import Parts, build
 from mcpd.messages.flight import Done, Failed, Flight, Outcome
 from mcpd.messages.sessions import Session
 from mcpd.monitoring.logs import Logs
 from mcpd.wire.call import ANONYMOUS, Call, Principal
 from mcpd.wire.session import SessionState
 from mcpd.wire.versions import STATEFUL, STATELESS
-from tests.house import house_config
+from tests.in_process import server_config
 from tests.served import CLIENT, TOOLS
 
 TEXT = {"name": "echo", "arguments": {"text": "hi"}}
 
 
-def make_house(folder: Path, *, limits: dict[str, Any] | None = None, **timeouts: float) -> House:
+def make_server(folder: Path, *, limits: dict[str, Any] | None = None, **timeouts: float) -> Parts:
     """Return all parts of a server with the tools of the conversations."""
     logs = Logs(lambda _: None, requests=False)
-    house = build(house_config(folder, TOOLS, limits=limits, **timeouts), logs)
+    server = build(server_config(folder, TOOLS, limits=limits, **timeouts), logs)
     logs.close()
-    return house
+    return server
 
 
 def call(method: str = "tools/call", params: dict[str, Any] | None = None, **more: Any) -> Call:
@@ -42,11 +42,11 @@ def call(method: str = "tools/call", params: dict[str, Any] | None = None, **mor
 
 
 def open_session(
-    house: House, version: str = STATEFUL[0], principal: Principal = ANONYMOUS, **capabilities: Any
+    server: Parts, version: str = STATEFUL[0], principal: Principal = ANONYMOUS, **capabilities: Any
 ) -> Session:
     """Open a session."""
     params = {"protocolVersion": version, "capabilities": capabilities, "clientInfo": CLIENT}
-    return house.sessions.open(SessionState(params), principal)
+    return server.sessions.open(SessionState(params), principal)
 
 
 def session_call(session: Session, method: str, params: dict[str, Any] | None = None, request_id: Any = 1) -> Call:
@@ -80,21 +80,21 @@ class Wire:
         self.released.append(retry_ms)
 
 
-async def serve(house: House, of: Call, wire: Wire | None = None) -> Outcome:
+async def serve(server: Parts, of: Call, wire: Wire | None = None) -> Outcome:
     """Serve one call to its end."""
-    return await house.manager.serve(Flight(of, wire or Wire()))
+    return await server.manager.serve(Flight(of, wire or Wire()))
 
 
-async def result(house: House, of: Call, wire: Wire | None = None) -> dict[str, Any]:
+async def result(server: Parts, of: Call, wire: Wire | None = None) -> dict[str, Any]:
     """Serve a call that succeeds; return its result."""
-    outcome = await serve(house, of, wire)
+    outcome = await serve(server, of, wire)
     assert isinstance(outcome, Done), outcome
     return outcome.result
 
 
-async def failure(house: House, of: Call, wire: Wire | None = None) -> Any:
+async def failure(server: Parts, of: Call, wire: Wire | None = None) -> Any:
     """Serve a call that fails; return its error."""
-    outcome = await serve(house, of, wire)
+    outcome = await serve(server, of, wire)
     assert isinstance(outcome, Failed), outcome
     return outcome.error
 

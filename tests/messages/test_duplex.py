@@ -13,13 +13,13 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from mcpd.assembly import House
+from mcpd.assembly import Parts
 from mcpd.events import Changed
 from mcpd.gateway.asgi import RequestNames
 from mcpd.messages.duplex import Duplex
 from mcpd.wire.call import ANONYMOUS
 from mcpd.wire.versions import HEADERLESS, STATEFUL
-from tests.messages.memory import Collector, make_house
+from tests.messages.memory import Collector, make_server
 from tests.served import CLIENT, stateless
 
 HELLO = {"protocolVersion": STATEFUL[0], "capabilities": {}, "clientInfo": CLIENT}
@@ -28,14 +28,14 @@ HELLO = {"protocolVersion": STATEFUL[0], "capabilities": {}, "clientInfo": CLIEN
 class Line:
     """The client's end: `say` what it sends, read `sent` of its collector."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
+    def __init__(self, server: Parts) -> None:
+        self.parts = server
         self.heard = Collector()
         self._say, self._receive = trio.open_memory_channel[str | None](1000)
         self.duplex = Duplex(
-            house.manager,
-            house.sessions,
-            limits=house.config.limits,
+            server.manager,
+            server.sessions,
+            limits=server.config.limits,
             transport="stdio",
             principal=ANONYMOUS,
             name_request=RequestNames(),
@@ -67,7 +67,7 @@ class Line:
 
 @asynccontextmanager
 async def line(folder: Path, **limits: int) -> AsyncIterator[Line]:
-    opened = Line(make_house(folder, limits=limits))
+    opened = Line(make_server(folder, limits=limits))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(opened.run)
         yield opened
@@ -82,9 +82,9 @@ async def test_a_cancellation_is_heard_although_the_client_does_not_read(
         client.heard.gate = trio.Event()
         for number in range(4):
             await client.ask("tools/call", {"name": "hold"}, request_id=number, meta={"progressToken": number})
-        assert len(list(client.house.manager.in_flight())) == 4, "and their progress fills the outbox"
+        assert len(list(client.parts.manager.in_flight())) == 4, "and their progress fills the outbox"
         await client.say(*({"method": "notifications/cancelled", "params": {"requestId": n}} for n in range(4)))
-        assert list(client.house.manager.in_flight()) == []
+        assert list(client.parts.manager.in_flight()) == []
         client.heard.gate.set()
         await trio.testing.wait_all_tasks_blocked()
         await client.ask("server/discover", request_id="last")
@@ -97,11 +97,11 @@ async def test_hanging_up_cancels_everything_and_ends_the_session(tmp_path: Path
     async with line(tmp_path) as client:
         await client.say({"id": 0, "method": "initialize", "params": HELLO}, {"method": "notifications/initialized"})
         await client.say({"id": 1, "method": "tools/call", "params": {"name": "hold_in_silence"}})
-        house = client.house
-        assert len(list(house.manager.in_flight())) == 1
-    assert list(house.manager.in_flight()) == []
+        server = client.parts
+        assert len(list(server.manager.in_flight())) == 1
+    assert list(server.manager.in_flight()) == []
     assert trio.current_time() == began, "and not by its deadline"
-    assert not house.sessions._by_key
+    assert not server.sessions._by_key
     assert list(client.answers()) == [0]
 
 
@@ -109,7 +109,7 @@ async def test_a_listen_ends_with_its_result_and_then_a_cancellation(tmp_path: P
     """SUB-11, CAN-6, SUB-12."""
     async with line(tmp_path) as client:
         await client.ask("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, request_id="l")
-        await client.house.manager.drain()
+        await client.parts.manager.drain()
         await trio.testing.wait_all_tasks_blocked()
         last = client.heard.sent[-2:]
     assert last[0]["id"] == "l"
@@ -135,7 +135,7 @@ async def test_a_failed_initialize_leaves_no_session_and_can_be_repeated(
     async with line(tmp_path) as client:
         await client.say({"id": 1, "method": "initialize", "params": wrong})
         await client.say({"id": 2, "method": "tools/list"})
-        assert not client.house.sessions._by_key
+        assert not client.parts.sessions._by_key
         await client.say({"id": 3, "method": "initialize", "params": HELLO})
         answers = client.answers()
         assert [answers[1]["error"]["code"], answers[2]["error"]["code"]] == [-32602, -32602]
@@ -146,11 +146,11 @@ async def test_too_many_sessions_are_refused_here_like_everywhere(tmp_path: Path
     """SES-6, IO-5."""
     async with line(tmp_path, max_sessions=1) as client:
         await client.say({"id": 1, "method": "initialize", "params": HELLO})
-        (session,) = client.house.sessions._by_key.values()
+        (session,) = client.parts.sessions._by_key.values()
         await client.say({"id": 2, "method": "tools/call", "params": {"name": "hold_in_silence"}})
-        session.streams["kept"] = client.house.sessions.open_stream(session, "kept")
+        session.streams["kept"] = client.parts.sessions.open_stream(session, "kept")
         session.streams["kept"].take_over(trio.CancelScope())
-        other = Line(client.house)
+        other = Line(client.parts)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(other.run)
             await other.say({"id": 1, "method": "initialize", "params": HELLO})
@@ -165,7 +165,7 @@ async def test_changes_are_told_and_lost_rather_than_waited_for(tmp_path: Path, 
         await client.say({"id": 1, "method": "initialize", "params": HELLO}, {"method": "notifications/initialized"})
         client.heard.gate = trio.Event()
         for _ in range(10):
-            client.house.bus.publish(Changed("tools"))
+            client.parts.bus.publish(Changed("tools"))
         await trio.testing.wait_all_tasks_blocked()
         client.heard.gate.set()
         await client.say({"id": 2, "method": "ping"})
@@ -184,7 +184,7 @@ async def test_a_response_of_a_stateless_client_is_ignored(tmp_path: Path, autoj
 
 async def test_a_broken_writer_ends_the_connection(tmp_path: Path, autojump_clock: MockClock) -> None:
     """IO-3."""
-    client = Line(make_house(tmp_path))
+    client = Line(make_server(tmp_path))
     client.heard.broken = True
 
     async def converse() -> None:
@@ -195,7 +195,7 @@ async def test_a_broken_writer_ends_the_connection(tmp_path: Path, autojump_cloc
 
     with pytest.RaisesGroup(trio.BrokenResourceError, flatten_subgroups=True):
         await converse()
-    assert list(client.house.manager.in_flight()) == []
+    assert list(client.parts.manager.in_flight()) == []
 
 
 @pytest.mark.parametrize("batched", [False, True])
@@ -226,4 +226,4 @@ async def test_a_connection_that_is_stopped_before_it_runs_has_nothing_to_write(
 ) -> None:
     """A signal may come while the services are still starting."""
     with trio.fail_after(1):
-        await Line(make_house(tmp_path)).duplex.flush()
+        await Line(make_server(tmp_path)).duplex.flush()

@@ -9,12 +9,12 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from mcpd.assembly import House
+from mcpd.assembly import Parts
 from mcpd.errors import InvalidParams, Overloaded
 from mcpd.events import Changed
 from mcpd.messages.flight import Done, Flight, Outcome, Stopped
 from mcpd.wire.envelope import SERVER_KEY, SUBSCRIPTION_KEY
-from tests.messages.memory import Wire, call, failure, make_house
+from tests.messages.memory import Wire, call, failure, make_server
 
 ALL = {"toolsListChanged": True, "promptsListChanged": True, "resourceSubscriptions": ["note:///one", "note:///none"]}
 
@@ -22,16 +22,16 @@ ALL = {"toolsListChanged": True, "promptsListChanged": True, "resourceSubscripti
 class Listener:
     """A listen in flight."""
 
-    def __init__(self, house: House, *, request_id: Any = 0, gate: trio.Event | None = None, **wanted: Any) -> None:
+    def __init__(self, server: Parts, *, request_id: Any = 0, gate: trio.Event | None = None, **wanted: Any) -> None:
         self.wire = Wire(gate)
         params = {"notifications": wanted or ALL}
         self.flight = Flight(call("subscriptions/listen", params, id=request_id), self.wire)
-        self._house = house
+        self._server = server
         self.outcome: Outcome | None = None
 
     async def run(self) -> None:
         """Listen until the end."""
-        self.outcome = await self._house.manager.serve(self.flight)
+        self.outcome = await self._server.manager.serve(self.flight)
 
     def heard(self) -> list[str]:
         """What was said, without the acknowledgement."""
@@ -42,8 +42,8 @@ async def test_the_acknowledgement_comes_first_and_everything_is_tagged(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """SUB-1, SUB-2, SUB-3, SUB-9."""
-    house = make_house(tmp_path)
-    listener = Listener(house, request_id="0")
+    server = make_server(tmp_path)
+    listener = Listener(server, request_id="0")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listener.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -53,7 +53,7 @@ async def test_the_acknowledgement_comes_first_and_everything_is_tagged(
             Changed("resource", "note:///one"),
             Changed("resource", "x"),
         ):
-            house.bus.publish(event)
+            server.bus.publish(event)
             await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     method, params = listener.wire.said[0]
@@ -67,15 +67,15 @@ async def test_what_changes_before_the_acknowledgement_is_written_is_told_after_
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """SUB-6, SUB-4."""
-    house = make_house(tmp_path)
-    house.bus.publish(Changed("tools"))
+    server = make_server(tmp_path)
+    server.bus.publish(Changed("tools"))
     gate = trio.Event()
-    listener = Listener(house, gate=gate)
+    listener = Listener(server, gate=gate)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listener.run)
         await trio.testing.wait_all_tasks_blocked()
         assert len(listener.wire.said) == 1
-        house.bus.publish(Changed("prompts"))
+        server.bus.publish(Changed("prompts"))
         gate.set()
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
@@ -86,15 +86,15 @@ async def test_a_slow_listener_delays_nobody_and_finds_each_change_once(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """SUB-5, SUB-7, SUB-8."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     gate = trio.Event()
-    slow, quick = Listener(house, gate=gate), Listener(house)
+    slow, quick = Listener(server, gate=gate), Listener(server)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(slow.run)
         nursery.start_soon(quick.run)
         await trio.testing.wait_all_tasks_blocked()
         for _ in range(100):
-            house.bus.publish(Changed("tools"))
+            server.bus.publish(Changed("tools"))
             await trio.testing.wait_all_tasks_blocked()
         assert len(quick.heard()) == 100
         gate.set()
@@ -105,8 +105,8 @@ async def test_a_slow_listener_delays_nobody_and_finds_each_change_once(
 
 async def test_a_listen_has_no_deadline(tmp_path: Path, autojump_clock: MockClock) -> None:
     """SUB-10, CAN-5."""
-    house = make_house(tmp_path)
-    listener = Listener(house, toolsListChanged=False)
+    server = make_server(tmp_path)
+    listener = Listener(server, toolsListChanged=False)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listener.run)
         await trio.sleep(80_000)
@@ -116,35 +116,35 @@ async def test_a_listen_has_no_deadline(tmp_path: Path, autojump_clock: MockCloc
 
 async def test_the_end_is_a_result_with_the_subscriptions_id(tmp_path: Path, autojump_clock: MockClock) -> None:
     """SUB-2, SUB-11, SUB-12, RES-1."""
-    house = make_house(tmp_path)
-    listener = Listener(house)
+    server = make_server(tmp_path)
+    listener = Listener(server)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listener.run)
         await trio.testing.wait_all_tasks_blocked()
-        house.bus.publish(Changed("tools"))
-        await house.manager.drain()
+        server.bus.publish(Changed("tools"))
+        await server.manager.drain()
     assert isinstance(listener.outcome, Done)
-    meta = {SUBSCRIPTION_KEY: 0, SERVER_KEY: house.manager.service.info}
+    meta = {SUBSCRIPTION_KEY: 0, SERVER_KEY: server.manager.service.info}
     assert listener.outcome.result == {"resultType": "complete", "_meta": meta}
     assert listener.heard() == ["tools/list_changed"], "what was pending is still told"
 
 
 async def test_a_cancelled_listen_is_forgotten_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
     """SUB-13, CAN-3."""
-    house = make_house(tmp_path, limits={"max_listen_streams": 1})
-    others = len(house.bus._subscriptions)
-    listener = Listener(house)
+    server = make_server(tmp_path, limits={"max_listen_streams": 1})
+    others = len(server.bus._subscriptions)
+    listener = Listener(server)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listener.run)
         await trio.testing.wait_all_tasks_blocked()
-        error = await failure(house, call("subscriptions/listen", {"notifications": ALL}))
+        error = await failure(server, call("subscriptions/listen", {"notifications": ALL}))
         assert isinstance(error, Overloaded), "SUB-9"
         listener.flight.cancel("explicit")
     assert listener.outcome == Stopped("explicit")
-    assert len(house.bus._subscriptions) == others
-    house.bus.publish(Changed("tools"))
+    assert len(server.bus._subscriptions) == others
+    server.bus.publish(Changed("tools"))
     assert listener.heard() == []
-    other = Listener(house)
+    other = Listener(server)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -155,6 +155,6 @@ async def test_a_cancelled_listen_is_forgotten_at_once(tmp_path: Path, autojump_
 async def test_a_broken_filter_is_refused_before_anything_is_said(tmp_path: Path, autojump_clock: MockClock) -> None:
     """SUB-1."""
     wire = Wire()
-    error = await failure(make_house(tmp_path), call("subscriptions/listen", {"notifications": 1}), wire)
+    error = await failure(make_server(tmp_path), call("subscriptions/listen", {"notifications": 1}), wire)
     assert isinstance(error, InvalidParams)
     assert wire.said == []

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from mcpd.assembly import House
+from mcpd.assembly import Parts
 from mcpd.authoring.declarations import ToolDeclaration
 from mcpd.errors import (
     DeadlineExceeded,
@@ -26,28 +26,30 @@ from mcpd.messages.flight import REASONS, Done, Failed, Flight, Outcome, Reason,
 from mcpd.messages.manager import outcome_label
 from mcpd.wire.call import Principal
 from mcpd.wire.versions import STATEFUL
-from tests.messages.memory import Wire, call, failure, make_house, open_session, result, serve, session_call
+from tests.messages.memory import Wire, call, failure, make_server, open_session, result, serve, session_call
 
 HOLD = {"name": "hold_in_silence"}
 
 
-def metric(house: House, name: str) -> list[str]:
+def metric(server: Parts, name: str) -> list[str]:
     """Return the lines of a metric that are not zero."""
-    lines = house.metrics.exposition(None)[0].decode().splitlines()
+    lines = server.metrics.exposition(None)[0].decode().splitlines()
     return [line.removeprefix("mcpd_") for line in lines if line.startswith(name) and not line.endswith(" 0.0")]
 
 
-def in_flight(house: House) -> int:
-    return len(list(house.manager.in_flight()))
+def in_flight(server: Parts) -> int:
+    return len(list(server.manager.in_flight()))
 
 
 async def test_a_call_is_answered_in_the_dress_of_its_revision(tmp_path: Path, autojump_clock: MockClock) -> None:
     """RES-1, RES-2, SIE-1."""
-    house = make_house(tmp_path)
-    assert (await result(house, call()))["resultType"] == "complete"
+    server = make_server(tmp_path)
+    assert (await result(server, call()))["resultType"] == "complete"
     for version in STATEFUL:
-        session = open_session(house, version)
-        found = await result(house, session_call(session, "tools/call", {"name": "add", "arguments": {"a": 1, "b": 2}}))
+        session = open_session(server, version)
+        found = await result(
+            server, session_call(session, "tools/call", {"name": "add", "arguments": {"a": 1, "b": 2}})
+        )
         assert ("structuredContent" in found) == (version >= "2025-06-18")
         assert "resultType" not in found
 
@@ -70,10 +72,10 @@ async def test_whatever_goes_wrong_is_one_wire_error(
     tmp_path: Path, autojump_clock: MockClock, asked: Any, refusal: type[WireError] | None
 ) -> None:
     """RPC-10, LAD-2, DIS-4, TOOL-2, SEC-6."""
-    house = make_house(tmp_path)
-    outcome = await serve(house, asked)
+    server = make_server(tmp_path)
+    outcome = await serve(server, asked)
     assert isinstance(outcome, Done) if refusal is None else type(getattr(outcome, "error", None)) is refusal
-    assert in_flight(house) == 0
+    assert in_flight(server) == 0
 
 
 class Odd(BaseException):
@@ -91,11 +93,11 @@ async def test_no_exception_of_a_tool_ends_the_server(
     async def broken() -> str:
         raise raised
 
-    house = make_house(tmp_path)
-    house.manager.service._tools.registry.replace([ToolDeclaration(name="broken", fn=broken)])
-    error = await failure(house, call(params={"name": "broken"}))
+    server = make_server(tmp_path)
+    server.manager.service._tools.registry.replace([ToolDeclaration(name="broken", fn=broken)])
+    error = await failure(server, call(params={"name": "broken"}))
     assert (type(error), error.data) == (InternalError, {"requestId": "r-1"})
-    assert await result(house, call("tools/list", {}))
+    assert await result(server, call("tools/list", {}))
 
 
 @pytest.mark.parametrize("reason", REASONS)
@@ -103,31 +105,31 @@ async def test_a_cancelled_call_has_its_reason_and_is_counted(
     tmp_path: Path, autojump_clock: MockClock, reason: Reason
 ) -> None:
     """CAN-1, CAN-3, IO-7."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     flight = Flight(call(params=HOLD), Wire())
     outcomes: list[Outcome] = []
     async with trio.open_nursery() as nursery:
 
         async def run() -> None:
-            outcomes.append(await house.manager.serve(flight))
+            outcomes.append(await server.manager.serve(flight))
 
         nursery.start_soon(run)
         await trio.sleep(1)
         flight.cancel(reason)
         flight.cancel("admin")
     assert outcomes == [Stopped(reason)]
-    assert metric(house, "mcpd_cancelled_total") == [f'cancelled_total{{reason="{reason}"}} 1.0']
-    assert in_flight(house) == 0
+    assert metric(server, "mcpd_cancelled_total") == [f'cancelled_total{{reason="{reason}"}} 1.0']
+    assert in_flight(server) == 0
 
 
 async def test_a_call_cancelled_before_it_starts_never_runs(tmp_path: Path, autojump_clock: MockClock) -> None:
     """CAN-3, CAN-1."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     flight = Flight(call(params={"name": "change", "arguments": {"kind": "tools"}}), Wire())
     heard: list[Any] = []
-    house.bus.subscribe(heard.append)
+    server.bus.subscribe(heard.append)
     flight.cancel("client_gone")
-    assert await house.manager.serve(flight) == Stopped("client_gone")
+    assert await server.manager.serve(flight) == Stopped("client_gone")
     assert heard == []
 
 
@@ -140,10 +142,10 @@ async def test_a_result_that_comes_in_spite_of_a_cancellation_is_dropped(
         flight.cancel("explicit")
         return "done"
 
-    house = make_house(tmp_path)
-    house.manager.service._tools.registry.replace([ToolDeclaration(name="hasty", fn=hasty)])
+    server = make_server(tmp_path)
+    server.manager.service._tools.registry.replace([ToolDeclaration(name="hasty", fn=hasty)])
     flight = Flight(call(params={"name": "hasty"}), Wire())
-    assert await house.manager.serve(flight) == Stopped("explicit")
+    assert await server.manager.serve(flight) == Stopped("explicit")
 
 
 def test_only_those_are_told_who_neither_left_nor_asked() -> None:
@@ -155,12 +157,12 @@ def test_only_those_are_told_who_neither_left_nor_asked() -> None:
 
 async def test_calls_are_cancelled_by_name_for_an_operator(tmp_path: Path, autojump_clock: MockClock) -> None:
     """CAN-5."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, house, call(params=HOLD, request_id="mine"))
+        nursery.start_soon(serve, server, call(params=HOLD, request_id="mine"))
         await trio.testing.wait_all_tasks_blocked()
-        assert not house.manager.cancel("other")
-        assert house.manager.cancel("mine")
+        assert not server.manager.cancel("other")
+        assert server.manager.cancel("mine")
 
 
 @pytest.mark.parametrize(
@@ -180,54 +182,54 @@ async def test_the_tightest_limit_that_somebody_named_ends_a_call(
 ) -> None:
     """CAN-5."""
     timeout_ms, seconds, budget = row
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     began = trio.current_time()
-    error = await failure(house, call(params={"name": tool}, timeout_ms=timeout_ms))
+    error = await failure(server, call(params={"name": tool}, timeout_ms=timeout_ms))
     assert trio.current_time() - began == pytest.approx(seconds)
     assert isinstance(error, DeadlineExceeded)
     assert error.data == {"reason": "deadline", "budget": budget, "limitMs": round(seconds * 1000)}
-    assert metric(house, "mcpd_deadline_exceeded_total") == [f'deadline_exceeded_total{{budget="{budget}"}} 1.0']
+    assert metric(server, "mcpd_deadline_exceeded_total") == [f'deadline_exceeded_total{{budget="{budget}"}} 1.0']
 
 
 async def test_calls_wait_in_line_and_too_many_are_refused(tmp_path: Path, autojump_clock: MockClock) -> None:
     """SEC-4."""
-    house = make_house(tmp_path, limits={"max_calls": 1, "max_queued_calls": 2})
+    server = make_server(tmp_path, limits={"max_calls": 1, "max_queued_calls": 2})
     ended: list[str] = []
     async with trio.open_nursery() as nursery:
 
         async def run(name: str) -> None:
-            await serve(house, call(params={"name": "hold_in_silence"}, request_id=name))
+            await serve(server, call(params={"name": "hold_in_silence"}, request_id=name))
             ended.append(name)
 
         for name in ("first", "second", "third"):
             nursery.start_soon(run, name)
             await trio.testing.wait_all_tasks_blocked()
-        assert isinstance(await failure(house, call()), Overloaded)
-        assert house.manager.cancel("second"), "a waiting call can be cancelled too"
+        assert isinstance(await failure(server, call()), Overloaded)
+        assert server.manager.cancel("second"), "a waiting call can be cancelled too"
         await trio.testing.wait_all_tasks_blocked()
         for name in ("first", "third"):
-            house.manager.cancel(name)
+            server.manager.cancel(name)
             await trio.testing.wait_all_tasks_blocked()
     assert ended == ["second", "first", "third"]
-    assert await result(house, call()), "every place was given back"
+    assert await result(server, call()), "every place was given back"
 
 
 async def test_draining_refuses_new_calls_and_lets_the_old_ones_end(tmp_path: Path, autojump_clock: MockClock) -> None:
     """CAN-5, IO-3."""
-    house = make_house(tmp_path, grace_s=10.0)
+    server = make_server(tmp_path, grace_s=10.0)
     began = trio.current_time()
     outcomes: list[Outcome] = []
     async with trio.open_nursery() as nursery:
 
         async def run(timeout_ms: int | None) -> None:
-            outcomes.append(await serve(house, call(params=HOLD, timeout_ms=timeout_ms)))
+            outcomes.append(await serve(server, call(params=HOLD, timeout_ms=timeout_ms)))
 
         nursery.start_soon(run, 4000)
         nursery.start_soon(run, None)
         await trio.testing.wait_all_tasks_blocked()
-        nursery.start_soon(house.manager.drain)
+        nursery.start_soon(server.manager.drain)
         await trio.testing.wait_all_tasks_blocked()
-        assert isinstance(await failure(house, call()), Draining)
+        assert isinstance(await failure(server, call()), Draining)
     assert trio.current_time() - began == 10
     assert isinstance(outcomes[0], Failed)
     assert isinstance(outcomes[0].error, DeadlineExceeded)
@@ -237,26 +239,26 @@ async def test_draining_refuses_new_calls_and_lets_the_old_ones_end(tmp_path: Pa
 async def test_an_idle_server_drains_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
     """IO-3."""
     began = trio.current_time()
-    await make_house(tmp_path).manager.drain()
+    await make_server(tmp_path).manager.drain()
     assert trio.current_time() == began
 
 
 async def test_a_connection_that_is_torn_down_takes_its_calls_along(tmp_path: Path, autojump_clock: MockClock) -> None:
     """CAN-1."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     with trio.move_on_after(1):
-        await serve(house, call(params=HOLD))
-    assert in_flight(house) == 0
-    assert metric(house, "mcpd_requests_total") == [
+        await serve(server, call(params=HOLD))
+    assert in_flight(server) == 0
+    assert metric(server, "mcpd_requests_total") == [
         'requests_total{method="tools/call",outcome="cancelled",transport="http"} 1.0'
     ]
 
 
 async def test_an_outcome_has_a_label_that_blames_nobody_for_leaving(tmp_path: Path, autojump_clock: MockClock) -> None:
     """CAN-1, TOOL-2."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     labels = [
-        outcome_label(await serve(house, call(params={"name": name}))) for name in ("echo", "fail", "nope", "crash")
+        outcome_label(await serve(server, call(params={"name": name}))) for name in ("echo", "fail", "nope", "crash")
     ]
     assert labels == ["ok", "tool_error", "protocol_error", "internal_error"]
     assert outcome_label(Stopped("client_gone")) == "cancelled"

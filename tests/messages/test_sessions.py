@@ -16,73 +16,73 @@ from mcpd.events import Changed
 from mcpd.messages.flight import Flight
 from mcpd.messages.sessions import KEEP_REPLIES_S
 from mcpd.wire.call import Principal
-from tests.messages.memory import Wire, make_house, open_session, session_call
+from tests.messages.memory import Wire, make_server, open_session, session_call
 
 ADA, BOB = Principal("ada", frozenset()), Principal("bob", frozenset())
 
 
 async def test_a_session_is_found_by_its_own_principal_only(tmp_path: Path, autojump_clock: MockClock) -> None:
     """SES-1, SES-5, SEC-5."""
-    house = make_house(tmp_path)
-    session = open_session(house, principal=ADA)
-    assert house.sessions.get(session.key, ADA) is session
-    assert house.sessions.get(session.key, BOB) is None
-    assert house.sessions.get("unknown", ADA) is None
-    assert len({open_session(house).key for _ in range(20)}) == 20
+    server = make_server(tmp_path)
+    session = open_session(server, principal=ADA)
+    assert server.sessions.get(session.key, ADA) is session
+    assert server.sessions.get(session.key, BOB) is None
+    assert server.sessions.get("unknown", ADA) is None
+    assert len({open_session(server).key for _ in range(20)}) == 20
 
 
 async def test_the_least_recently_used_idle_session_gives_way(tmp_path: Path, autojump_clock: MockClock) -> None:
     """SES-6, SEC-4."""
-    house = make_house(tmp_path, limits={"max_sessions": 3})
+    server = make_server(tmp_path, limits={"max_sessions": 3})
     sessions = []
     for _ in range(3):
-        sessions.append(open_session(house))
+        sessions.append(open_session(server))
         await trio.sleep(1)
-    house.sessions.get(sessions[0].key, sessions[0].principal)
-    open_session(house)
+    server.sessions.get(sessions[0].key, sessions[0].principal)
+    open_session(server)
     assert [session.ended for session in sessions] == [False, True, False]
 
 
 async def test_sessions_in_use_never_give_way(tmp_path: Path, autojump_clock: MockClock) -> None:
     """SES-6."""
-    house = make_house(tmp_path, limits={"max_sessions": 2})
-    busy, watched = open_session(house), open_session(house)
+    server = make_server(tmp_path, limits={"max_sessions": 2})
+    busy, watched = open_session(server), open_session(server)
     busy.launch(Flight(session_call(busy, "ping"), Wire()))
-    house.sessions.open_stream(watched, "s").take_over(trio.CancelScope())
+    server.sessions.open_stream(watched, "s").take_over(trio.CancelScope())
     with pytest.raises(Overloaded):
-        open_session(house)
+        open_session(server)
 
 
 async def test_one_principal_makes_room_among_its_own(tmp_path: Path, autojump_clock: MockClock) -> None:
     """SES-6, SEC-4."""
-    house = make_house(tmp_path, limits={"max_sessions_per_principal": 1})
-    bobs, first = open_session(house, principal=BOB), open_session(house, principal=ADA)
-    open_session(house, principal=ADA)
+    server = make_server(tmp_path, limits={"max_sessions_per_principal": 1})
+    bobs, first = open_session(server, principal=BOB), open_session(server, principal=ADA)
+    open_session(server, principal=ADA)
     assert (bobs.ended, first.ended) == (False, True)
 
 
 async def test_an_idle_session_expires_and_one_in_use_does_not(tmp_path: Path, autojump_clock: MockClock) -> None:
     """SES-6."""
-    house = make_house(tmp_path, session_idle_s=100.0)
-    idle, used, watched = (open_session(house) for _ in range(3))
-    house.sessions.open_stream(watched, "s").take_over(trio.CancelScope())
+    server = make_server(tmp_path, session_idle_s=100.0)
+    idle, used, watched = (open_session(server) for _ in range(3))
+    server.sessions.open_stream(watched, "s").take_over(trio.CancelScope())
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(house.sessions.expire)
+        nursery.start_soon(server.sessions.expire)
         for _ in range(4):
             await trio.sleep(60)
-            house.sessions.get(used.key, used.principal)
+            server.sessions.get(used.key, used.principal)
         assert (idle.ended, used.ended, watched.ended) == (True, False, False)
         nursery.cancel_scope.cancel()
 
 
 async def test_replies_that_nobody_fetches_are_forgotten(tmp_path: Path, autojump_clock: MockClock) -> None:
     """RSM-5, STR-3."""
-    house = make_house(tmp_path)
-    session = open_session(house)
-    finished, open_one = (house.sessions.open_stream(session, name) for name in "ab")
+    server = make_server(tmp_path)
+    session = open_session(server)
+    finished, open_one = (server.sessions.open_stream(session, name) for name in "ab")
     finished.finish()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(house.sessions.expire)
+        nursery.start_soon(server.sessions.expire)
         await trio.sleep(KEEP_REPLIES_S - 61)
         assert finished.name in session.streams
         await trio.sleep(130)
@@ -92,19 +92,19 @@ async def test_replies_that_nobody_fetches_are_forgotten(tmp_path: Path, autojum
 
 async def test_finished_replies_make_room_for_new_ones(tmp_path: Path, autojump_clock: MockClock) -> None:
     """RSM-5, SEC-4."""
-    house = make_house(tmp_path, limits={"max_streams_per_session": 2})
-    session = open_session(house)
-    house.sessions.open_stream(session, "a").finish()
-    house.sessions.open_stream(session, "b")
-    house.sessions.open_stream(session, "c")
+    server = make_server(tmp_path, limits={"max_streams_per_session": 2})
+    session = open_session(server)
+    server.sessions.open_stream(session, "a").finish()
+    server.sessions.open_stream(session, "b")
+    server.sessions.open_stream(session, "c")
     assert list(session.streams) == ["b", "c"]
     with pytest.raises(Overloaded):
-        house.sessions.open_stream(session, "d")
+        server.sessions.open_stream(session, "d")
 
 
 async def test_an_id_is_in_flight_once_and_its_type_counts(tmp_path: Path, autojump_clock: MockClock) -> None:
     """RPC-3, RPC-5, IO-7."""
-    session = open_session(make_house(tmp_path))
+    session = open_session(make_server(tmp_path))
     number, text = (Flight(session_call(session, "ping", request_id=name), Wire()) for name in (1, "1"))
     session.launch(number)
     session.launch(text)
@@ -121,7 +121,7 @@ async def test_an_id_is_in_flight_once_and_its_type_counts(tmp_path: Path, autoj
 
 async def test_initialize_cannot_be_cancelled(tmp_path: Path, autojump_clock: MockClock) -> None:
     """INI-3."""
-    session = open_session(make_house(tmp_path))
+    session = open_session(make_server(tmp_path))
     flight = Flight(session_call(session, "initialize"), Wire())
     session.launch(flight)
     session.cancel(1)
@@ -132,26 +132,26 @@ async def test_ending_a_session_cancels_and_releases_everything_in_it(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """SES-4, S2C-3."""
-    house = make_house(tmp_path)
-    session = open_session(house)
+    server = make_server(tmp_path)
+    session = open_session(server)
     flight = Flight(session_call(session, "ping"), Wire())
     session.launch(flight)
-    stream = house.sessions.open_stream(session, "a")
-    house.sessions.close(session, "explicit")
-    house.sessions.close(session, "admin")
+    stream = server.sessions.open_stream(session, "a")
+    server.sessions.close(session, "explicit")
+    server.sessions.close(session, "admin")
     assert (flight.reason, stream.finished, session.peer.ready.is_set()) == ("explicit", True, True)
-    assert house.sessions.get(session.key, session.principal) is None
+    assert server.sessions.get(session.key, session.principal) is None
     with pytest.raises(InvalidRequest):
-        house.sessions.apply(session_call(session, "logging/setLevel", {"level": "info"}))
+        server.sessions.apply(session_call(session, "logging/setLevel", {"level": "info"}))
 
 
 async def test_session_methods_answer_nothing_but_an_empty_object(tmp_path: Path, autojump_clock: MockClock) -> None:
     """LOG-1, RSC-2."""
-    house = make_house(tmp_path)
-    session = open_session(house)
+    server = make_server(tmp_path)
+    session = open_session(server)
 
     def apply(method: str, **params: Any) -> dict[str, Any]:
-        return house.sessions.apply(session_call(session, method, params))
+        return server.sessions.apply(session_call(session, method, params))
 
     assert apply("ping") == apply("logging/setLevel", level="error") == {}
     assert session.state.log_level == "error"
@@ -166,18 +166,18 @@ async def test_session_methods_answer_nothing_but_an_empty_object(tmp_path: Path
 
 async def test_a_change_is_told_to_sessions_that_it_concerns(tmp_path: Path, autojump_clock: MockClock) -> None:
     """PUB-1, INI-4, STR-6."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     told: dict[str, list[str]] = {"early": [], "plain": [], "watching": []}
     for name, heard in told.items():
-        session = open_session(house)
+        session = open_session(server)
         session.notice = lambda data, heard=heard: heard.append(json.loads(data)["method"])  # type: ignore[misc]
         if name != "early":
             session.initialized()
         if name == "watching":
             session.state.subscribe({"uri": "note:///one"}, max_uris=9)
-    house.bus.publish(Changed("tools"))
-    house.bus.publish(Changed("resource", "note:///one"))
-    house.bus.publish(Changed("resource", "note:///two"))
+    server.bus.publish(Changed("tools"))
+    server.bus.publish(Changed("resource", "note:///one"))
+    server.bus.publish(Changed("resource", "note:///two"))
     assert told == {
         "early": [],
         "plain": ["notifications/tools/list_changed"],

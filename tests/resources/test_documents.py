@@ -31,7 +31,7 @@ def document(path: str, text: str | None = "text", **more: Any) -> Put:
     return Put(document=Document(uri=f"docs:///{path}", text=text, **made))
 
 
-class House:
+class Parts:
     """A manager over a store in memory, and the cache between them."""
 
     def __init__(self, declared: int = 0, page_size: int = 3) -> None:
@@ -80,9 +80,9 @@ async def test_a_listing_fills_its_pages_with_what_is_declared_and_then_with_doc
     declared: int, stored: int, pages: list[int]
 ) -> None:
     """RSC-1, PAG-1."""
-    house = House(declared)
-    await house.store.write([document(f"n/{number}") for number in range(stored)])
-    found = await house.pages()
+    server = Parts(declared)
+    await server.store.write([document(f"n/{number}") for number in range(stored)])
+    found = await server.pages()
     assert [len(page) for page in found] == pages
     wanted = [f"t://{number}" for number in range(declared)] + [f"docs:///n/{number}" for number in range(stored)]
     assert [uri for page in found for uri in page] == wanted
@@ -90,22 +90,22 @@ async def test_a_listing_fills_its_pages_with_what_is_declared_and_then_with_doc
 
 async def test_a_cursor_of_the_documents_is_its_callers_own() -> None:
     """PAG-1."""
-    house = House(3)
-    await house.store.write([document("n/a")])
-    cursor = (await house.resources.list(None))["nextCursor"]
+    server = Parts(3)
+    await server.store.write([document("n/a")])
+    cursor = (await server.resources.list(None))["nextCursor"]
     for bad in (cursor[:-2], ""):
         with pytest.raises(InvalidParams):
-            await house.resources.list(bad)
+            await server.resources.list(bad)
     with pytest.raises(InvalidParams):
-        await house.resources.list(cursor, OTHER)
+        await server.resources.list(cursor, OTHER)
 
 
 async def test_an_entry_says_what_a_reader_wants_to_know() -> None:
-    house = House()
-    await house.store.write(
+    server = Parts()
+    await server.store.write(
         [document("n/a%20b.md", "# A", title="A", tags=("x", "y"), mime_type="text/markdown", size=3)]
     )
-    (entry,) = (await house.resources.list(None))["resources"]
+    (entry,) = (await server.resources.list(None))["resources"]
     assert entry.pop("annotations")["lastModified"] == "1970-01-02T00:00:00Z"
     assert entry == {
         "uri": "docs:///n/a%20b.md",
@@ -115,22 +115,22 @@ async def test_an_entry_says_what_a_reader_wants_to_know() -> None:
         "size": 3,
         "_meta": {"dev.mcpd/tags": ["x", "y"]},
     }
-    await house.store.write([document("n/bare")])
-    *_, bare = (await house.resources.list(None))["resources"]
+    await server.store.write([document("n/bare")])
+    *_, bare = (await server.resources.list(None))["resources"]
     assert (bare["uri"], bare.keys() & {"title", "_meta"}) == ("docs:///n/bare", set())
 
 
 async def test_documents_are_offered_as_a_template_whose_path_completes() -> None:
     """RSC-1, CMP-1."""
-    house = House()
-    await house.store.write([document("n/a"), document("n/b"), document("m/c")])
-    (entry,) = house.resources.templates(None)["resourceTemplates"]
-    template = house.resources.template(entry["uriTemplate"])
+    server = Parts()
+    await server.store.write([document("n/a"), document("n/b"), document("m/c")])
+    (entry,) = server.resources.templates(None)["resourceTemplates"]
+    template = server.resources.template(entry["uriTemplate"])
     assert template is not None
     assert list(template.variables) == ["path"]
-    assert await path_completion(house.store).fn("n/") == ["n/a", "n/b"]
-    await house.store.write([document(f"many/{number}") for number in range(110)])
-    assert len(await path_completion(house.store).fn("many/")) == 101, "one more than a client is shown"
+    assert await path_completion(server.store).fn("n/") == ["n/a", "n/b"]
+    await server.store.write([document(f"many/{number}") for number in range(110)])
+    assert len(await path_completion(server.store).fn("many/")) == 101, "one more than a client is shown"
 
 
 async def test_the_template_of_the_documents_stands_once_and_last() -> None:
@@ -145,78 +145,78 @@ async def test_the_template_of_the_documents_stands_once_and_last() -> None:
 
 
 async def test_text_and_blob_are_read_as_they_are() -> None:
-    house = House()
-    await house.store.write([document("n/t", "text"), document("n/b", None, blob=b"\x00\x01", mime_type="image/png")])
-    assert await house.read("docs:///n/t") == {"uri": "docs:///n/t", "mimeType": "text/plain", "text": "text"}
-    assert base64.b64decode((await house.read("docs:///n/b"))["blob"]) == b"\x00\x01"
+    server = Parts()
+    await server.store.write([document("n/t", "text"), document("n/b", None, blob=b"\x00\x01", mime_type="image/png")])
+    assert await server.read("docs:///n/t") == {"uri": "docs:///n/t", "mimeType": "text/plain", "text": "text"}
+    assert base64.b64decode((await server.read("docs:///n/b"))["blob"]) == b"\x00\x01"
 
 
 async def test_a_span_is_read_by_its_fragment() -> None:
     """How a search hit cites its place: RFC 5147."""
-    house = House()
-    await house.store.write([document("n/t", "0123456789")])
-    content = await house.read("docs:///n/t#char=2,5")
+    server = Parts()
+    await server.store.write([document("n/t", "0123456789")])
+    content = await server.read("docs:///n/t#char=2,5")
     assert (content["uri"], content["text"]) == ("docs:///n/t#char=2,5", "234")
-    assert (await house.read("docs:///n/t#char=0,10"))["text"] == "0123456789"
+    assert (await server.read("docs:///n/t#char=0,10"))["text"] == "0123456789"
 
 
 @pytest.mark.parametrize(
     "fragment", ["char=5,2", "char=0,11", "line=1,2", "char=-1,2", "char=1", "char=0,1x", f"char=1,{'9' * 5000}"]
 )
 async def test_a_fragment_that_names_no_part_is_refused(fragment: str) -> None:
-    house = House()
-    await house.store.write([document("n/t", "0123456789")])
+    server = Parts()
+    await server.store.write([document("n/t", "0123456789")])
     with pytest.raises(InvalidParams):
-        await house.read(f"docs:///n/t#{fragment}")
+        await server.read(f"docs:///n/t#{fragment}")
 
 
 async def test_a_span_of_a_blob_is_refused() -> None:
-    house = House()
-    await house.store.write([document("n/b", None, blob=b"0123", mime_type="image/png")])
+    server = Parts()
+    await server.store.write([document("n/b", None, blob=b"0123", mime_type="image/png")])
     with pytest.raises(InvalidParams):
-        await house.read("docs:///n/b#char=0,2")
+        await server.read("docs:///n/b#char=0,2")
 
 
 @pytest.mark.parametrize("uri", ["docs:///n/missing", "docs:///", "docs:///../x", "docs:///n/t#char=0,1"])
 async def test_a_document_that_is_not_there_is_not_found(uri: str) -> None:
     """RSC-2."""
     with pytest.raises(ResourceNotFound):
-        await House().read(uri)
+        await Parts().read(uri)
 
 
 async def test_a_document_may_be_watched_before_it_exists() -> None:
     """SUB-9: whoever waits for a report may subscribe to it before it is written."""
-    house = House()
-    assert house.resources.serves("docs:///n/later")
-    assert not house.resources.serves("t://other")
-    assert not house.resources.serves("docs:n/later")
-    without = ResourceManager([], Paging(RING), cache=house.cache)
+    server = Parts()
+    assert server.resources.serves("docs:///n/later")
+    assert not server.resources.serves("t://other")
+    assert not server.resources.serves("docs:n/later")
+    without = ResourceManager([], Paging(RING), cache=server.cache)
     assert not without.serves("docs:///n/later")
 
 
 async def test_a_document_is_read_through_the_cache_until_it_changes(autojump_clock: MockClock) -> None:
     """Or for some minutes: a notice may get lost."""
-    house = House()
-    await house.store.write([document("n/t", "old")])
-    assert (await house.read("docs:///n/t"))["text"] == "old"
-    await house.store.write([document("n/t", "new")])
-    assert (await house.read("docs:///n/t#char=0,3"))["text"] == "old"
-    house.cache.forget("docs:///n/t")
-    assert (await house.read("docs:///n/t"))["text"] == "new"
-    await house.store.write([document("n/t", "newer")])
+    server = Parts()
+    await server.store.write([document("n/t", "old")])
+    assert (await server.read("docs:///n/t"))["text"] == "old"
+    await server.store.write([document("n/t", "new")])
+    assert (await server.read("docs:///n/t#char=0,3"))["text"] == "old"
+    server.cache.forget("docs:///n/t")
+    assert (await server.read("docs:///n/t"))["text"] == "new"
+    await server.store.write([document("n/t", "newer")])
     await trio.sleep(DOCUMENT_TTL_S + 1)
-    assert (await house.read("docs:///n/t"))["text"] == "newer"
-    await house.store.write([Remove(uri="docs:///n/t")])
-    house.cache.forget(None)
+    assert (await server.read("docs:///n/t"))["text"] == "newer"
+    await server.store.write([Remove(uri="docs:///n/t")])
+    server.cache.forget(None)
     with pytest.raises(ResourceNotFound):
-        await house.read("docs:///n/t")
+        await server.read("docs:///n/t")
 
 
 async def test_clients_are_told_not_to_cache_documents_and_not_to_share_them() -> None:
     """RES-4: who may read them is a matter of keys."""
-    house = House()
-    await house.store.write([document("n/t")])
-    result = await house.resources.read("docs:///n/t", house.no_run)
+    server = Parts()
+    await server.store.write([document("n/t")])
+    result = await server.resources.read("docs:///n/t", server.no_run)
     assert (result["ttlMs"], result["cacheScope"]) == (0, "private")
 
 

@@ -1,4 +1,4 @@
-"""Documents through the whole house: what one process stores, every client of every process hears of and reads."""
+"""Documents through the whole server: what one process stores, every client of every process hears of and reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import trio_websocket
 from mcpd.storage.documents import Document, Put, Remove
 from mcpd.storage.sqlite.documents import open_documents
 from mcpd.wire.versions import STATELESS
-from tests.house import WAIT_S, Running, house_config, http_house
+from tests.in_process import WAIT_S, Running, http_server, server_config
 
 META = {
     "io.modelcontextprotocol/protocolVersion": STATELESS,
@@ -77,7 +77,7 @@ async def test_what_another_process_stores_is_told_and_read_here(tmp_path: Path)
     """PUB-1, RES-5: `mcpd ingest` beside a running `mcpd serve`. The store is opened a second time, as it would be."""
     with trio.fail_after(WAIT_S):
         async with (
-            http_house(house_config(tmp_path)) as running,
+            http_server(server_config(tmp_path)) as running,
             open_documents(tmp_path / "data") as elsewhere,
             connected(running) as listener,
             connected(running) as reader,
@@ -104,8 +104,8 @@ async def test_what_another_process_stores_is_told_and_read_here(tmp_path: Path)
 async def test_documents_survive_a_restart(tmp_path: Path) -> None:
     """Law 12."""
     with trio.fail_after(WAIT_S):
-        async with http_house(house_config(tmp_path)) as running:
-            assert running.house.documents is not None
-            await running.house.documents.write([put("kept")])
-        async with http_house(house_config(tmp_path)) as running, connected(running) as client:
+        async with http_server(server_config(tmp_path)) as running:
+            assert running.parts.documents is not None
+            await running.parts.documents.write([put("kept")])
+        async with http_server(server_config(tmp_path)) as running, connected(running) as client:
             assert await text_of(client) == "kept"

@@ -1,4 +1,4 @@
-"""Search as the doors offer it, over the memory store: modes, ranks, facets, highlights, pages, and what fails how.
+"""Search as transports offer it, over the memory store: modes, ranks, facets, highlights, pages, and what fails how.
 
 Meaning comes from an endpoint that knows a few synonyms, on a real socket, through the real provider; spelling from the
 built-in one.

@@ -1,4 +1,4 @@
-"""`search_documents`, as an agent meets it: through the whole house, over a real store."""
+"""`search_documents`, as an agent meets it: through the whole server, over a real store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mcpd.config import Limits
 from mcpd.search.embeddings import HashProvider
 from mcpd.search.query_schema import input_schema
 from mcpd.storage.documents import Document, Put, Span
-from tests.house import WAIT_S, house_config, http_house
+from tests.in_process import WAIT_S, http_server, server_config
 from tests.resources.test_documents_served import Client, connected
 
 TEXT = "# Nurseries\n\nA nursery ends when all of its tasks have ended.\n\n# Scopes\n\nA scope can be cancelled."
@@ -40,8 +40,8 @@ async def search(client: Client, **arguments: Any) -> dict[str, Any]:
 async def test_a_hit_links_to_the_passage_it_was_found_in(tmp_path: Path) -> None:
     """TOOL-3, RSC-1: the answer as JSON, the same as text, and a link for each hit."""
     with trio.fail_after(WAIT_S):
-        async with http_house(house_config(tmp_path)) as running, connected(running) as client:
-            await write(running.house.documents)
+        async with http_server(server_config(tmp_path)) as running, connected(running) as client:
+            await write(running.parts.documents)
             result = await search(client, query="cancelled")
             answer = result["structuredContent"]
             assert json.loads(result["content"][0]["text"]) == answer
@@ -58,8 +58,8 @@ async def test_a_hit_links_to_the_passage_it_was_found_in(tmp_path: Path) -> Non
 @pytest.mark.parametrize("mode", ["text", "semantic", "hybrid"])
 async def test_each_mode_finds_the_document(tmp_path: Path, mode: str) -> None:
     with trio.fail_after(WAIT_S):
-        async with http_house(house_config(tmp_path)) as running, connected(running) as client:
-            await write(running.house.documents)
+        async with http_server(server_config(tmp_path)) as running, connected(running) as client:
+            await write(running.parts.documents)
             answer = (await search(client, query="nursery tasks", mode=mode))["structuredContent"]
             assert [hit["uri"] for hit in answer["hits"]] == ["docs:///n/trio.md"]
             assert ("total" in answer) == (mode == "text")
@@ -81,7 +81,7 @@ async def test_a_query_that_cannot_be_is_told_to_the_model(
 ) -> None:
     """TOOL-4: the model can mend it, so it is a result."""
     with trio.fail_after(WAIT_S):
-        async with http_house(house_config(tmp_path)) as running, connected(running) as client:
+        async with http_server(server_config(tmp_path)) as running, connected(running) as client:
             result = await search(client, **arguments)
             assert result["isError"] is True
             assert named in result["content"][0]["text"]
@@ -90,7 +90,7 @@ async def test_a_query_that_cannot_be_is_told_to_the_model(
 async def test_the_listed_schema_is_the_grammar(tmp_path: Path) -> None:
     """JSC-1."""
     with trio.fail_after(WAIT_S):
-        async with http_house(house_config(tmp_path)) as running, connected(running) as client:
+        async with http_server(server_config(tmp_path)) as running, connected(running) as client:
             tools = (await client.ask("tools/list"))["result"]["tools"]
             (tool,) = [tool for tool in tools if tool["name"] == "search_documents"]
             assert tool["inputSchema"] == input_schema(Limits())
@@ -103,8 +103,8 @@ async def test_a_tool_searches_through_its_context(tmp_path: Path) -> None:
         return [hit["uri"] for hit in answer["hits"]]
 
     with trio.fail_after(WAIT_S):
-        async with http_house(house_config(tmp_path)) as running, connected(running) as client:
-            await write(running.house.documents)
-            running.house.manager.service._tools.registry.replace([ToolDeclaration(name="look", fn=look)])
+        async with http_server(server_config(tmp_path)) as running, connected(running) as client:
+            await write(running.parts.documents)
+            running.parts.manager.service._tools.registry.replace([ToolDeclaration(name="look", fn=look)])
             reply = await client.ask("tools/call", name="look", arguments={"words": "nursery"})
             assert reply["result"]["structuredContent"] == ["docs:///n/trio.md"]

@@ -11,19 +11,19 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from mcpd.assembly import House
+from mcpd.assembly import Parts
 from mcpd.authoring.context import Context
 from mcpd.authoring.declarations import ToolDeclaration
 from mcpd.errors import Forbidden, InternalError, InvalidParams, NotFound, Overloaded, RegistrationError, ToolError
 from mcpd.messages.flight import Flight, Stopped
 from mcpd.wire.call import ANONYMOUS, Principal
-from tests.messages.memory import Wire, call, failure, make_house, result, serve
+from tests.messages.memory import Wire, call, failure, make_server, result, serve
 
 
-def house_of(folder: Path, *tools: ToolDeclaration) -> House:
-    house = make_house(folder)
-    house.manager.service._tools.registry.replace(tools)
-    return house
+def server_of(folder: Path, *tools: ToolDeclaration) -> Parts:
+    server = make_server(folder)
+    server.manager.service._tools.registry.replace(tools)
+    return server
 
 
 def asked(name: str, principal: Principal | None = None, **arguments: Any) -> Any:
@@ -42,11 +42,13 @@ def thread_name(ctx: Context) -> str:
 
 async def test_an_async_tool_runs_in_the_call_and_a_plain_one_in_a_thread(tmp_path: Path) -> None:
     """TOOL-2, TOOL-3."""
-    house = house_of(tmp_path, ToolDeclaration(name="double", fn=double), ToolDeclaration(name="where", fn=thread_name))
-    found = await result(house, asked("double", number=4))
+    server = server_of(
+        tmp_path, ToolDeclaration(name="double", fn=double), ToolDeclaration(name="where", fn=thread_name)
+    )
+    found = await result(server, asked("double", number=4))
     assert found["structuredContent"] == {"doubled": 8}
     assert found["content"] == [{"type": "text", "text": '{"doubled":8}'}]
-    assert (await result(house, asked("where")))["content"][0]["text"] == "False r-1"
+    assert (await result(server, asked("where")))["content"][0]["text"] == "False r-1"
 
 
 async def test_arguments_that_break_the_schema_and_a_tools_own_failure_are_results(
@@ -57,17 +59,17 @@ async def test_arguments_that_break_the_schema_and_a_tools_own_failure_are_resul
     async def grumpy() -> str:
         raise ToolError("not today")
 
-    house = house_of(tmp_path, ToolDeclaration(name="double", fn=double), ToolDeclaration(name="grumpy", fn=grumpy))
+    server = server_of(tmp_path, ToolDeclaration(name="double", fn=double), ToolDeclaration(name="grumpy", fn=grumpy))
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"number": "x"}, "number"),
         ({}, "number"),
         ({"number": 1, "more": 2}, "more"),
     ]
     for arguments, path in wrong:
-        found = await result(house, asked("double", **arguments))
+        found = await result(server, asked("double", **arguments))
         assert found["isError"] is True
         assert path in found["content"][0]["text"]
-    assert (await result(house, asked("grumpy")))["content"] == [{"type": "text", "text": "not today"}]
+    assert (await result(server, asked("grumpy")))["content"] == [{"type": "text", "text": "not today"}]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ async def test_a_malformed_call_is_a_protocol_error(
     tmp_path: Path, autojump_clock: MockClock, params: dict[str, Any], refusal: type[Exception]
 ) -> None:
     """TOOL-2."""
-    error = await failure(house_of(tmp_path, ToolDeclaration(name="double", fn=double)), call(params=params))
+    error = await failure(server_of(tmp_path, ToolDeclaration(name="double", fn=double)), call(params=params))
     assert type(error) is refusal
 
 
@@ -100,7 +102,7 @@ async def test_a_tool_of_another_scope_is_neither_listed_nor_called_nor_mirrored
         return "s"
 
     hidden = ToolDeclaration(name="secret", fn=secret, scopes=("vault",), input_schema=schema)
-    tools = house_of(tmp_path, hidden, ToolDeclaration(name="double", fn=double)).manager.service._tools
+    tools = server_of(tmp_path, hidden, ToolDeclaration(name="double", fn=double)).manager.service._tools
     caller, keeper = (Principal(name, frozenset({"call", name})) for name in ("caller", "vault"))
     assert [tool["name"] for tool in tools.list(None, caller)["tools"]] == ["double"]
     assert [tool["name"] for tool in tools.list(None, keeper)["tools"]] == ["secret", "double"]
@@ -122,7 +124,7 @@ async def test_a_listing_shows_schemas_as_they_were_declared(tmp_path: Path, aut
     declaration = ToolDeclaration(
         name="raw", fn=raw, input_schema=schema, title="Raw", annotations={"readOnlyHint": True}
     )
-    (entry,) = (await result(house_of(tmp_path, declaration), call("tools/list", {})))["tools"]
+    (entry,) = (await result(server_of(tmp_path, declaration), call("tools/list", {})))["tools"]
     assert entry == {
         "name": "raw",
         "title": "Raw",
@@ -141,10 +143,10 @@ async def test_a_result_that_breaks_its_own_schema_is_a_bug(tmp_path: Path, auto
             raise ToolError("no result")
         return {"n": "x"}
 
-    house = house_of(tmp_path, ToolDeclaration(name="liar", fn=liar, output_schema=schema))
-    assert isinstance(await failure(house, asked("liar")), InternalError)
-    assert (await result(house, asked("liar", fail=True)))["isError"] is True
-    tool = house.manager.service._tools.registry.get("liar")
+    server = server_of(tmp_path, ToolDeclaration(name="liar", fn=liar, output_schema=schema))
+    assert isinstance(await failure(server, asked("liar")), InternalError)
+    assert (await result(server, asked("liar", fail=True)))["isError"] is True
+    tool = server.manager.service._tools.registry.get("liar")
     assert tool is not None
     tool.check_output({"content": [], "isError": True})
 
@@ -157,15 +159,15 @@ async def test_a_tool_may_limit_how_often_it_runs_at_once(tmp_path: Path, autoju
         await gate.wait()
         return "done"
 
-    house = house_of(tmp_path, ToolDeclaration(name="narrow", fn=one_at_a_time, concurrency=1))
+    server = server_of(tmp_path, ToolDeclaration(name="narrow", fn=one_at_a_time, concurrency=1))
     flight = Flight(asked("narrow"), Wire())
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(house.manager.serve, flight)
+        nursery.start_soon(server.manager.serve, flight)
         await trio.testing.wait_all_tasks_blocked()
-        assert isinstance(await failure(house, asked("narrow")), Overloaded)
+        assert isinstance(await failure(server, asked("narrow")), Overloaded)
         flight.cancel("explicit")
     gate.set()
-    assert (await result(house, asked("narrow")))["content"][0]["text"] == "done", (
+    assert (await result(server, asked("narrow")))["content"][0]["text"] == "done", (
         "a cancelled call gives its place back"
     )
 
@@ -179,13 +181,13 @@ async def test_a_late_result_of_a_cancelled_thread_is_dropped(tmp_path: Path) ->
         go_on.wait(20)
         return "late"
 
-    house = house_of(tmp_path, ToolDeclaration(name="stubborn", fn=stubborn))
+    server = server_of(tmp_path, ToolDeclaration(name="stubborn", fn=stubborn))
     flight = Flight(asked("stubborn"), Wire())
     outcomes = []
     async with trio.open_nursery() as nursery:
 
         async def run() -> None:
-            outcomes.append(await house.manager.serve(flight))
+            outcomes.append(await server.manager.serve(flight))
 
         nursery.start_soon(run)
         await trio.to_thread.run_sync(began.wait, 20)
@@ -198,27 +200,27 @@ async def test_a_late_result_of_a_cancelled_thread_is_dropped(tmp_path: Path) ->
 def test_a_name_that_clients_would_refuse_is_refused_at_registration(tmp_path: Path, name: str) -> None:
     """TOOL-1."""
     with pytest.raises(RegistrationError, match="a name is 1 to 128"):
-        house_of(tmp_path, ToolDeclaration(name=name, fn=double))
+        server_of(tmp_path, ToolDeclaration(name=name, fn=double))
 
 
 def test_two_tools_of_one_name_and_bad_work_classes_are_refused(tmp_path: Path) -> None:
     """TOOL-1, HDR-9."""
     plain = ToolDeclaration(name="double", fn=double)
     with pytest.raises(RegistrationError, match="declared twice"):
-        house_of(tmp_path, plain, plain)
+        server_of(tmp_path, plain, plain)
     with pytest.raises(RegistrationError, match="plain def"):
-        house_of(tmp_path, ToolDeclaration(name="double", fn=double, isolation="process"))
+        server_of(tmp_path, ToolDeclaration(name="double", fn=double, isolation="process"))
     mirrored = {"type": "object", "properties": {"number": {"type": "number", "x-mcp-header": "N"}}}
     with pytest.raises(RegistrationError, match="x-mcp-header"):
-        house_of(tmp_path, ToolDeclaration(name="double", fn=double, input_schema=mirrored))
+        server_of(tmp_path, ToolDeclaration(name="double", fn=double, input_schema=mirrored))
 
 
 async def test_every_call_is_measured_by_its_outcome(tmp_path: Path, autojump_clock: MockClock) -> None:
     """TOOL-2, CAN-1."""
-    house = make_house(tmp_path)
+    server = make_server(tmp_path)
     for name in ("echo", "fail", "crash", "slow"):
-        await serve(house, call(params={"name": name}))
-    text = house.metrics.exposition(None)[0].decode()
+        await serve(server, call(params={"name": name}))
+    text = server.metrics.exposition(None)[0].decode()
     wanted = {"echo": "ok", "fail": "tool_error", "crash": "internal_error", "slow": "cancelled"}
     for tool, outcome in wanted.items():
         assert f'mcpd_tool_calls_total{{outcome="{outcome}",tool="{tool}"}} 1.0' in text

@@ -1,4 +1,4 @@
-"""Results in the dress of each revision: table 3.9 as far as results go."""
+"""Results in the form of each revision: table 3.9 as far as results go."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ Hypercorn spends some 19 task switches, 7 cancel scopes and 3 writes on a reques
 rest. Hypercorn still listens and takes over what is neither HTTP/1.1 nor a WebSocket on it: an HTTP/2 preface or an
 upgrade to h2c is handed on with the bytes that have come.
 
-Called by: `gateway.server.hypercorn`. Calls: any ASGI application; `gateway.server.rfc6455` for an upgrade. Deliberately not:
-routing, access, TLS, a general server (no trailers, no push, no lifespan).
+Called by: `gateway.server.hypercorn`. Calls: any ASGI application; `gateway.server.rfc6455` for an upgrade.
+Deliberately not: routing, access, TLS, a general server (no trailers, no push, no lifespan).
 
 Laws: an idle connection ends after `keep_alive_s`, a head that trickles in after `header_s`; what comes behind a
 request's body waits in a bounded buffer and does not hide that the client has gone; an exchange that broke poisons its

@@ -1,9 +1,9 @@
 """Hypercorn as we run it: its configuration from ours, the sockets it listens on, and what it lacks.
 
 Everything that knows Hypercorn is here. It listens and serves HTTP/2; HTTP/1.1 and the WebSockets on it go the lean
-path (`gateway.server.http11`) to the same ASGI application. Added: a limit of connections, a kernel timeout for peers that
-stop reading, an end for connections whose client has gone, no WebSocket compression, and a wall: what goes wrong in one
-connection ends that connection and is logged (Hypercorn would let it end the server).
+path (`gateway.server.http11`) to the same ASGI application. Added: a limit of connections, a kernel timeout for peers
+that stop reading, an end for connections whose client has gone, no WebSocket compression, and a wall: what goes wrong
+in one connection ends that connection and is logged (Hypercorn would let it end the server).
 
 Called by: `app`. Deliberately not: ASGI applications.
 

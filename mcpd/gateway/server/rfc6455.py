@@ -3,8 +3,8 @@
 Its `receive` reads the socket and its `send` writes it: no channel and no task switch lies between a frame and the
 application. Hypercorn keeps WebSockets over HTTP/2.
 
-Called by: `gateway.server.http11`, with the request that asked for the upgrade. Calls: any ASGI application. Deliberately not:
-what the messages mean, who may connect.
+Called by: `gateway.server.http11`, with the request that asked for the upgrade. Calls: any ASGI application.
+Deliberately not: what the messages mean, who may connect.
 
 Laws: compression is never agreed on (a 200 KB frame can hold 300 MB, trap 13); a message has a size (close 1009);
 frames leave whole and one after another; a close is answered, a broken frame is told why; a ping goes out every

@@ -213,7 +213,7 @@ async def open_database(folder: Path, *, readers: int = 4, busy_s: float = 30.0)
     Raises: StorageError naming the `--data` flag when the folder cannot be used. Resources: closed with the block.
     """
     await in_thread(partial(_make_folder, folder))
-    database = Database(folder / FILE_NAME, readers=readers, busy_s=busy_s, furnish=reads.furnish)
+    database = Database(folder / FILE_NAME, readers=readers, busy_s=busy_s, prepare=reads.prepare)
     try:
         with translated(database.path):
             await database.open()

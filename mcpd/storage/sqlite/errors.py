@@ -1,7 +1,8 @@
 """What SQLite's errors mean to whoever uses the store: one table, by primary result code.
 
-Called by: `storage.sqlite.documents`. The texts say what to do; the path in them is the user's own. Deliberately not where errors
-are retried: a busy database is waited for in `drivers.sqlite`, and comes here only when patience has run out.
+Called by: `storage.sqlite.documents`. The texts say what to do; the path in them is the user's own. Deliberately not
+where errors are retried: a busy database is waited for in `drivers.sqlite`, and comes here only when patience has run
+out.
 
 Laws: 7.
 """

@@ -42,7 +42,7 @@ _METADATA: Final = msgspec.json.Decoder(dict[str, Any])
 _BY_URI: Final = Sort("uri")
 
 
-def furnish(connection: Connection) -> None:
+def prepare(connection: Connection) -> None:
     """Make the tables that reading needs on each connection, gone with it."""
     connection.scratch.execute(f"CREATE VIRTUAL TABLE marks USING fts5(text, tokenize='{TOKENIZER}')")
     connection.execute("CREATE TEMP TABLE hits (document INTEGER PRIMARY KEY)")

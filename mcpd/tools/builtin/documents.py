@@ -1,4 +1,4 @@
-"""The built-in tool `search_documents`: the search of every door, for agents.
+"""The built-in tool `search_documents`: the search of every transport, for agents.
 
 Each hit comes as JSON, and as a link to the place it was found at: reading `docs:///...#char=START,END` gives just
 that part of the document.

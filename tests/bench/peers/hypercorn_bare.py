@@ -3,7 +3,7 @@
 Called by: `bare_asgi.py`, `bare_quart.py` and `bare_websocket.py`, the three "bare limit" peers. It calls Hypercorn
 and Trio, and deliberately nothing of mcpd: a limit must not move when mcpd does. It is not a general server runner.
 
-Law: what is set here is what mcpd's own HTTP door sets on the hot path: no access log, no Server header, the
+Law: what is set here is what mcpd's own HTTP transport sets on the hot path: no access log, no Server header, the
 same pings, no cap on the requests of one connection that a run could meet, TCP_NODELAY by Hypercorn's own hand.
 """
 

@@ -1,6 +1,6 @@
 """The lean HTTP/1.1 path by itself: a small ASGI application, connections in memory, the clock of the test.
 
-What goes through real sockets and the whole house is in the tests of the doors.
+What goes through real sockets and the whole server is in the tests of the transports.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The whole server inside the test's own process, on real sockets or pipes, with every part within reach.
 
-`http_house` and `stdio_house` run what `mcpd.app` runs, without its signals: a test looks at the in-flight table, the
+`http_server` and `stdio_server` run what `mcpd.app` runs, without its signals: a test looks at the in-flight table, the
 metrics and the workers while a real client talks over loopback. `eventually` is how a test waits for something that
 nobody announces. Deliberately not a fake of anything; `program.py` beside the tests of the program starts it for real.
 """
@@ -19,7 +19,7 @@ from typing import Any
 import trio
 
 from mcpd.app import run_http, run_stdio
-from mcpd.assembly import House, build, open_stores
+from mcpd.assembly import Parts, build, open_stores
 from mcpd.config import Config, Data, Files, Limits, Server, Timeouts, Tools
 from mcpd.gateway.server.hypercorn import open_sockets
 from mcpd.monitoring.logs import Logs
@@ -29,7 +29,7 @@ WAIT_S = 20.0
 _POLL_S = 0.004
 
 
-def house_config(folder: Path, *tools: Path | str, limits: dict[str, Any] | None = None, **timeouts: float) -> Config:
+def server_config(folder: Path, *tools: Path | str, limits: dict[str, Any] | None = None, **timeouts: float) -> Config:
     """Return a configuration of a small server under `folder`, on a free port, with these tools and numbers."""
     (folder / "files").mkdir(exist_ok=True)
     return Config(
@@ -46,7 +46,7 @@ def house_config(folder: Path, *tools: Path | str, limits: dict[str, Any] | None
 class Running:
     """A server that runs. `stopping.set()` is its SIGTERM; `stopped` is set when it has ended by itself."""
 
-    house: House
+    parts: Parts
     lines: list[bytes]
     """What it has logged."""
     port: int = 0
@@ -58,7 +58,7 @@ class Running:
 
     def metric(self, name: str, **labels: str) -> float:
         """Return a metric's value as it is scraped; 0 for a label set that has none yet."""
-        text = self.house.metrics.exposition(None)[0].decode()
+        text = self.parts.metrics.exposition(None)[0].decode()
         wanted = {f'{key}="{value}"' for key, value in labels.items()}
         values = [
             float(match[2])
@@ -69,11 +69,11 @@ class Running:
 
     def in_flight(self) -> int:
         """Return how many calls are in the table."""
-        return len(list(self.house.manager.in_flight()))
+        return len(list(self.parts.manager.in_flight()))
 
 
 @asynccontextmanager
-async def http_house(config: Config) -> AsyncIterator[Running]:
+async def http_server(config: Config) -> AsyncIterator[Running]:
     """Run the HTTP server in this process."""
     async with _built(config) as running:
         sockets = open_sockets(config.server, config.timeouts)
@@ -81,14 +81,14 @@ async def http_house(config: Config) -> AsyncIterator[Running]:
 
         async def run(*, task_status: trio.TaskStatus[None]) -> None:
             try:
-                await run_http(running.house, sockets, running.stopping, task_status=task_status)
+                await run_http(running.parts, sockets, running.stopping, task_status=task_status)
             finally:
                 _close(sockets)
             running.stopped.set()
 
         async with trio.open_nursery() as nursery:
             await nursery.start(run)
-            await running.house.workers.wait_ready()
+            await running.parts.workers.wait_ready()
             yield running
             nursery.cancel_scope.cancel()
 
@@ -99,19 +99,19 @@ def _close(sockets: list[socket.socket]) -> None:
 
 
 @asynccontextmanager
-async def stdio_house(config: Config) -> AsyncIterator[Running]:
+async def stdio_server(config: Config) -> AsyncIterator[Running]:
     """Run the stdio server in this process, on two pipes."""
     async with _built(config) as running:
         theirs, running.stdin_fd = os.pipe()
         running.stdout_fd, ours = os.pipe()
 
         async def run() -> None:
-            await run_stdio(running.house, theirs, ours, running.stopping)
+            await run_stdio(running.parts, theirs, ours, running.stopping)
             running.stopped.set()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
-            await running.house.workers.wait_ready()
+            await running.parts.workers.wait_ready()
             yield running
             nursery.cancel_scope.cancel()
 

@@ -1,4 +1,4 @@
-"""The client's end of each door, all with the same two verbs: `send` a message, `receive` the next one.
+"""The client's end of each transport, all with the same two verbs: `send` a message, `receive` the next one.
 
 `HttpDoor` posts each message on a connection of its own and gathers what comes on all of them (and on the standalone
 stream of a session) in the order of arrival; going away is how it cancels a stateless call. `LineDoor` is WebSocket
@@ -17,13 +17,13 @@ import trio_websocket
 
 from mcpd.wire.envelope import CAPABILITIES_KEY, PREFIX, VERSION_KEY
 from mcpd.wire.versions import STATELESS
-from tests.house import Running
+from tests.in_process import Running
 from tests.served import CLIENT, WAIT_S, ReplyReader, opened, stateless
 
 Message = Any
 
 
-class Door(Protocol):
+class Transport(Protocol):
     """One client."""
 
     async def send(self, message: Message) -> None:
@@ -155,23 +155,23 @@ def _dressed(message: Message) -> Message:
 
 
 @asynccontextmanager
-async def http_door(running: Running, version: str, capabilities: dict[str, Any]) -> AsyncIterator[Door]:
-    """Open the HTTP door of a running house."""
+async def http_transport(running: Running, version: str, capabilities: dict[str, Any]) -> AsyncIterator[Transport]:
+    """Open the HTTP transport of a running server."""
     async with trio.open_nursery() as nursery:
         yield HttpDoor(f"http://127.0.0.1:{running.port}", version, capabilities, nursery)
         nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
-async def websocket_door(running: Running, version: str, capabilities: dict[str, Any]) -> AsyncIterator[Door]:
-    """Open the WebSocket door of a running house."""
+async def websocket_transport(running: Running, version: str, capabilities: dict[str, Any]) -> AsyncIterator[Transport]:
+    """Open the WebSocket transport of a running server."""
     async with trio_websocket.open_websocket_url(f"ws://127.0.0.1:{running.port}/ws", subprotocols=["mcp"]) as socket:
         yield LineDoor(version, capabilities, socket.send_message, socket.get_message)
 
 
 @asynccontextmanager
-async def stdio_door(running: Running, version: str, capabilities: dict[str, Any]) -> AsyncIterator[Door]:
-    """Open the stdio door of a running house."""
+async def stdio_transport(running: Running, version: str, capabilities: dict[str, Any]) -> AsyncIterator[Transport]:
+    """Open the stdio transport of a running server."""
     async with trio.lowlevel.FdStream(running.stdin_fd) as sink, trio.lowlevel.FdStream(running.stdout_fd) as source:
         buffer = bytearray()
 
@@ -190,5 +190,5 @@ async def stdio_door(running: Running, version: str, capabilities: dict[str, Any
         yield LineDoor(version, capabilities, write, read)
 
 
-OPEN = {"http": http_door, "websocket": websocket_door, "stdio": stdio_door}
-__all__ = ["OPEN", "WAIT_S", "Door"]
+OPEN = {"http": http_transport, "websocket": websocket_transport, "stdio": stdio_transport}
+__all__ = ["OPEN", "WAIT_S", "Transport"]
