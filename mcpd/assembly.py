@@ -126,13 +126,9 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     stored = None if documents is None else DocumentResources(documents)
     resources = ResourceManager(_of(ResourceDeclaration, declarations), paging, cache=cache, documents=stored)
     prompts = PromptManager(_of(PromptDeclaration, declarations), paging)
+    most = limits.max_result_bytes
     tools = ToolManager(
-        registry,
-        paging=paging,
-        threads=threads,
-        workers=workers,
-        metrics=metrics,
-        max_result_bytes=limits.max_result_bytes,
+        registry, paging=paging, threads=threads, workers=workers, metrics=metrics, max_result_bytes=most
     )
     completing = _of(CompletionDeclaration, declarations)
     if documents is not None:
