@@ -45,6 +45,10 @@ types:
 conformance: node
     {{ python }} -m pytest tests/conformance
 
+# Run one server under all kinds of clients, hostile ones too, and see whether it is as it was: `just soak 40m --seed 7`.
+soak *arguments:
+    {{ python }} -m tests.soak {{ arguments }}
+
 # Measure against the bare limit and the peers, over HTTP and WebSocket; never part of pass or fail.
 bench *arguments:
     {{ python }} -m tests.bench.http {{ arguments }}

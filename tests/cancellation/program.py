@@ -10,9 +10,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +32,13 @@ class Program:
     process: trio.Process
     port: int
     log: Path
+    headers: dict[str, str] = field(default_factory=dict)
+    """Sent with every request to an operations route: a key, if the server has any."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -52,7 +59,7 @@ class Program:
 
     async def get(self, path: str) -> tuple[int, str]:
         """Return status and body of an operations route."""
-        return await get(self.port, path)
+        return await get(self.port, path, self.headers)
 
     async def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's values with these labels."""
@@ -62,11 +69,11 @@ class Program:
         return sum(float(match[2]) for match in found if wanted <= set((match[1] or "").split(",")))
 
 
-async def get(port: int, path: str) -> tuple[int, str]:
+async def get(port: int, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Return status and body of an operations route of the server at `port`."""
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         reader = ReplyReader(stream)
-        await reader.start("GET", b"", {"host": f"127.0.0.1:{port}"}, path)
+        await reader.start("GET", b"", {"host": f"127.0.0.1:{port}", **(headers or {})}, path)
         return reader.status, await reader.whole()
 
 

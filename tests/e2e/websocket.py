@@ -12,10 +12,10 @@ from __future__ import annotations
 import itertools
 import json
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 import trio_websocket
@@ -29,10 +29,20 @@ Ask = Callable[[str, str], Awaitable[dict[str, Any]]]
 Params = dict[str, Any]
 
 
+class Messages(Protocol):
+    """What carries messages both ways: a WebSocket, or pipes."""
+
+    async def get_message(self) -> str | bytes:
+        """Wait for the next message."""
+
+    async def send_message(self, message: str, /) -> None:
+        """Send a message."""
+
+
 class Peer:
     """One connection: requests by id, notifications by method."""
 
-    def __init__(self, socket: trio_websocket.WebSocketConnection, *, stateless: bool) -> None:
+    def __init__(self, socket: Messages, *, stateless: bool) -> None:
         self.socket = socket
         self.stateless = stateless
         self.ids = itertools.count(1)
@@ -67,12 +77,16 @@ class Peer:
         await self.send({"id": number, "method": method, "params": {**params, **({"_meta": meta} if meta else {})}})
         return number
 
-    async def wait(self, number: int) -> Params:
-        """Wait for the result of request `number`. Raises: AssertionError for an error."""
+    async def answer(self, number: int) -> Params:
+        """Wait for the response to request `number`, be it a result or an error."""
         async with self.arrived:
             while number not in self.results:
                 await self.arrived.wait()
-        message = self.results.pop(number)
+        return self.results.pop(number)
+
+    async def wait(self, number: int) -> Params:
+        """Wait for the result of request `number`. Raises: AssertionError for an error."""
+        message = await self.answer(number)
         assert "result" in message, message
         result: Params = message["result"]
         return result
@@ -94,11 +108,18 @@ class Peer:
 
 
 @asynccontextmanager
-async def open_peer(url: str, *, stateless: bool) -> AsyncIterator[Peer]:
-    """Connect; on the older era also initialize."""
-    async with trio_websocket.open_websocket_url(url, subprotocols=["mcp"]) as socket, trio.open_nursery() as nursery:
+async def open_peer(url: str, *, stateless: bool, headers: Sequence[tuple[bytes, bytes]] = ()) -> AsyncIterator[Peer]:
+    """Connect with these headers besides the usual ones."""
+    opened = trio_websocket.open_websocket_url(url, subprotocols=["mcp"], extra_headers=list(headers))
+    async with opened as socket, reading(Peer(socket, stateless=stateless)) as peer:
         assert socket.subprotocol == "mcp"
-        peer = Peer(socket, stateless=stateless)
+        yield peer
+
+
+@asynccontextmanager
+async def reading(peer: Peer) -> AsyncIterator[Peer]:
+    """Sort what arrives for `peer` while the block runs."""
+    async with trio.open_nursery() as nursery:
         nursery.start_soon(peer.read)
         yield peer
         nursery.cancel_scope.cancel()
