@@ -1,50 +1,67 @@
 """What signals mean to a server or a command: the first asks it to stop in order, the second ends it at once.
 
 An orderly stop has bounds everywhere; should one of them fail (a tool that holds the event loop, a peer that does not
-read), a watchdog thread ends the process. It and the second signal need no event loop, since that may be what hangs.
+read), a watchdog ends the process. Neither it nor the second signal needs the event loop or the GIL, since those may be
+what hangs: the first signal restores the system's default action, and the watchdog is faulthandler's thread, which runs
+no Python. On Linux the kernel itself restores the default (SA_RESETHAND), so that a first signal which no Python code
+could handle yet, because a C call holds the GIL, still lets the second end the process.
 
 Called by: `app` for servers; `commands` for what ends by itself. Deliberately not: the order of stopping,
 which is `app`'s.
 
-Laws: after the first signal the process ends within `patience_s`, whatever its tools and peers do.
+Laws: after the first signal the process ends within `patience_s`, whatever its tools and peers do; nothing here waits
+for stderr, which may be a pipe that nobody reads.
 
-Sources: issue "A second Ctrl-C exits at once"; architecture "Nurseries and shutdown", trap 5.
+Process 1 of a container has no default actions: there the second signal is handled in Python, and needs the GIL.
+
+Sources: issue "A second Ctrl-C exits at once"; architecture "Nurseries and shutdown", trap 5; sigaction(2).
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import faulthandler
 import os
+import platform
 import signal
-import threading
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Iterator
 from types import FrameType
 from typing import TypeVar
 
 import trio
 
-from mcpd.errors import McpdError
-
 T = TypeVar("T")
 
 INTERRUPTED = 130
-_STOP = (signal.SIGINT, signal.SIGTERM)
-_HANGUP = getattr(signal, "SIGHUP", None)
+_STOP: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
+_HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+_SA_RESETHAND = 0x80000000
+_KNOWN_LAYOUT = sys.platform == "linux" and platform.machine() in {"x86_64", "aarch64"}
 
 
-async def handle_signals(stopping: trio.Event, reload: Callable[[], None], *, patience_s: float) -> None:
+async def handle_signals(stopping: trio.Event, reload: Callable[[], None] | None, *, patience_s: float) -> None:
     """Set `stopping` at the first SIGINT or SIGTERM, end the process at the second; `reload` at each SIGHUP.
 
+    Without `reload`, SIGHUP asks to stop, too.
     Cancellation: safe; the old handlers come back. After the first signal nobody but the end of the process follows.
     """
-    numbers = _STOP if _HANGUP is None else (*_STOP, _HANGUP)
-    with trio.open_signal_receiver(*numbers) as arriving:
-        async for number in arriving:
-            if number == _HANGUP:
+    token = trio.lowlevel.current_trio_token()
+
+    def stop() -> None:
+        start_watchdog(patience_s)
+        _say(f"mcpd: stopping, in {patience_s:g} s at most; a second signal ends it at once\n")
+        _soon(token, stopping.set)
+
+    hangup = () if _HANGUP is None else (_HANGUP,)
+    if reload is None:
+        with _asking_once((*_STOP, *hangup), stop):
+            await trio.sleep_forever()
+    else:
+        with _asking_once(_STOP, stop), trio.open_signal_receiver(*hangup) as arriving:
+            async for _ in arriving:
                 reload()
-            elif not stopping.is_set():
-                _end_at_the_next()
-                _start_watchdog(patience_s)
-                stopping.set()
 
 
 class Interrupted(Exception):
@@ -54,54 +71,93 @@ class Interrupted(Exception):
 def run_until_interrupted(work: Callable[[], Awaitable[T]]) -> T:
     """Run a command's work in Trio and return its result; the first signal cancels it, the second ends the process.
 
-    Raises: Interrupted; what the work raises of ours, as it is.
+    Raises: Interrupted; what the work raises, as it is.
     """
-    results: list[T] = []
-    trio.run(_until_interrupted, work, results.append)
+    results = trio.run(_until_interrupted, work)
     if not results:
         raise Interrupted
     return results[0]
 
 
-async def _until_interrupted(work: Callable[[], Awaitable[T]], deliver: Callable[[T], None]) -> None:
-    failure: McpdError | None = None
-    working = trio.CancelScope()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_cancel_at_the_first, working)
-        with working:
-            try:
-                deliver(await work())
-            except McpdError as error:
-                failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+async def _until_interrupted(work: Callable[[], Awaitable[T]]) -> list[T]:
+    results: list[T] = []
+    token = trio.lowlevel.current_trio_token()
+    with trio.CancelScope() as working, _asking_once(_STOP, lambda: _soon(token, working.cancel)):
+        results.append(await work())
+    return results
 
 
-async def _cancel_at_the_first(
-    working: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    with trio.open_signal_receiver(*_STOP) as arriving:
-        task_status.started()
-        async for _ in arriving:
-            _end_at_the_next()
-            working.cancel(reason="interrupted")
+def start_watchdog(patience_s: float) -> None:
+    """End the process with exit code 1 in `patience_s`, and show what its threads were doing, unless it ends before.
+
+    May be called from a signal handler. Needs neither the event loop, nor the GIL, nor a reader of stderr.
+    """
+    faulthandler.dump_traceback_later(patience_s, exit=True, file=_open_stderr())
 
 
-def _end_at_the_next() -> None:
-    for stop in _STOP:
-        signal.signal(stop, _end_now)
+@contextlib.contextmanager
+def _asking_once(numbers: tuple[signal.Signals, ...], ask: Callable[[], None]) -> Iterator[None]:
+    """Call `ask`, in the handler, at the first of these signals, and let the next one end the process."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        for number in numbers:
+            signal.signal(number, _end_now if _is_init() else signal.SIG_DFL)
+        ask()
+
+    before = {number: signal.signal(number, handle) for number in numbers}
+    for number in numbers:
+        _reset_when_it_comes(number)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            if signal.getsignal(number) is handle:
+                signal.signal(number, before[number])
+
+
+def _is_init() -> bool:
+    return os.getpid() == 1
 
 
 def _end_now(_number: int, _frame: FrameType | None) -> None:
     os._exit(INTERRUPTED)
 
 
-def _start_watchdog(patience_s: float) -> None:
-    def give_up() -> None:
-        os.write(2, b"mcpd: something would not stop; exiting now\n")
-        os._exit(1)
+def _soon(token: trio.lowlevel.TrioToken, do: Callable[[], object]) -> None:
+    with contextlib.suppress(trio.RunFinishedError):
+        token.run_sync_soon(do)
 
-    timer = threading.Timer(patience_s, give_up)
-    timer.daemon = True
-    timer.start()
+
+class _SigAction(ctypes.Structure):
+    _fields_ = (
+        ("handler", ctypes.c_void_p),
+        ("mask", ctypes.c_byte * 128),
+        ("flags", ctypes.c_uint),
+        ("restorer", ctypes.c_void_p),
+    )
+
+
+def _reset_when_it_comes(number: signal.Signals) -> None:
+    """Let the kernel restore the default action when it delivers this signal, not only Python when it handles it."""
+    if not _KNOWN_LAYOUT or _is_init():
+        return
+    libc, action = ctypes.CDLL(None), _SigAction()
+    if libc.sigaction(int(number), None, ctypes.byref(action)) == 0:
+        action.flags |= _SA_RESETHAND
+        libc.sigaction(int(number), ctypes.byref(action), None)
+
+
+def _say(text: str) -> None:
+    stderr = _open_stderr()
+    with contextlib.suppress(OSError):
+        os.write(stderr, text.encode())
+    os.close(stderr)
+
+
+def _open_stderr() -> int:
+    """Return a descriptor of what stderr is, on which writing never waits; the flag is not shared with stderr's own."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK
+    try:
+        return os.open("/proc/self/fd/2", flags)
+    except OSError:
+        return os.open(os.devnull, flags)

@@ -1,0 +1,59 @@
+"""A tool that holds the event loop: signals and the watchdog still end the process, and the log names the tool."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+
+from mcpd.wire.versions import STATELESS
+from tests.cancellation.clients import HttpClient, http_client
+from tests.cancellation.program import Program, serving
+from tests.in_process import eventually
+from tests.served import WAIT_S
+
+TOOLS = ("holding_tools.py",)
+QUICK = "[timeouts]\ngrace_s = 0.1\ncleanup_s = 0.1\nwrite_s = 0.1\n"
+
+
+async def hold(client: HttpClient, place: Path, tool: str) -> None:
+    """Call a tool that holds the loop; return when it does."""
+    await client.call(tool, {"place": str(place)})
+    await eventually((place / "began").exists, "the tool has begun")
+
+
+def catches(program: Program, number: signal.Signals) -> bool:
+    """True while the process has a handler of its own for a signal."""
+    status = Path(f"/proc/{program.pid}/status").read_text(encoding="ascii")
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize("tool", ["sleep", "backtrack", "add"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_second_signal_ends_a_process_whose_loop_is_held(
+    tool: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    """CAN-5: also when a C call holds the GIL, so that no Python code runs any more."""
+    with trio.fail_after(3 * WAIT_S):
+        async with serving(tmp_path, tools=TOOLS) as program, http_client(program, STATELESS) as client:
+            await hold(client, tmp_path, tool)
+            program.process.send_signal(number)
+            await eventually(lambda: not catches(program, number), "the first signal has arrived")
+            program.process.send_signal(number)
+            assert await program.process.wait() == -number
+
+
+@pytest.mark.parametrize("tool", ["sleep", "backtrack"])
+async def test_the_watchdog_ends_a_process_whose_loop_is_held(tool: str, tmp_path: Path) -> None:
+    """CAN-5: nobody has to ask twice, and the log shows what was running; also when a C call holds the GIL."""
+    with trio.fail_after(3 * WAIT_S):
+        async with serving(tmp_path, QUICK, TOOLS) as program, http_client(program, STATELESS) as client:
+            await hold(client, tmp_path, tool)
+            program.process.send_signal(signal.SIGTERM)
+            assert await program.process.wait() == 1
+    log = (tmp_path / "log").read_text()
+    assert "holding_tools.py" in log
+    assert f"in {tool}" in log
