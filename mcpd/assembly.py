@@ -54,6 +54,7 @@ from mcpd.storage.documents import Documents, Json, StorageError
 from mcpd.storage.sqlite.documents import open_documents
 from mcpd.tools.builtin.documents import document_tools
 from mcpd.tools.builtin.files import file_tools
+from mcpd.tools.builtin.protected import own_places
 from mcpd.tools.manager import ToolManager
 from mcpd.tools.registry import ToolRegistry
 from mcpd.tools.threads import ThreadPool
@@ -223,20 +224,15 @@ def _watch_store(health: Health, documents: Documents) -> None:
 
 def load_declarations(config: Config) -> list[Declaration]:
     """Return the built-in tools and everything that `--tools` and the entry points name. Raises: RegistrationError."""
-    declarations: list[Declaration] = list(_built_in(config))
-    for spec in config.tools.modules:
-        declarations += load(spec)
-    for point in entry_points(group="mcpd.tools"):
-        declarations += load(point.value)
-    return declarations
+    modules = [*config.tools.modules, *(point.value for point in entry_points(group="mcpd.tools"))]
+    loaded = [declaration for module in modules for declaration in load(module)]
+    return [*_built_in(config, modules), *loaded]
 
 
-def _built_in(config: Config) -> list[ToolDeclaration]:
+def _built_in(config: Config, modules: list[str]) -> list[ToolDeclaration]:
     root = config.files.folder(working=Path.cwd(), home=Path.home())
-    if root is None:
+    if root is not None:
+        return file_tools(root, config.files, config.limits, own_places(config, modules))
+    if config.files.enabled:
         _log.warning("no file tools: the working folder is / or your home; name one with --files DIR")
-        return []
-    excluded = [config.data.folder.absolute()]
-    if config.auth.keys_file is not None:
-        excluded.append(config.auth.keys_file.absolute())
-    return file_tools(root, config.files, config.limits, excluded=tuple(excluded))
+    return []

@@ -42,6 +42,7 @@ DEFAULT_URL = "ws://127.0.0.1:8000/ws"
 _SERVED = (
     click.option("--tools", multiple=True, metavar="FILE_OR_MODULE", help="Tools to serve; may be repeated."),
     click.option("--files", type=PATH, metavar="DIR", help="Folder of the file tools.  [default: working folder]"),
+    click.option("--no-files", is_flag=True, help="Serve no file tools."),
     click.option("--log-level", metavar="L", help="debug, info, warning or error.  [default: info]"),
 )
 
@@ -142,10 +143,12 @@ def stdio(config_file: Path | None, tools: tuple[str, ...], **flags: Any) -> int
     return mcpd.app.stdio(load(config_file, _flags(tools, **flags)))
 
 
-def _flags(tools: tuple[str, ...] = (), **flags: object) -> dict[str, object]:
+def _flags(tools: tuple[str, ...] = (), *, no_files: bool = False, **flags: object) -> dict[str, object]:
+    if no_files and flags.get("files") is not None:
+        raise click.UsageError("--files and --no-files contradict each other")
     names = {"files": "files.root", "data": "data.folder"}
     dotted = {names.get(flag, f"server.{flag}"): value for flag, value in flags.items()}
-    return {**dotted, "tools.modules": tools or None}
+    return {**dotted, "tools.modules": tools or None, "files.enabled": False if no_files else None}
 
 
 @cli.command(

@@ -132,6 +132,7 @@ class Auth:
 class Files:
     """The folder that the file tools work in."""
 
+    enabled: bool = field(default=True, metadata=_about("true or false", "`--no-files` serves none of the file tools."))
     root: Path | None = field(
         default=None, metadata=_about("folder", "Default: the working folder, unless that is / or the home folder.")
     )
@@ -141,7 +142,9 @@ class Files:
     )
 
     def folder(self, *, working: Path, home: Path) -> Path | None:
-        """Return the folder to serve, or None when only a refused default (`/` or the home folder) is left."""
+        """Return the folder to serve; None without file tools, or when only a refused default is left (`/`, home)."""
+        if not self.enabled:
+            return None
         if self.root is not None:
             return self.root
         resolved = working.resolve()
@@ -287,7 +290,7 @@ class Config:
     """Everything, as read once at start.
 
     `origins` maps a setting's dotted name to where its value came from (a file, an environment variable, a flag); a
-    name that is absent has its default.
+    name that is absent has its default. `sources` are the files that are read for it, whether or not they exist.
     """
 
     server: Server = field(default_factory=Server)
@@ -300,8 +303,15 @@ class Config:
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     origins: Mapping[str, str] = field(default_factory=_no_origins, repr=False, compare=False)
+    sources: tuple[Path, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def keys_file(self) -> Path:
         """Where API keys are kept."""
         return self.auth.keys_file or self.data.folder / "keys.toml"
+
+    @property
+    def secrets(self) -> tuple[Path, ...]:
+        """Files and folders that no model sees and no document is made from: configuration, keys, seals, TLS, store."""
+        tls = (path for path in (self.server.tls_cert, self.server.tls_key) if path is not None)
+        return (self.data.folder, self.keys_file, *tls, *self.sources)

@@ -117,7 +117,7 @@ def load(path: Path | None, env: Mapping[str, str], flags: Mapping[str, object])
         values.setdefault(setting.section, {})[setting.key] = _convert(setting, item)
     sections = {name: cls(**values.get(name, {})) for name, cls in _sections()}
     origins = MappingProxyType({name: item.origin for name, item in given.items()})
-    config = Config(**sections, origins=origins)
+    config = Config(**sections, origins=origins, sources=tuple({path or DEFAULT_FILE, DEFAULT_FILE}))
     _check_pairs(config)
     return config
 

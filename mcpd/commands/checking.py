@@ -31,6 +31,7 @@ from mcpd.storage.sqlite.documents import FILE_NAME, SqliteDocuments, open_datab
 from mcpd.storage.sqlite.schema import VERSION
 from mcpd.tools.builtin.files import file_tools
 from mcpd.tools.builtin.jail import missing_support
+from mcpd.tools.builtin.protected import own_places
 from mcpd.tools.registry import Tool
 
 
@@ -137,10 +138,15 @@ def _check_files(config: Config) -> Iterator[Finding]:
     root = config.files.folder(working=Path.cwd(), home=Path.home())
     if reason is not None:
         yield Finding(wrong=False, text=f"no file tools: {reason}")
+    elif not config.files.enabled:
+        yield Finding(wrong=False, text="no file tools: files.enabled is false")
     elif root is None:
         yield Finding(wrong=False, text="no file tools: they do not serve / or the home folder unless --files names it")
     else:
-        file_tools(root, config.files, config.limits, excluded=(config.data.folder, config.keys_file))
+        file_tools(root, config.files, config.limits, own_places(config, config.tools.modules))
+        yield Finding(
+            wrong=False, text=f"models can {'read and write' if config.files.write else 'read'} files in {root}"
+        )
 
 
 def _check_tools(config: Config) -> Iterator[Finding]:

@@ -34,8 +34,8 @@ async def open_store(config: Config) -> AsyncIterator[Documents]:
 
 
 def kept_apart(config: Config) -> tuple[Path, ...]:
-    """Return what is never ingested: the store itself, keys and seals."""
-    return config.data.folder.resolve(), config.keys_file.resolve()
+    """Return what is never ingested: the store itself, configuration, keys and seals."""
+    return tuple(path.resolve() for path in config.secrets)
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:

@@ -16,6 +16,7 @@ from mcpd.config import Files, Limits
 from mcpd.errors import ConfigurationError, ToolError
 from mcpd.tools.builtin import files
 from mcpd.tools.builtin.files import cut_text, file_tools
+from mcpd.tools.builtin.protected import Places
 
 Call = Callable[..., dict[str, Any]]
 LIMITS = Limits(max_read_bytes=64, max_write_bytes=64, max_list_items=4)
@@ -23,7 +24,7 @@ LIMITS = Limits(max_read_bytes=64, max_write_bytes=64, max_list_items=4)
 
 def caller(root: Path) -> Call:
     tools: dict[str, tuple[Callable[..., Any], Signature]] = {}
-    for declared in file_tools(root, Files(write=True), LIMITS, excluded=(root / ".mcpd",)):
+    for declared in file_tools(root, Files(write=True), LIMITS, Places(secret=(root / ".mcpd",))):
         tools[declared.name] = (declared.fn, inspect_function(declared.fn))
 
     def call(name: str, **arguments: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mcpd.errors import ConfigurationError, ToolError
 from mcpd.tools.builtin.jail import Jail
 from mcpd.tools.builtin.listing import Glob, walk
+from mcpd.tools.builtin.protected import Places
 
 SECRET = b"outside the root"
 
@@ -157,9 +158,9 @@ def test_dotfiles_are_served_only_when_asked_for_and_the_data_folder_never(root:
     (root / ".env").write_text("dot")
     (root / ".mcpd").mkdir()
     (root / ".mcpd" / "keys.toml").write_text("keys")
-    excluded = (root / ".mcpd", root / "later")
-    assert listed(Jail(root, excluded=excluded)) == ["a.txt", "notes"]
-    jail = Jail(root, hidden=True, excluded=excluded)
+    places = Places(secret=(root / ".mcpd", root / "later"))
+    assert listed(Jail(root, places)) == ["a.txt", "notes"]
+    jail = Jail(root, places, hidden=True)
     assert listed(jail, recursive=True)[:2] == [".env", "a.txt"]
     assert read(jail, ".env") == b"dot"
     for path in (".mcpd/keys.toml", ".mcpd/new.txt", "later/x.txt"):
@@ -172,7 +173,7 @@ def test_an_excluded_folder_is_recognised_under_another_name(root: Path) -> None
     """RSC-3."""
     (root / "data").mkdir()
     (root / "data" / "keys.toml").write_text("keys")
-    jail = Jail(root, excluded=(root / "data",))
+    jail = Jail(root, Places(secret=(root / "data",)))
     (root / "data").rename(root / "moved")
     (root / "data").symlink_to("moved")
     with pytest.raises(ToolError, match="not served"):
@@ -186,7 +187,7 @@ def test_a_root_that_cannot_be_served_is_a_configuration_error(root: Path) -> No
         with pytest.raises(ConfigurationError, match=r"files\.root"):
             Jail(bad)
     with pytest.raises(ConfigurationError, match="data folder"):
-        Jail(root, excluded=(root,))
+        Jail(root, Places(secret=(root,)))
 
 
 def test_a_write_makes_folders_keeps_permissions_and_leaves_no_temporary_file(root: Path) -> None:

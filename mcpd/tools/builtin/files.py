@@ -31,8 +31,9 @@ from mcpd.authoring.content import Block, Embedded, Text
 from mcpd.authoring.declarations import ToolDeclaration, declarations_of, tool
 from mcpd.config import Files, Limits
 from mcpd.errors import ToolError
-from mcpd.tools.builtin.jail import Jail, Parts, missing_support
+from mcpd.tools.builtin.jail import Jail, missing_support
 from mcpd.tools.builtin.listing import Glob, Visit, walk
+from mcpd.tools.builtin.protected import NOWHERE, Parts, Places
 
 SCANS_PER_ITEM = 50
 """How many entries a page of `list_files` may look at for each one it may show."""
@@ -74,16 +75,16 @@ class Deleted(msgspec.Struct, frozen=True):
     size: int
 
 
-def file_tools(root: Path, files: Files, limits: Limits, *, excluded: tuple[Path, ...] = ()) -> list[ToolDeclaration]:
+def file_tools(root: Path, files: Files, limits: Limits, places: Places = NOWHERE) -> list[ToolDeclaration]:
     """Declare the file tools for the folder `root`; none where the platform cannot confine them.
 
-    `excluded` are files and folders that are never listed or opened: the data folder and the keys file.
+    `places` are the server's own, which these tools do not reach.
 
-    Raises: ConfigurationError when `root` is not a folder or is excluded itself.
+    Raises: ConfigurationError when `root` is not a folder or is secret itself.
     """
     if missing_support() is not None:
         return []
-    jail = Jail(root, hidden=files.hidden, excluded=excluded)
+    jail = Jail(root, places, hidden=files.hidden)
     functions = [_list_files(jail, limits.max_list_items), _read_file(jail, limits.max_read_bytes)]
     if files.write:
         functions += [_write_file(jail, limits.max_write_bytes), _delete_file(jail)]

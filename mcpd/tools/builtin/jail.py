@@ -4,12 +4,12 @@
 its parent's descriptor and never through a symbolic link, so what was checked is what is used: swapping a name while a
 call runs changes nothing about a descriptor that is already open.
 
-Called by `listing` and `files`. It makes no decision about sizes, encodings or pages, and it never blocks on anything
-but the disk: only regular files are opened, without waiting for a FIFO's other end.
+Called by `listing` and `files`; calls `protected`. It makes no decision about sizes, encodings or pages, and it never
+blocks on anything but the disk: only regular files are opened, without waiting for a FIFO's other end.
 
 Laws:
 - a path is relative, has no `..` and no NUL; what begins with a dot is not there unless `hidden`; neither are the
-  `excluded` places (the data folder), recognised by path and by identity;
+  server's own places, recognised by name and by identity (`protected`);
 - a file with several hard links is not read: its other name may lie outside, and the link may be somebody's trick.
   Writing and deleting touch the name alone, so they need no such rule;
 - a write appears whole or not at all, and without `overwrite` it never replaces anything, whoever else is writing;
@@ -32,8 +32,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mcpd.errors import ConfigurationError, ToolError
-
-Parts = tuple[str, ...]
+from mcpd.tools.builtin.protected import NOWHERE, Identity, Parts, Places, Protected
 
 MAX_PATH_CHARACTERS = 4096
 
@@ -42,7 +41,11 @@ _FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOF
 _FILE_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
 
-_HIDDEN = "names beginning with a dot and the server's data folder are not served"
+_HIDDEN = "names beginning with a dot and the server's own files are not served"
+_CODE = (
+    "the server imports Python modules from this folder, so files that Python could run are not written or deleted;"
+    " the operator can keep the tools in another folder than the served one"
+)
 _LINK = "it is a symbolic link, and links are not followed; use the path of the file itself"
 _REASONS = {
     errno.ENOENT: "there is no such file or folder; list_files shows what is there",
@@ -69,6 +72,15 @@ class Found(NamedTuple):
     """Of the entry itself, never of what a link points to."""
 
 
+class Folder(NamedTuple):
+    """An open folder, and what was found out on the way to it."""
+
+    fd: int
+    secret: frozenset[Identity]
+    way: tuple[Identity, ...]
+    """From the root to the folder."""
+
+
 def missing_support() -> str | None:
     """Say why this platform cannot jail file access; None when it can."""
     needed = {os.open, os.stat, os.unlink, os.mkdir, os.link, os.rename}
@@ -84,23 +96,23 @@ class Jail:
     Resources: holds no descriptor between calls.
     """
 
-    def __init__(self, root: Path, *, hidden: bool = False, excluded: tuple[Path, ...] = ()) -> None:
+    def __init__(self, root: Path, places: Places = NOWHERE, *, hidden: bool = False) -> None:
         """Fix the root where it is now.
 
-        `hidden`: also serve names that begin with a dot. `excluded`: files or folders that are never served; they need
-        not exist yet.
+        `hidden`: also serve names that begin with a dot. `places`: the server's own, which need not exist yet.
 
-        Raises: ConfigurationError when the root is no folder, or is itself excluded.
+        Raises: ConfigurationError when the root is no folder, or is itself secret.
         """
         self._root = root.resolve()
         self._hidden = hidden
-        self._excluded = tuple(path.resolve() for path in excluded)
+        self._protected = Protected(self._root, places)
         if not self._root.is_dir():
             raise ConfigurationError(f"files.root: {root} is not a folder; create it or give another with --files DIR")
-        if self._root in self._excluded:
-            raise ConfigurationError(f"files.root: {root} is the data folder itself; give another with --files DIR")
-        inside = (path for path in self._excluded if path.is_relative_to(self._root))
-        self._excluded_parts = tuple(path.relative_to(self._root).parts for path in inside)
+        if self._protected.holds_root:
+            raise ConfigurationError(
+                f"files.root: {root} is the data folder or another of the server's own; give another with --files DIR,"
+                " or none with --no-files"
+            )
 
     def parse(self, path: str) -> Parts:
         """Split `path` into names; `()` is the root. Raises: ToolError for a path that may not be used."""
@@ -113,7 +125,7 @@ class Jail:
         parts = tuple(name for name in path.split("/") if name not in ("", "."))
         if ".." in parts:
             raise refusal(path, "'..' is not allowed; paths are relative to the served folder")
-        if not all(self._is_visible(name) for name in parts) or self._is_excluded(parts):
+        if not all(self._is_visible(name) for name in parts) or self._protected.hides(parts):
             raise refusal(path, _HIDDEN)
         return parts
 
@@ -125,16 +137,20 @@ class Jail:
         return parts
 
     @contextmanager
-    def folder(self, parts: Parts, *, create: bool = False) -> Iterator[int]:
-        """Lend the descriptor of a folder; `create` makes the missing ones. Raises: ToolError."""
+    def folder(self, parts: Parts, *, create: bool = False) -> Iterator[Folder]:
+        """Lend an open folder; `create` makes the missing ones. Raises: ToolError."""
         with _told(parts):
+            secret = self._protected.identities()
             fd = os.open(self._root, _FOLDER_FLAGS)
             try:
+                way = [_identity(os.fstat(fd))]
                 for depth, name in enumerate(parts, start=1):
                     outer, fd = fd, self._enter(fd, name, create=create)
                     os.close(outer)
-                    self._refuse_excluded(os.fstat(fd), parts[:depth])
-                yield fd
+                    way.append(_identity(os.fstat(fd)))
+                    if way[-1] in secret:
+                        raise refusal(parts[:depth], _HIDDEN)
+                yield Folder(fd, secret, tuple(way))
             finally:
                 os.close(fd)
 
@@ -142,11 +158,11 @@ class Jail:
     def file(self, parts: Parts) -> Iterator[tuple[int, os.stat_result]]:
         """Lend a readable descriptor of a regular file, and its status. Raises: ToolError."""
         with self.folder(parts[:-1]) as folder, _told(parts):
-            self._regular(os.stat(parts[-1], dir_fd=folder, follow_symlinks=False), parts)
-            fd = os.open(parts[-1], _FILE_FLAGS, dir_fd=folder)
+            _regular(os.stat(parts[-1], dir_fd=folder.fd, follow_symlinks=False), folder, parts)
+            fd = os.open(parts[-1], _FILE_FLAGS, dir_fd=folder.fd)
         try:
             with _told(parts):
-                status = self._regular(os.fstat(fd), parts)
+                status = _regular(os.fstat(fd), folder, parts)
                 if status.st_nlink > 1:
                     raise refusal(parts, "it has several names (hard links), which are not read; copy it to a new file")
                 yield fd, status
@@ -158,36 +174,43 @@ class Jail:
 
         Names that are not Unicode are left out: no JSON text could name them. Raises: ToolError.
         """
-        with self.folder(parts) as fd, _told(parts):
-            with os.scandir(fd) as entries:
+        with self.folder(parts) as folder, _told(parts):
+            with os.scandir(folder.fd) as entries:
                 names = (entry.name for entry in entries if entry.name >= first and self._is_visible(entry.name))
                 chosen = heapq.nsmallest(limit, names)
-            return [Found(name, status) for name, status in self._statuses(fd, parts, chosen)]
+            return [Found(name, status) for name, status in self._statuses(folder, parts, chosen)]
 
     def write(self, parts: Parts, data: bytes, *, overwrite: bool) -> bool:
         """Put `data` under a name, whole, on disk when this returns; missing folders are made.
 
         Returns True when the file is new. An existing file keeps its permission bits. Raises: ToolError.
         """
+        self._refuse_code(parts)
         with self.folder(parts[:-1], create=True) as folder, _told(parts):
-            before = self._target(folder, parts)
+            self._refuse_code(parts, folder.way)
+            before = _target(folder, parts)
             if before is not None and not overwrite:
                 raise FileExistsError(errno.EEXIST, "exists")
-            with _temporary(folder) as (fd, name):
+            with _temporary(folder.fd) as (fd, name):
                 if before is not None:
                     os.fchmod(fd, before.st_mode & 0o777)
                 _write_all(fd, data)
-                _publish(folder, name, parts[-1], overwrite=overwrite)
-            _sync_folder(folder)
+                _publish(folder.fd, name, parts[-1], overwrite=overwrite)
+            _sync_folder(folder.fd)
         return before is None
 
     def delete(self, parts: Parts) -> int:
         """Remove a regular file's name and return its size in bytes. Raises: ToolError."""
         with self.folder(parts[:-1]) as folder, _told(parts):
-            status = self._regular(os.stat(parts[-1], dir_fd=folder, follow_symlinks=False), parts)
-            os.unlink(parts[-1], dir_fd=folder)
-            _sync_folder(folder)
+            self._refuse_code(parts, folder.way)
+            status = _regular(os.stat(parts[-1], dir_fd=folder.fd, follow_symlinks=False), folder, parts)
+            os.unlink(parts[-1], dir_fd=folder.fd)
+            _sync_folder(folder.fd)
         return status.st_size
+
+    def _refuse_code(self, parts: Parts, way: tuple[Identity, ...] = ()) -> None:
+        if self._protected.forbids_code(parts, way):
+            raise refusal(parts, _CODE)
 
     def _enter(self, fd: int, name: str, *, create: bool) -> int:
         try:
@@ -199,50 +222,41 @@ class Jail:
             os.mkdir(name, dir_fd=fd)
         return os.open(name, _FOLDER_FLAGS, dir_fd=fd)
 
-    def _target(self, folder: int, parts: Parts) -> os.stat_result | None:
-        try:
-            status = os.stat(parts[-1], dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        return self._regular(status, parts)
-
-    def _statuses(self, fd: int, parts: Parts, names: list[str]) -> Iterator[tuple[str, os.stat_result]]:
-        excluded = self._excluded_identities()
+    def _statuses(self, folder: Folder, parts: Parts, names: list[str]) -> Iterator[tuple[str, os.stat_result]]:
         for name in names:
             with suppress(FileNotFoundError):
-                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if (status.st_dev, status.st_ino) not in excluded and not self._is_excluded((*parts, name)):
+                status = os.stat(name, dir_fd=folder.fd, follow_symlinks=False)
+                if _identity(status) not in folder.secret and not self._protected.hides((*parts, name)):
                     yield name, status
-
-    def _regular(self, status: os.stat_result, parts: Parts) -> os.stat_result:
-        if stat.S_ISLNK(status.st_mode):
-            raise refusal(parts, _LINK)
-        if stat.S_ISDIR(status.st_mode):
-            raise refusal(parts, "it is a folder; list_files shows what is in it")
-        if not stat.S_ISREG(status.st_mode):
-            raise refusal(parts, "it is not a regular file")
-        self._refuse_excluded(status, parts)
-        return status
-
-    def _refuse_excluded(self, status: os.stat_result, parts: Parts) -> None:
-        if (status.st_dev, status.st_ino) in self._excluded_identities():
-            raise refusal(parts, _HIDDEN)
-
-    def _excluded_identities(self) -> set[tuple[int, int]]:
-        found = set()
-        for path in self._excluded:
-            with suppress(OSError):
-                status = path.stat()
-                found.add((status.st_dev, status.st_ino))
-        return found
-
-    def _is_excluded(self, parts: Parts) -> bool:
-        return any(parts[: len(excluded)] == excluded for excluded in self._excluded_parts)
 
     def _is_visible(self, name: str) -> bool:
         if name.startswith(_TEMPORARY[0]) and name.endswith(_TEMPORARY[1]):
             return False
         return _is_unicode(name) and (self._hidden or not _begins_with_dot(name))
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return status.st_dev, status.st_ino
+
+
+def _regular(status: os.stat_result, folder: Folder, parts: Parts) -> os.stat_result:
+    if _identity(status) in folder.secret:
+        raise refusal(parts, _HIDDEN)
+    if stat.S_ISLNK(status.st_mode):
+        raise refusal(parts, _LINK)
+    if stat.S_ISDIR(status.st_mode):
+        raise refusal(parts, "it is a folder; list_files shows what is in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise refusal(parts, "it is not a regular file")
+    return status
+
+
+def _target(folder: Folder, parts: Parts) -> os.stat_result | None:
+    try:
+        status = os.stat(parts[-1], dir_fd=folder.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return _regular(status, folder, parts)
 
 
 def refusal(path: str | Parts, reason: str) -> ToolError:

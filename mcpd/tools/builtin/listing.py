@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mcpd.errors import ToolError
-from mcpd.tools.builtin.jail import Found, Jail, Parts
+from mcpd.tools.builtin.jail import Found, Jail
+from mcpd.tools.builtin.protected import Parts
 
 States = frozenset[int]
 
