@@ -16,18 +16,21 @@ Sources: architecture sections 3 and 4.
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import sys
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import trio
 
 import mcpd
 from mcpd.assembly import Parts, build, open_stores
-from mcpd.config import Config
+from mcpd.config import Config, Server
 from mcpd.errors import ConfigurationError
 from mcpd.events import Changed
-from mcpd.gateway.access import Access, startup_check
+from mcpd.gateway.access import Access, is_unix, startup_check
 from mcpd.gateway.app import make_app, make_metrics_app
 from mcpd.gateway.keys import KeyStore
 from mcpd.gateway.server.hypercorn import Connections, hypercorn_config, listening_ports, open_sockets, serve_http
@@ -38,6 +41,9 @@ from mcpd.prompts.loader import FilePrompt
 from mcpd.resources.documents import follow
 from mcpd.signals import handle_signals
 
+MAX_NAMED_TOOLS: Final = 20
+"""Tools that the banner names; more are counted."""
+_STDOUT: Final = 1
 _log = logging.getLogger("mcpd")
 
 
@@ -72,7 +78,7 @@ async def _serve_until_signal(parts: Parts, sockets: list[socket.socket]) -> Non
         signals.start_soon(_handle_signals, parts, stopping)
         async with trio.open_nursery() as running:
             await running.start(run_http, parts, sockets, stopping)
-            _announce(parts.config, sockets)
+            _announce(parts, sockets)
         signals.cancel_scope.cancel()
 
 
@@ -164,21 +170,42 @@ def _reload_keys(keys: KeyStore) -> None:
         _log.error("keys not reloaded, the old ones stay: %s", error)
 
 
-def _announce(config: Config, sockets: list[socket.socket]) -> None:
-    server = config.server
-    if server.bind is not None and server.bind.startswith("unix:"):
-        lines = [f"mcpd {mcpd.__version__} on {server.bind}"]
-    else:
-        scheme = "https" if server.tls_cert else "http"
-        host = f"[{server.host}]" if ":" in server.host else server.host
-        base = f"{host}:{listening_ports(sockets)[0]}"
-        lines = [
-            f"mcpd {mcpd.__version__}",
-            f"  MCP        {scheme}://{base}/mcp   ws{scheme[4:]}://{base}/ws",
-            f"  operations {scheme}://{base}/healthz /readyz /metrics",
-        ]
-    lines.append(f"  data       {config.data.folder.absolute()} (embedded; sessions live in this process)")
-    print("\n".join(lines), flush=True)  # noqa: T201 - what the operator sees first
+def _announce(parts: Parts, sockets: list[socket.socket]) -> None:
+    """Say on stdout where the server is and what it opens to whom; without a reader of stdout it goes on."""
+    lines = [f"mcpd {mcpd.__version__}", *_places(parts.config.server, sockets), *describe(parts)]
+    try:
+        if sys.stdout is not None:
+            os.write(_STDOUT, "\n".join([*lines, ""]).encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        _log.warning("stdout cannot be written to, the server goes on: %s", error.strerror)
+
+
+def _places(server: Server, sockets: list[socket.socket]) -> list[str]:
+    if is_unix(server):
+        return [f"  socket     {server.bind}   /mcp /ws /healthz /readyz /metrics"]
+    scheme = "https" if server.tls_cert else "http"
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    base = f"{host}:{listening_ports(sockets)[0]}"
+    return [
+        f"  MCP        {scheme}://{base}/mcp   ws{scheme[4:]}://{base}/ws",
+        f"  operations {scheme}://{base}/healthz /readyz /metrics",
+    ]
+
+
+def describe(parts: Parts) -> list[str]:
+    """Return what a server opens, and to whom, a line each: data, the folder that models can read, tools, keys."""
+    config = parts.config
+    root = config.files.folder(working=Path.cwd(), home=Path.home())
+    may = "read and write" if config.files.write else "read"
+    names = [tool.name for tool in parts.tools.catalog]
+    asked = "every request needs one" if parts.keys.required else "none: whoever reaches the server may use it"
+    more = f" and {len(names) - MAX_NAMED_TOOLS} more" if len(names) > MAX_NAMED_TOOLS else ""
+    return [
+        f"  data       {config.data.folder.absolute()} (embedded; sessions live in this process)",
+        "  files      none" if root is None else f"  files      models can {may} {root.absolute()}",
+        f"  tools      {', '.join(names[:MAX_NAMED_TOOLS]) or 'none'}{more}",
+        f"  keys       {asked}",
+    ]
 
 
 def stdio(config: Config) -> int:
@@ -199,6 +226,8 @@ async def _stdio(config: Config, logs: Logs, stdout_fd: int) -> None:
     stopping = trio.Event()
     async with open_stores(config) as stores:
         parts = build(config, logs, stores)
+        for line in describe(parts)[1:-1]:
+            _log.info("%s", " ".join(line.split()))
         async with trio.open_nursery() as signals:
             signals.start_soon(_handle_signals, parts, stopping)
             await run_stdio(parts, 0, stdout_fd, stopping)

@@ -82,6 +82,7 @@ class Parts:
     logs: Logs
     keys: KeyStore
     documents: Documents | None
+    tools: ToolRegistry
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,9 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     manager = MessageManager(service, listens, sessions, limits=limits, timeouts=timeouts, metrics=metrics, logs=logs)
     loader = None if config.prompts.folder is None else PromptLoader([config.prompts.folder])
     keys = KeyStore(config.auth.keys_file or config.data.folder / "keys.toml", config.auth.api_key)
-    return Parts(config, manager, sessions, prompts, loader, bus, workers, metrics, health, logs, keys, documents)
+    return Parts(
+        config, manager, sessions, prompts, loader, bus, workers, metrics, health, logs, keys, documents, registry
+    )
 
 
 def _resource_cache(limits: Limits, metrics: Metrics, bus: LocalBus) -> ResourceCache:
