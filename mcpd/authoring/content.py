@@ -247,7 +247,7 @@ class Elicit(Struct, frozen=True):
         if action != "accept" or self.url is not None:
             return ElicitAnswer(action)
         form, content = self.form(), raw.get("content", {})
-        if not isinstance(content, dict) or _form_validator(msgspec.json.encode(form)).check(content) is not None:
+        if not isinstance(content, dict) or not _form_validator(msgspec.json.encode(form)).fits(content):
             return None
         return ElicitAnswer(action, {name: content[name] for name in form["properties"] if name in content})
 

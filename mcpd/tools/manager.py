@@ -5,6 +5,8 @@
 with `isError`, so that a model can correct itself (TOOL-2); anything else that a function raises is a bug and passes
 through to the Message Manager.
 
+Law: large arguments and results are checked in a thread, small ones where they are: checking never holds the loop long.
+
 Called by: `service`. Calls: `tools.registry`, `tools.threads`, `tools.workers`. Deliberately not: deadlines and
 cancellation, which arrive as the scope it is called in; nor what a `Context` can do.
 
@@ -26,6 +28,7 @@ from mcpd.tools.registry import Tool, ToolRegistry
 from mcpd.tools.threads import ThreadPool, call_back
 from mcpd.tools.workers import WorkerPool
 from mcpd.wire.call import Principal
+from mcpd.wire.faults import is_small
 from mcpd.wire.headers import HeaderParameter
 
 _NO_ARGUMENTS: dict[str, Any] = {}
@@ -107,7 +110,7 @@ class ToolManager:
         self, tool: Tool, arguments: dict[str, Any], make_context: Callable[[], Context]
     ) -> dict[str, Any]:
         try:
-            kwargs = tool.decode(arguments)
+            kwargs = await self._decode(tool, arguments)
             self._enter(tool)
             try:
                 result = await self._run(tool, arguments, kwargs, make_context)
@@ -116,6 +119,18 @@ class ToolManager:
             self._check_size(result)
         except ToolError as error:
             return {"content": [{"type": "text", "text": str(error)}], "isError": True}
+        return result
+
+    async def _decode(self, tool: Tool, arguments: dict[str, Any]) -> dict[str, Any]:
+        if is_small(arguments):
+            return tool.decode(arguments)
+        return await self._threads.run(lambda: tool.decode(arguments), name=tool.name)
+
+    async def _check_output(self, tool: Tool, result: dict[str, Any]) -> dict[str, Any]:
+        if is_small(result.get("structuredContent")):
+            tool.check_output(result)
+        else:
+            await self._threads.run(lambda: tool.check_output(result), name=tool.name)
         return result
 
     def _check_size(self, result: dict[str, Any]) -> None:
@@ -132,10 +147,10 @@ class ToolManager:
         if tool.signature.is_async:
             if wanted is not None:
                 kwargs[wanted] = make_context()
-            return tool.finish(await tool.declaration.fn(**kwargs))
+            return await self._check_output(tool, tool.signature.finish(await tool.declaration.fn(**kwargs)))
         if wanted is not None:
             kwargs[wanted] = BlockingContext(make_context(), call_back)
-        return tool.finish(await self._threads.run(lambda: tool.declaration.fn(**kwargs), name=tool.name))
+        return await self._threads.run(lambda: tool.finish(tool.declaration.fn(**kwargs)), name=tool.name)
 
     async def _run_in_worker(self, tool: Tool, arguments: dict[str, Any], context: Context) -> dict[str, Any]:
         result = await self._workers.call(
@@ -146,8 +161,7 @@ class ToolManager:
             on_log=context.log,
             deadline=context.deadline,
         )
-        tool.check_output(result)
-        return result
+        return await self._check_output(tool, result)
 
     def _enter(self, tool: Tool) -> None:
         limit = tool.declaration.concurrency

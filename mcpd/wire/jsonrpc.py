@@ -17,6 +17,7 @@ Sources: JSON-RPC 2.0 sections 4-6; MCP basic (RPC-1..8), 2025-03-26 batching (B
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from math import isfinite
 from typing import Any, Final
@@ -59,6 +60,10 @@ class Malformed(msgspec.Struct, frozen=True):
 
 Message = Request | Notification | Response | Malformed
 
+MAX_CONTAINERS_ITEMS: Final = 100_000
+"""Objects and arrays in one message: each costs far more than the two bytes it is written with."""
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+"""A string, or what is left of the text where it does not end: never tried twice at the same place."""
 _decode: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -66,10 +71,14 @@ _encode: Final = msgspec.json.Encoder().encode
 def decode(body: bytes | bytearray | memoryview | str, *, max_depth: int = 64) -> Any:
     """Return the JSON value in `body`: one text in UTF-8 without a byte order mark.
 
-    Containers may be nested `max_depth` deep. Numbers beyond a double or 4300 digits are refused.
+    There may be `MAX_CONTAINERS_ITEMS` objects and arrays, nested `max_depth` deep. Numbers beyond a double or 4300
+    digits are refused.
 
     Raises: ParseError, for every other input.
     """
+    brackets = _brackets(body) if len(body) > max_depth else 0
+    if brackets > MAX_CONTAINERS_ITEMS and _containers(body) > MAX_CONTAINERS_ITEMS:
+        raise ParseError(f"Parse error: more than {MAX_CONTAINERS_ITEMS} objects and arrays")
     try:
         value = _decode(body)
     except msgspec.DecodeError as error:
@@ -78,16 +87,22 @@ def decode(body: bytes | bytearray | memoryview | str, *, max_depth: int = 64) -
         raise ParseError("Parse error: the text is not valid UTF-8") from None
     except RecursionError:
         raise ParseError(f"Parse error: nested more than {max_depth} deep") from None
-    if len(body) > max_depth and not _shallow(body, max_depth) and _deeper(value, max_depth):
+    if brackets > max_depth and _deeper(value, max_depth):
         raise ParseError(f"Parse error: nested more than {max_depth} deep")
     return value
 
 
-def _shallow(body: bytes | bytearray | memoryview | str, max_depth: int) -> bool:
+def _brackets(body: bytes | bytearray | memoryview | str) -> int:
+    """Count what may open a container; those inside of strings count too."""
     if isinstance(body, str):
-        return body.count("{") + body.count("[") <= max_depth
+        return body.count("{") + body.count("[")
     data = bytes(body) if isinstance(body, memoryview) else body
-    return data.count(b"{") + data.count(b"[") <= max_depth
+    return data.count(b"{") + data.count(b"[")
+
+
+def _containers(body: bytes | bytearray | memoryview | str) -> int:
+    """Count the containers of a JSON text: the brackets outside of its strings."""
+    return _brackets(_STRING.sub(b"", body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body))
 
 
 def _deeper(value: Any, max_depth: int) -> bool:

@@ -16,8 +16,10 @@ Sources: JSON Schema 2020-12 core sections 8 and 9; MCP 2026-07-28 (JSC-1..5); R
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
@@ -25,6 +27,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 import jsonschema_rs
 
 from mcpd.errors import RegistrationError
+from mcpd.wire.faults import Faults
 
 MAX_SCHEMA_DEPTH = 64
 """Containers inside each other in one schema: as deep as a request body may be."""
@@ -59,23 +62,74 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 class Validator:
-    """A compiled schema. Immutable, and safe to share between threads."""
+    """A compiled schema. Safe to share between threads."""
 
-    __slots__ = ("_compiled", "_root")
+    __slots__ = ("_compiled", "_formats", "_parts", "_root", "_schema")
 
-    def __init__(self, compiled: jsonschema_rs.Validator, root: str) -> None:
+    def __init__(
+        self, schema: dict[str, Any] | bool, compiled: jsonschema_rs.Validator, root: str, formats: bool
+    ) -> None:
+        self._schema = schema
         self._compiled = compiled
         self._root = root
+        self._formats = formats
+        self._parts: jsonschema_rs.ValidatorMap | None = None
 
     def check(self, value: Any) -> str | None:
-        """Return None when `value` fits, else what is wrong and where: `arguments.items[2].name: 5 is not of ...`."""
+        """Return None when `value` fits, else what is wrong and where: `arguments.items[2].name: 5 is not of ...`.
+
+        The work is bounded by the value's size, and the text by `MAX_PROBLEM_CHARS`.
+        """
         try:
             if self._compiled.is_valid(value):
                 return None
-            error = next(iter(self._compiled.iter_errors(value)), None)
+            path, text = self.faults().locate(value)
         except (ValueError, RecursionError) as problem:
             return _clip(f"{self._root}: not a JSON value: {problem}")
-        return None if error is None else _clip(f"{self._root}{show_path(error.instance_path)}: {error.message}")
+        return _clip(f"{self._root}{show_path(path)}: {text}")
+
+    def fits(self, value: Any) -> bool:
+        """Tell whether `value` fits, without saying why not."""
+        try:
+            return self._compiled.is_valid(value)
+        except (ValueError, RecursionError):
+            return False
+
+    def faults(self) -> Faults:
+        """Return what looks for the first fault. The parts of the schema are compiled at the first one."""
+        if self._parts is None and isinstance(self._schema, dict):
+            self._parts = jsonschema_rs.validator_map_for(self._schema, **_options(self._formats))
+        return Faults(self._schema, valid=self._is_valid, judge=self._judge, quote=self._quote)
+
+    def _is_valid(self, pointer: str, value: Any) -> bool:
+        part = None if self._parts is None else self._parts.get(pointer)
+        return part is None or part.is_valid(value)
+
+    def _judge(self, keyword: str, operand: Any, value: Any) -> bool:
+        return self._single(keyword, operand).is_valid(value)
+
+    def _quote(self, keyword: str, operand: Any, value: Any) -> str:
+        error = next(iter(self._single(keyword, operand).iter_errors(value)))
+        return str(error.message)
+
+    def _single(self, keyword: str, operand: Any) -> jsonschema_rs.Validator:
+        dialect = self._schema.get("$schema", "") if isinstance(self._schema, dict) else ""
+        return _single(dialect, keyword, json.dumps(operand), self._formats)
+
+
+@lru_cache(maxsize=1024)
+def _single(dialect: str, keyword: str, operand: str, formats: bool) -> jsonschema_rs.Validator:
+    """Compile a schema of one keyword; one that means nothing alone (draft 4's exclusiveMinimum) admits everything."""
+    schema = {"$schema": dialect, keyword: json.loads(operand)} if dialect else {keyword: json.loads(operand)}
+    try:
+        return jsonschema_rs.validator_for(schema, **_options(formats))
+    except ValueError:
+        return jsonschema_rs.validator_for(True)
+
+
+def _options(formats: bool) -> dict[str, Any]:
+    limits = jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES)
+    return {"offline": True, "pattern_options": limits, "validate_formats": formats or None}
 
 
 def compile_schema(
@@ -93,14 +147,11 @@ def compile_schema(
     check_size(schema, where)
     if isinstance(schema, dict):
         _Document(schema, where).check()
-    options = jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES)
     try:
-        compiled = jsonschema_rs.validator_for(
-            schema, offline=True, pattern_options=options, validate_formats=formats or None
-        )
+        compiled = jsonschema_rs.validator_for(schema, **_options(formats))
     except (ValueError, jsonschema_rs.ReferencingError) as error:
         raise RegistrationError(f"{where}: {_clip(_explain(error))}") from None
-    return Validator(compiled, root)
+    return Validator(schema, compiled, root, formats)
 
 
 def check_size(schema: Any, where: str) -> None:

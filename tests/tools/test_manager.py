@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import trio
 import trio.testing
+from msgspec import Struct
 from trio.testing import MockClock
 
 from mcpd.assembly import Parts
@@ -16,6 +17,7 @@ from mcpd.authoring.context import Context
 from mcpd.authoring.declarations import ToolDeclaration
 from mcpd.errors import Forbidden, InternalError, InvalidParams, NotFound, Overloaded, RegistrationError, ToolError
 from mcpd.messages.flight import Flight, Stopped
+from mcpd.tools.threads import ThreadPool
 from mcpd.wire.call import ANONYMOUS, Principal
 from tests.messages.memory import Wire, call, failure, make_server, result, serve
 
@@ -224,3 +226,39 @@ async def test_every_call_is_measured_by_its_outcome(tmp_path: Path, autojump_cl
     wanted = {"echo": "ok", "fail": "tool_error", "crash": "internal_error", "slow": "cancelled"}
     for tool, outcome in wanted.items():
         assert f'mcpd_tool_calls_total{{outcome="{outcome}",tool="{tool}"}} 1.0' in text
+
+
+class Box(Struct):
+    """Notes which thread made it."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        """Called while arguments are decoded."""
+        Box.threads.add(threading.current_thread() is threading.main_thread())
+
+    threads: ClassVar[set[bool]] = set()
+
+
+@pytest.mark.parametrize(("boxes", "on_the_loop"), [(1, True), (2_000, False)])
+async def test_large_arguments_are_checked_in_a_thread(tmp_path: Path, boxes: int, on_the_loop: bool) -> None:
+    async def pack(boxes: list[Box]) -> int:
+        return len(boxes)
+
+    server = server_of(tmp_path, ToolDeclaration(name="pack", fn=pack))
+    Box.threads.clear()
+    found = await result(server, asked("pack", boxes=[{"name": "a"}] * boxes))
+    assert found["structuredContent"] == boxes
+    assert Box.threads == {on_the_loop}
+    wrong = await result(server, asked("pack", boxes=[{"name": 1}] * boxes))
+    assert wrong["content"][0]["text"] == "arguments.boxes[0].name: expected `str`, got `int`"
+
+
+async def test_large_results_are_checked_in_a_thread(tmp_path: Path) -> None:
+    async def count(most: int) -> list[int]:
+        return list(range(most))
+
+    server = server_of(tmp_path, ToolDeclaration(name="count", fn=count, output_schema={"items": {"maximum": 1_000}}))
+    server.manager.service._tools._threads = ThreadPool(1, max_abandoned=0)
+    assert (await result(server, asked("count", most=10)))["structuredContent"] == list(range(10))
+    assert "stuck" in (await failure(server, asked("count", most=1_000))).message

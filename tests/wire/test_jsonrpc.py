@@ -95,6 +95,28 @@ def test_depth_counts_nested_containers_and_not_brackets(depth: int) -> None:
             jsonrpc.decode(body)
 
 
+@pytest.mark.parametrize("pair", [b"[]", b"{}"])
+def test_a_message_of_too_many_containers_is_refused_before_they_are_made(pair: bytes) -> None:
+    """Four megabytes of them took two seconds to make."""
+    most = jsonrpc.MAX_CONTAINERS_ITEMS
+    fits = b"[" + b",".join([pair] * (most - 1)) + b"]"
+    assert len(jsonrpc.decode(fits)) == most - 1
+    for body in (fits[:-1] + b"," + pair + b"]", (fits[:-1] + b"," + pair + b"]").decode()):
+        with pytest.raises(errors.ParseError, match="more than 100000 objects and arrays"):
+            jsonrpc.decode(body)
+
+
+@pytest.mark.parametrize("text", [b"[{" * 60_000, b'\\"[{' * 60_000, b"[\\\\" * 120_000])
+def test_brackets_inside_of_strings_are_no_containers(text: bytes) -> None:
+    assert len(jsonrpc.decode(b'["' + text + b'", "a"]')) == 2
+
+
+@pytest.mark.parametrize("body", [b'["' + b'\\"[' * 150_000, b'["' + b'[\\"' * 150_000 + b"\\", b'"[' * 150_000])
+def test_a_string_that_does_not_end_is_looked_at_once(body: bytes) -> None:
+    with pytest.raises(errors.ParseError, match="Parse error"):
+        jsonrpc.decode(body)
+
+
 def test_objects_count_as_depth_like_arrays() -> None:
     """RPC-7."""
     body = b'{"a":' * 5 + b"1" + b"}" * 5
