@@ -37,8 +37,8 @@ Application = Callable[..., Awaitable[None]]
 _log = logging.getLogger(__name__)
 _RECEIVE_BYTES = 65536
 _MAX_AHEAD_BYTES = 65536
-"""Bytes of later requests that are kept while one is being answered. What comes beyond is read, so that the client's
-going is heard, and dropped; the connection then ends with the reply, and the client has to send those again."""
+"""Bytes of later requests that are kept while one is being answered. Left unread, more would hide that the client has
+gone: the receive window fills, and its FIN stays behind it. So the surplus ends the connection and the call."""
 _LINGER_S = 1.0
 """So long a client that is still sending may take to read a refusal before the connection is reset."""
 _GONE: Event = {"type": "http.disconnect"}
@@ -82,9 +82,9 @@ class Connection:
         self._keeps = True
         """True while a head is awaited: its bytes are kept, they may be Hypercorn's."""
         self._reading = False
-        self._torn = self._overrun = False
+        self._torn = False
         self.gone = False
-        """The client has closed its side, or the connection broke."""
+        """The client has closed its side or sent too much ahead, or the connection broke."""
         self.scope = trio.CancelScope()
         self._requests = 0
         self._base = _base_scope(stream)
@@ -184,8 +184,7 @@ class Connection:
         http = self._http
         while http.their_state is h11.SEND_BODY and http.next_event() is not h11.NEED_DATA:
             pass
-        broken = self.gone or self._torn or self._overrun
-        if broken or http.our_state is not h11.DONE or http.their_state is not h11.DONE:
+        if self.gone or self._torn or http.our_state is not h11.DONE or http.their_state is not h11.DONE:
             return False
         http.start_next_cycle()
         return True
@@ -193,7 +192,7 @@ class Connection:
     def closing_headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers that every reply of this connection gets; one before the request's end is the last."""
         full = self._requests >= self._front.limits.max_requests_per_connection
-        last = full or self._front.closing or self._overrun or self._http.their_state is h11.SEND_BODY
+        last = full or self._front.closing or self._http.their_state is h11.SEND_BODY
         date = (b"date", self._front.date())
         return [date, (b"connection", b"close")] if last else [date]
 
@@ -212,8 +211,7 @@ class Connection:
         if not data:
             self.gone = True
             return False
-        if not self._overrun:
-            self._http.receive_data(data)
+        self._http.receive_data(data)
         if self._keeps:
             self._head += data
         return True
@@ -223,10 +221,14 @@ class Connection:
         return not self.gone and await self._read()
 
     async def wait_gone(self) -> None:
-        """Return when the client has gone. Cancellation: safe."""
+        """Return when the client has gone, or has sent so much ahead that its going could not be heard any more.
+
+        Cancellation: safe.
+        """
         while not self.gone:
             await self._read()
-            self._overrun = self._overrun or len(self._http.trailing_data[0]) > _MAX_AHEAD_BYTES
+            if len(self._http.trailing_data[0]) > _MAX_AHEAD_BYTES:
+                self.gone = True
 
     async def write(self, data: bytes) -> None:
         """Send; nothing happens when the client has gone. Cancellation: poisons the connection."""
@@ -254,7 +256,7 @@ class Connection:
         with trio.move_on_after(_LINGER_S), contextlib.suppress(*_LOST):
             if isinstance(self._stream, trio.SocketStream):
                 await self._stream.send_eof()
-            if self._overrun or self._http.their_state in (h11.SEND_BODY, h11.ERROR):
+            if self._http.their_state in (h11.SEND_BODY, h11.ERROR):
                 while await self._stream.receive_some(_RECEIVE_BYTES):
                     pass
         with trio.move_on_after(_LINGER_S), contextlib.suppress(*_LOST):
