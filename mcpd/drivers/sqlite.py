@@ -9,8 +9,12 @@ errors: those of `sqlite3` pass through as they are (`Error`), for the adapter's
 
 How cancellation works: `interrupt()` stops the running statement, and is lost when it comes before one has begun. So
 every reader has a flag, too; its progress handler looks at it every `PROGRESS_STEPS` steps of SQLite's machine, and
-long Python work calls `Connection.check`. The wait for the thread does both when it is cancelled and goes on waiting:
-nobody gets the connection before its thread has left it. A write is never stopped.
+long Python work calls `Connection.check`. The wait for the thread does both when it is cancelled and goes on waiting
+until the thread has left the connection. A write is never stopped.
+
+Law 6: a connection that was stopped is closed and never used again, because an interrupt that comes late stops the next
+statement, and one inside FTS5 stops all later ones. So is one that SQLite reported a fault on, or whose transaction did
+not end. The next read or write opens a new one.
 
 Waiting for another process's write happens in Trio, not in SQLite, so the deadline of whoever waits bounds it;
 `busy_s` bounds it for those who have none.
@@ -61,6 +65,12 @@ class Busy(McpdError):
     """Another process has been writing for longer than `busy_s`."""
 
 
+HARMLESS: Final = frozenset(
+    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_FULL}
+)
+"""Result codes after which a connection is as good as before."""
+
+
 class Connection:
     """One connection and a private in-memory one, used by one thread at a time."""
 
@@ -69,6 +79,7 @@ class Connection:
         self.scratch = _connect(":memory:")
         """For what has to be worked out with SQLite's own functions; `prepare` puts tables there."""
         self._stopped = False
+        self._failed = False
         try:
             self._prepare(cache_kib)
             if prepare is not None:
@@ -96,9 +107,10 @@ class Connection:
         self.main.interrupt()
         self.scratch.interrupt()
 
-    def resume(self) -> None:
-        """Forget a `stop` that came after the read had ended."""
-        self._stopped = False
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the next read or write may have it: nothing stopped it, failed on it or was left open."""
+        return not (self._stopped or self._failed or self.main.in_transaction or self.scratch.in_transaction)
 
     def check(self) -> None:
         """Raise Interrupted when the caller has been cancelled: for loops that run no SQL."""
@@ -121,34 +133,34 @@ class Connection:
     def snapshot(self, work: Callable[[Connection], T]) -> T:
         """Run `work` so that all its statements see the same state."""
         self.check()
-        self.main.execute("BEGIN")
-        try:
-            return work(self)
-        finally:
-            self._leave()
+        return self._within("BEGIN", work, "ROLLBACK")
 
     def transaction(self, work: Callable[[Connection], T]) -> T:
         """Run `work` and commit, or roll back whatever it raised for."""
-        self.main.execute("BEGIN IMMEDIATE")
+        return self._within("BEGIN IMMEDIATE", work, "COMMIT")
+
+    def _within(self, begin: str, work: Callable[[Connection], T], end: str) -> T:
         try:
+            self.main.execute(begin)
             result = work(self)
-            self.main.execute("COMMIT")
+            self.main.execute(end)
+        except BaseException as error:
+            self._failed = not _is_harmless(error)
+            raise
         finally:
-            self._leave()
+            if self.main.in_transaction:
+                with suppress(Error):
+                    self.main.execute("ROLLBACK")
         return result
 
-    def _leave(self) -> None:
-        self._stopped = False
-        # A stop that comes late interrupts the rollback of a read; there is one stop at most, so the next one works.
-        for _ in range(2):
-            if self.main.in_transaction:
-                with suppress(sqlite3.OperationalError):
-                    self.main.execute("ROLLBACK")
-
     def close(self) -> None:
-        """Close both."""
+        """Close both; an open transaction is rolled back."""
         self.scratch.close()
         self.main.close()
+
+
+def _is_harmless(error: BaseException) -> bool:
+    return isinstance(error, McpdError) or (isinstance(error, Error) and primary_code(error) in HARMLESS)
 
 
 def _close(connections: Iterable[Connection]) -> None:
@@ -179,8 +191,11 @@ class Database:
         self._prepare_new = prepare
         self._writing = trio.Lock()
         self._seen = 0
+        self._pollers = 0
+        """How many there were: the numbers that two connections give do not compare."""
         self._free = trio.Semaphore(readers)
         self._max_readers = readers
+        self._is_open = False
         self._readers: list[Connection] = []
         self._idle: list[Connection] = []
         self._writer: Connection | None = None
@@ -191,8 +206,16 @@ class Database:
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             oldest = ".".join(map(str, OLDEST_SQLITE))
             raise sqlite3.NotSupportedError(f"SQLite {oldest} or newer is needed, not {sqlite3.sqlite_version}")
-        self._writer = await self._patiently(partial(Connection, self.path, cache_kib=16 << 10))
-        self._poller = await self._patiently(partial(Connection, self.path, cache_kib=64))
+        self._writer = await self._connected(16 << 10)
+        self._poller = await self._connected(64)
+        self._is_open = True
+
+    async def _connected(self, cache_kib: int, prepare: Callable[[Connection], object] | None = None) -> Connection:
+        return await self._patiently(partial(Connection, self.path, cache_kib=cache_kib, prepare=prepare))
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise sqlite3.ProgrammingError("the database is closed")
 
     async def aclose(self) -> None:
         """Close everything, after what is running; at most `CLOSE_S`. Idempotent."""
@@ -201,6 +224,7 @@ class Database:
                 for _ in range(self._max_readers):
                     await self._free.acquire()
                 closing = [c for c in (*self._readers, self._poller, self._writer) if c is not None]
+                self._is_open = False
                 self._readers, self._idle, self._poller, self._writer = [], [], None, None
                 await in_thread(partial(_close, closing))
                 for _ in range(self._max_readers):
@@ -213,21 +237,29 @@ class Database:
         Raises: Error; what `work` raises.
         """
         async with self._free:
+            self._check_open()
             reader = self._idle.pop() if self._idle else await self._new_reader()
-            reader.resume()
             try:
                 return await self._patiently(partial(reader.snapshot, work), reader.stop)
             except (Error, Interrupted) as error:
                 failure = error
             finally:
-                self._idle.append(reader)
+                with bounded_shield(CLOSE_S):
+                    await self._give_back(reader)  # noqa: ASYNC102 - in a bounded shield
         await trio.lowlevel.checkpoint_if_cancelled()
         raise failure
 
     async def _new_reader(self) -> Connection:
-        reader = await self._patiently(partial(Connection, self.path, cache_kib=8 << 10, prepare=self._prepare_new))
+        reader = await self._connected(8 << 10, self._prepare_new)
         self._readers.append(reader)
         return reader
+
+    async def _give_back(self, reader: Connection) -> None:
+        if reader.is_reusable:
+            self._idle.append(reader)
+            return
+        self._readers.remove(reader)
+        await in_thread(reader.close)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, run in a thread in one transaction, after the writers before it.
@@ -236,10 +268,15 @@ class Database:
         Raises: Busy; Error; what `work` raises, with nothing changed.
         """
         async with self._writing:
-            writer = self._writer
-            if writer is None:
-                raise sqlite3.ProgrammingError("the database is closed")
-            return await self._patiently(partial(writer.transaction, work))
+            self._check_open()
+            writer = self._writer = self._writer or await self._connected(16 << 10)
+            try:
+                return await self._patiently(partial(writer.transaction, work))
+            finally:
+                if not writer.is_reusable:
+                    self._writer = None
+                    with bounded_shield(CLOSE_S):
+                        await in_thread(writer.close)  # noqa: ASYNC102 - in a bounded shield
 
     async def data_version(self) -> int:
         """Return a number that is another one when any connection has committed since the last call.
@@ -248,15 +285,20 @@ class Database:
         it would be most of what an idle server does. Raises: Error.
         """
         await trio.lowlevel.checkpoint()
+        self._check_open()
         if self._poller is None:
-            raise sqlite3.ProgrammingError("the database is closed")
+            self._poller = await self._connected(64)
+            self._pollers += 1
+        poller = self._poller
         try:
-            row = self._poller.one("PRAGMA data_version")
-        except sqlite3.OperationalError as error:
-            if primary_code(error) != sqlite3.SQLITE_BUSY:
-                raise
-            return self._seen
-        self._seen = int(row[0]) if row else 0
+            row = poller.one("PRAGMA data_version")
+        except Error as error:
+            if primary_code(error) == sqlite3.SQLITE_BUSY:
+                return self._seen
+            self._poller = None
+            poller.close()
+            raise
+        self._seen = self._pollers << 32 | (int(row[0]) if row else 0)
         return self._seen
 
     async def _patiently(self, job: Callable[[], T], when_cancelled: Callable[[], object] = lambda: None) -> T:

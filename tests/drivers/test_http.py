@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 
-from mcpd.drivers.http import HttpClient, HttpError, Unreachable, open_http
+from mcpd.drivers.http import MAX_CONNECTIONS, HttpClient, HttpError, Unreachable, open_http
 from tests.drivers.scripted import HOLD, Answer, Asked, Raw, Script, Silence, serving
 
 WAIT_S = 10.0
@@ -80,6 +80,66 @@ async def test_a_cancelled_exchange_closes_its_socket_and_the_next_one_opens_ano
         await server.wait_closed(1)
         assert (await client.request("GET", server.url)).body == b"second"
         assert server.opened == 2
+
+
+class CancelsAtStep(trio.abc.Instrument):
+    """Cancels `scope` when its task has been run for the n-th time."""
+
+    def __init__(self, scope: trio.CancelScope, at: int) -> None:
+        self._scope = scope
+        self._task = trio.lowlevel.current_task()
+        self.left = at
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._task:
+            self.left -= 1
+            if self.left == 0:
+                self._scope.cancel()
+
+
+async def cut_at(client: HttpClient, url: str, at: int) -> bool:
+    """Ask, cancelled at the n-th step; return whether there are so many."""
+    with trio.CancelScope() as scope:
+        cancelling = CancelsAtStep(scope, at)
+        trio.lowlevel.add_instrument(cancelling)
+        await client.request("GET", url)
+    trio.lowlevel.remove_instrument(cancelling)
+    return cancelling.left <= 0
+
+
+@pytest.mark.parametrize("is_kept", [False, True], ids=["new connection", "kept connection"])
+async def test_an_exchange_cancelled_at_any_step_harms_no_later_one(is_kept: bool) -> None:
+    """No later exchange gets the answer of a cancelled one, and no place of the pool is lost."""
+    waiting: set[str] = set()
+    together = trio.Event()
+
+    async def echo(asked: Asked) -> Answer:
+        if asked.target.startswith("/together"):
+            waiting.add(asked.target)
+            if len(waiting) == MAX_CONNECTIONS:
+                together.set()
+            await together.wait()
+        return Answer(pieces=[asked.target.encode(), b" in ", b"pieces"])
+
+    async def ask(client: HttpClient, path: str) -> None:
+        assert (await client.request("GET", server.url + path)).body == f"{path} in pieces".encode()
+
+    with trio.fail_after(3 * WAIT_S):
+        async with serving(echo) as server:
+            for at in itertools.count(1):
+                async with open_http(reply_s=5.0, max_reply_bytes=1000) as client:
+                    if is_kept:
+                        await ask(client, "/before")
+                    was_cut = await cut_at(client, f"{server.url}/cut", at)
+                    for n in range(2):
+                        await ask(client, f"/after{n}")
+                    waiting, together = set(), trio.Event()
+                    async with trio.open_nursery() as nursery:
+                        for n in range(MAX_CONNECTIONS):
+                            nursery.start_soon(ask, client, f"/together{n}")
+                if not was_cut:
+                    break
+    assert at > 5
 
 
 async def test_leaving_the_client_closes_idle_connections_even_when_cancelled() -> None:

@@ -48,13 +48,13 @@ def run_endless(connection: sqlite3.Connection, stopped: threading.Event, begun:
         raise
 
 
-async def test_what_is_written_is_on_the_disk_and_in_the_log(database: Database) -> None:
+async def test_a_commit_is_on_the_disk_before_it_is_acknowledged(database: Database) -> None:
+    """The writer's own settings: those of a reader say nothing of a commit."""
+
     def settings(connection: Connection) -> list[object]:
         return [(connection.one(f"PRAGMA {name}") or (None,))[0] for name in ("journal_mode", "synchronous")]
 
-    assert await database.read(settings) == ["wal", 2]
-    await database.write(insert)
-    assert await database.read(count) == 1
+    assert await database.write(settings) == ["wal", 2]
 
 
 async def test_a_write_that_raises_changes_nothing(database: Database) -> None:
@@ -90,7 +90,7 @@ async def test_all_statements_of_a_read_see_one_state(database: Database) -> Non
     assert await database.read(count) == 1
 
 
-async def test_a_statement_stops_when_its_caller_is_cancelled_and_the_connection_works_on(database: Database) -> None:
+async def test_a_statement_stops_when_its_caller_is_cancelled_and_the_next_ones_work(database: Database) -> None:
     """The statement would run far longer than the test waits."""
     token = trio.lowlevel.current_trio_token()
     for _ in range(5):
@@ -127,21 +127,6 @@ async def test_a_statement_that_runs_is_interrupted_however_rarely_the_flag_is_l
         nursery.cancel_scope.cancel()
     assert stopped.is_set()
     await database.aclose()
-
-
-async def test_a_stop_that_comes_late_stops_nothing_else(database: Database) -> None:
-    """It may meet the rollback that ends its read, or a connection that has been put back already."""
-
-    def interrupted_at_the_end(connection: Connection) -> int:
-        found, late = count(connection), iter([True])
-        connection.main.set_progress_handler(lambda: next(late, False), 1)
-        return found
-
-    assert await database.read(interrupted_at_the_end) == 0
-    for reader in database._readers:
-        assert not reader.main.in_transaction
-        reader.stop()
-    assert await database.read(count) == 0
 
 
 @pytest.mark.parametrize("where", ["main", "scratch"])
