@@ -139,7 +139,7 @@ class Listing(Generic[T]):
         view = self._view(principal)
         if cursor is None and view.single is not None:
             return view.single.copy()
-        return self._cut(view.entries, cursor, principal.name)
+        return self._cut(view.entries, cursor, principal.id)
 
     def _view(self, principal: Principal) -> _View:
         if self._seen != self._catalog.version:

@@ -21,6 +21,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from msgspec.structs import replace
+
 from mcpd.config import Config, Server
 from mcpd.errors import ConfigurationError
 from mcpd.gateway.keys import KeyStore
@@ -85,6 +87,8 @@ class Access:
         self._socket = is_unix(server)
         self._seen_hosts: set[bytes] = set()
         self._seen_origins: set[bytes] = set()
+        self._proxies = Proxies(server.trusted_proxies)
+        self._neighbours: dict[str, Principal] = {}
 
     def admit(self, scope: Mapping[str, Any]) -> Principal | Refusal:
         """Judge the head of an ASGI `http` or `websocket` scope: Host, then Origin, then credentials (LAD step 0)."""
@@ -99,7 +103,18 @@ class Access:
             else:
                 authorization = value if authorization is None else _AMBIGUOUS
         refusal = self._judge_host(host) or (origin is not None and self._judge_origin(origin))
-        return refusal or self.authenticate(authorization)
+        if refusal or self._keys.required:
+            return refusal or self.authenticate(authorization)
+        return self._anonymous(self._proxies.client_of(scope))
+
+    def _anonymous(self, address: str) -> Principal:
+        """Return the caller without a key whose share of the server is that of `address`."""
+        known = self._neighbours.get(address)
+        if known is None:
+            if len(self._neighbours) >= _MAX_REMEMBERED_ITEMS:
+                self._neighbours.clear()
+            known = self._neighbours[address] = replace(ANONYMOUS, address=neighbourhood(address))
+        return known
 
     def admit_anyone(self, scope: Mapping[str, Any]) -> Refusal | None:
         """Judge Host and Origin only, for what needs no credentials: preflight requests and public pages."""
@@ -280,7 +295,6 @@ def startup_check(config: Config, keys: KeyStore) -> None:
     """
     server = config.server
     Access(server, keys)
-    Proxies(server.trusted_proxies)
     if is_unix(server) or is_loopback(server.host):
         return
     if not keys.required and not server.insecure:
@@ -322,6 +336,19 @@ def preflight(headers: Headers) -> list[tuple[bytes, bytes]]:
         (b"access-control-allow-headers", allowed.encode("latin-1")),
         (b"access-control-max-age", _PREFLIGHT_AGE_S),
     ]
+
+
+def neighbourhood(address: str) -> str:
+    """Return what shares the places of an address: itself, or the /64 of an IPv6 one, which one customer is given."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 class Proxies:

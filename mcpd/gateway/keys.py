@@ -45,6 +45,7 @@ PREFIX = "mcpd_"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SCOPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _HASH = re.compile(r"[0-9a-f]{64}")
+_ID_DIGITS = 16
 _HEADER = "# API keys of mcpd, as SHA-256. `mcpd keys new NAME` makes one; a running server rereads this on SIGHUP.\n"
 
 
@@ -55,6 +56,11 @@ class Key(msgspec.Struct, frozen=True):
     sha256: str
     scopes: tuple[str, ...]
     created: datetime
+
+    @property
+    def id(self) -> str:
+        """What a principal is identified by; says nothing about the key, whose 256 bits are random."""
+        return self.sha256[:_ID_DIGITS]
 
 
 def expand(scopes: Iterable[str]) -> frozenset[str]:
@@ -144,7 +150,7 @@ class KeyStore:
         callers = {}
         for key in entries:
             digest = bytes.fromhex(key.sha256)
-            callers[digest[:8]] = (digest, Principal(key.name, expand(key.scopes)))
+            callers[digest[:8]] = (digest, Principal(key.id, expand(key.scopes), name=key.name))
         self._keys, self._callers = keys, callers
 
 

@@ -142,7 +142,7 @@ class Sessions:
         return stream
 
     def _make_room(self, principal: Principal) -> None:
-        mine = [s for s in self._by_key.values() if s.principal.name == principal.name]
+        mine = [s for s in self._by_key.values() if s.principal.id == principal.id]
         if len(mine) >= self._limits.max_sessions_per_principal:
             self._evict(mine)
         if len(self._by_key) >= self._limits.max_sessions:
@@ -158,7 +158,7 @@ class Sessions:
     def get(self, key: str, principal: Principal) -> Session | None:
         """Return the session `key` if it is this principal's, and note that it is in use."""
         session = self._by_key.get(key)
-        if session is None or session.principal.name != principal.name:
+        if session is None or session.principal.id != principal.id:
             return None
         session.last_used = trio.current_time()
         return session

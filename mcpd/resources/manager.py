@@ -135,7 +135,7 @@ class ResourceManager:
 
     def _document_position(self, cursor: str | None, principal: Principal) -> str | None:
         try:
-            return None if cursor is None else decode_cursor(self._paging.ring, _KIND, cursor, 0, principal.name)
+            return None if cursor is None else decode_cursor(self._paging.ring, _KIND, cursor, 0, principal.id)
         except InvalidParams:
             return None
 
@@ -146,7 +146,7 @@ class ResourceManager:
         room = self._paging.page_size - len(body["resources"])
         entries, more = await self._documents.page(position or None, room) if room else ([], position)
         if more is not None:
-            body["nextCursor"] = encode_cursor(self._paging.ring, _KIND, more, 0, principal.name)
+            body["nextCursor"] = encode_cursor(self._paging.ring, _KIND, more, 0, principal.id)
         return {**body, "resources": [*body["resources"], *entries]}
 
     def templates(self, cursor: str | None, principal: Principal = ANONYMOUS) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class ResourceManager:
         if fresh or not d.ttl_ms:
             result = await load()
         else:
-            key = Key(uri, None if scope == "public" else principal.name)
+            key = Key(uri, None if scope == "public" else principal.id)
             result = await self._cache.get(key, load, ttl_s=d.ttl_ms / 1000)
         return {**result, "ttlMs": d.ttl_ms or 0, "cacheScope": scope}
 

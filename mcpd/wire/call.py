@@ -19,12 +19,22 @@ RequestId = str | int
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who makes a call. `name` binds cursors, sealed state, sessions and listens; it is not shown to other callers."""
+    """Who makes a call. `id` binds cursors, sealed state, sessions and cached results; no other caller is shown it."""
 
-    name: str
+    id: str
+    """Names the key itself: a key made anew under an old name is somebody else."""
     scopes: frozenset[str]
     unbounded: bool = False
     """May do everything, also what asks for a scope that no key has."""
+    name: str = ""
+    """What its owner calls the key: for logs and authors, never for decisions."""
+    address: str = ""
+    """Where a caller without a key comes from; "" where there are keys."""
+
+    @property
+    def share(self) -> str:
+        """Whose share of a limited place this caller uses: its key's, or its address's where there are no keys."""
+        return self.id or self.address
 
     def held(self, scopes: frozenset[str]) -> frozenset[str]:
         """Return those of `scopes` that this caller has."""

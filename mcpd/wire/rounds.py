@@ -90,4 +90,4 @@ def binding(call: Call) -> Binding:
     row = TABLE[call.method]
     target = call.params.get(row.target) if row.target is not None else None
     salient = {key: value for key, value in call.params.items() if key not in _UNBOUND}
-    return Binding(principal=call.principal.name, method=call.method, target=str(target), digest=digest(salient))
+    return Binding(principal=call.principal.id, method=call.method, target=str(target), digest=digest(salient))

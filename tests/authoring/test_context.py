@@ -133,7 +133,7 @@ async def test_a_level_that_does_not_exist_is_the_authors_mistake() -> None:
 
 async def test_the_rest_of_the_server_is_within_reach() -> None:
     """PUB-1, RSM-4, SEC-5."""
-    ctx, client = make(request_id="r", principal=Principal("ada", frozenset()))
+    ctx, client = make(request_id="r", principal=Principal("k1", frozenset(), name="ada"))
     assert await ctx.read("a:1") == [{"uri": "a:1", "text": "t"}]
     assert await ctx.search("words", mode="text", size=3) == {"query": "words", "mode": "text", "size": 3}
     ctx.changed("resource", "a:1")

@@ -130,8 +130,8 @@ def test_any_origin_does_not_mean_null_unless_null_is_named(keys: KeyStore) -> N
 
 def test_without_keys_everybody_is_anonymous(keys: KeyStore) -> None:
     access = Access(Server(), keys)
-    assert access.admit(scope(LOCAL)) is ANONYMOUS
-    assert access.admit(scope(LOCAL, (b"authorization", b"Bearer anything"))) is ANONYMOUS
+    assert access.admit(scope(LOCAL)) == ANONYMOUS
+    assert access.admit(scope(LOCAL, (b"authorization", b"Bearer anything"))) == ANONYMOUS
 
 
 def test_host_is_judged_before_origin_and_origin_before_the_key(keys: KeyStore) -> None:
@@ -162,7 +162,7 @@ def test_what_was_once_allowed_does_not_admit_others(keys: KeyStore) -> None:
 def test_a_key_says_who_calls(keys: KeyStore) -> None:
     key = keys.new("laptop", ["write"]).reveal().encode()
     access = Access(Server(), keys)
-    expected = Principal("laptop", frozenset({"read", "call", "write"}))
+    expected = Principal(keys.list()[0].id, frozenset({"read", "call", "write"}), name="laptop")
     for value in (b"Bearer " + key, b"bearer  " + key, b" BEARER " + key + b" "):
         assert access.admit(scope(LOCAL, (b"authorization", value))) == expected
 
@@ -298,3 +298,48 @@ def test_only_trusted_proxies_may_name_the_client() -> None:
     assert proxies.client_of({**scope(forwarded), "client": ("198.51.100.1", 1)}) == "198.51.100.1"
     assert proxies.client_of({**scope(), "client": ("10.0.0.1", 1)}) == "10.0.0.1"
     assert Proxies(()).client_of({**scope(forwarded), "client": None}) == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "share"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:0:1:aaaa::1", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1::2", "2001:db8:0:1::/64"),
+        ("", ""),
+        ("unix", "unix"),
+    ],
+)
+def test_callers_without_a_key_share_by_address(keys: KeyStore, address: str, share: str) -> None:
+    """SEC-4."""
+    access = Access(Server(), keys)
+    admitted = access.admit({"headers": [LOCAL], "client": (address, 1)})
+    assert admitted == Principal("", frozenset(), unbounded=True, address=share)
+    assert admitted.share == share
+
+
+def test_behind_a_proxy_the_client_counts_and_not_the_proxy(keys: KeyStore) -> None:
+    """SEC-4."""
+    access = Access(Server(trusted_proxies=("10.0.0.0/8",)), keys)
+    forwarded = (b"x-forwarded-for", b"198.51.100.9, 203.0.113.5")
+    admitted = access.admit({"headers": [LOCAL, forwarded], "client": ("10.1.2.3", 1)})
+    assert isinstance(admitted, Principal)
+    assert admitted.share == "203.0.113.5"
+
+
+def test_a_key_made_anew_under_the_same_name_is_somebody_else(keys: KeyStore) -> None:
+    """SES-5, SEC-5."""
+    access = Access(Server(), keys)
+
+    def caller(key: bytes) -> Principal:
+        admitted = access.admit(scope(LOCAL, (b"authorization", b"Bearer " + key)))
+        assert isinstance(admitted, Principal)
+        return admitted
+
+    before = caller(keys.new("laptop").reveal().encode())
+    keys.revoke("laptop")
+    after = caller(keys.new("laptop").reveal().encode())
+    assert (before.name, after.name) == ("laptop", "laptop")
+    assert before.id != after.id
+    assert before.share != after.share
