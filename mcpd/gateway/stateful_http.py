@@ -183,7 +183,7 @@ class StatefulHttp:
         if notification.method == "notifications/initialized":
             session.initialized()
         elif notification.method == "notifications/cancelled":
-            session.cancel(notification.params.get("requestId"))
+            session.calls.cancel(notification.params.get("requestId"))
 
     async def _initialize(self, request: jsonrpc.Request, post: Post) -> None:
         key = post.headers.session_id
@@ -224,12 +224,13 @@ class StatefulHttp:
         try:
             if isinstance(message, jsonrpc.Malformed):
                 raise message.error
+            session.calls.check(message.id)
             call = session.state.open_call(
                 message, "http", principal=session.principal, request_id=request_id, session=session.key
             )
             exchange = _StreamExchange(session, reply.stream)
             flight = exchange.flight = Flight(call, exchange)
-            session.launch(flight)
+            session.calls.enter(flight)
         except WireError as error:
             method = message.method if isinstance(message, jsonrpc.Request) else ""
             self._manager.refuse(error, transport="http", method=method, request_id=request_id)
@@ -241,7 +242,7 @@ class StatefulHttp:
         try:
             outcome = await self._manager.serve(flight)
         finally:
-            session.land(flight)
+            session.calls.leave(flight)
         if isinstance(outcome, Stopped):
             error = answer_to(outcome)
             reply.close(None if error is None else jsonrpc.failure_of(error, flight.call.id, stateless=False))

@@ -26,6 +26,7 @@ from mcpd.wire.call import Principal
 
 SUBPROTOCOL = "mcp"
 _UNSUPPORTED_DATA = 1003
+_POLICY = 1008
 
 
 class WebSocketDoor:
@@ -84,6 +85,8 @@ class WebSocketDoor:
             name_request=self._names,
         )
         await duplex.run(read, write)
+        if duplex.hung_up:
+            await send({"type": "websocket.close", "code": _POLICY, "reason": "not served any longer; connect again"})
 
     async def _refuse(self, send: Send, refusal: Refusal) -> None:
         body = jsonrpc.failure_of(InvalidRequest(refusal.message), None, stateless=True)

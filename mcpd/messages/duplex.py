@@ -24,6 +24,7 @@ import trio
 from mcpd.config import Limits
 from mcpd.errors import InvalidRequest, Overloaded, ParseError, WireError
 from mcpd.messages.flight import Done, Flight, Stopped, answer_to, encode_outcome
+from mcpd.messages.inflight import InFlight
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.outbox import Outbox
 from mcpd.messages.sessions import Session, Sessions
@@ -59,7 +60,10 @@ class Duplex:
         self._lifecycle = Lifecycle()
         self._outbox = Outbox(_unsent, max_items=limits.max_outbox_items)
         self._session: Session | None = None
-        self._flights: dict[RequestId, Flight] = {}
+        self._calls = InFlight(max_items=limits.max_calls_per_connection)
+        self._reading = trio.CancelScope()
+        self.hung_up = False
+        """True when the connection was ended from this side."""
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Serve the connection until `receive` returns None, then cancel what is in flight.
@@ -71,22 +75,27 @@ class Duplex:
             writer.start_soon(self._outbox.run)
             async with trio.open_nursery() as calls:
                 try:
-                    while (data := await receive()) is not None:
-                        self._receive(data, calls)
+                    with self._reading:
+                        while (data := await receive()) is not None:
+                            self._receive(data, calls)
                 finally:
-                    self._hang_up()
+                    self._end()
             writer.cancel_scope.cancel()
 
     async def flush(self) -> None:
         """Wait until everything said so far is written; nothing is before `run`. Cancellation: safe."""
         await self._outbox.flush()
 
-    def _hang_up(self) -> None:
+    def _end(self) -> None:
         self._outbox.close()
         if self._session is not None:
             self._sessions.close(self._session, "client_gone")
-        for flight in list(self._flights.values()):
-            flight.cancel("client_gone")
+        self._calls.end("client_gone")
+
+    def hang_up(self) -> None:
+        """End the connection from this side: as if the client had gone. Idempotent; not a checkpoint."""
+        self.hung_up = True
+        self._reading.cancel()
 
     def _receive(self, data: bytes | str, calls: trio.Nursery) -> None:
         try:
@@ -136,15 +145,12 @@ class Duplex:
         return None
 
     def _launch(self, request: jsonrpc.Request) -> Flight:
-        if request.id in self._flights:
-            raise InvalidRequest(f"A request with the id {request.id!r} is still in progress")
-        if len(self._flights) >= self._limits.max_calls_per_connection:
-            raise Overloaded(f"This connection has {len(self._flights)} calls in flight; wait for one to end")
+        self._calls.check(request.id)
         self._check_reader()
         call = self._open(request, self._name_request())
         exchange = _DuplexExchange(self._outbox, self._session)
         flight = exchange.flight = Flight(call, exchange)
-        self._flights[request.id] = flight
+        self._calls.enter(flight)
         return flight
 
     def _open(self, request: jsonrpc.Request, request_id: str) -> Call:
@@ -162,7 +168,8 @@ class Duplex:
 
     def _open_session(self, request: jsonrpc.Request) -> None:
         try:
-            self._session = self._sessions.open(SessionState(request.params), self._principal)
+            state = SessionState(request.params)
+            self._session = self._sessions.open(state, self._principal, calls=self._calls, hang_up=self.hang_up)
         except WireError:
             self._lifecycle.reopen()
             raise
@@ -170,10 +177,7 @@ class Duplex:
 
     def _notice(self, notification: jsonrpc.Notification) -> None:
         if notification.method == "notifications/cancelled":
-            name = notification.params.get("requestId")
-            flight = self._flights.get(name) if type(name) in (str, int) else None  # type: ignore[arg-type]
-            if flight is not None and flight.call.method != "initialize":
-                flight.cancel("explicit")
+            self._calls.cancel(notification.params.get("requestId"))
         elif notification.method == "notifications/initialized" and self._session is not None:
             self._session.initialized()
 
@@ -187,7 +191,7 @@ class Duplex:
         try:
             outcome = await self._manager.serve(flight)
         finally:
-            del self._flights[call.id]  # type: ignore[arg-type]
+            self._calls.leave(flight)
         if isinstance(outcome, Stopped):
             error = answer_to(outcome)
             return None if error is None else jsonrpc.failure_of(error, call.id, stateless=call.stateless)

@@ -8,7 +8,8 @@ Called by: `messages.manager` (session methods), `messages.duplex`, `gateway.sta
 `wire.session`. Deliberately not: the shared store; these sessions live in one process and end with it (law 11).
 
 Laws: a session is bound to its principal, a foreign one does not exist (SES-5, SEC-5); ids are 256 random bits (SES-1);
-idle sessions expire after `timeouts.session_idle_s`, the least recently used one gives way when there are too many.
+idle sessions expire after `timeouts.session_idle_s`; the session of an open connection is in use; when all places are
+taken, an idle session of whoever has most gives way, then one in use if the newcomer's share is smaller by two.
 
 Sources: MCP 2025-11-25 lifecycle and transports; INI-1..7, SES-1..7, STR-6, PUB-1, section 3.8.
 """
@@ -16,7 +17,7 @@ Sources: MCP 2025-11-25 lifecycle and transports; INI-1..7, SES-1..7, STR-6, PUB
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import trio
@@ -24,13 +25,14 @@ import trio
 from mcpd.config import Limits, Timeouts
 from mcpd.errors import InvalidRequest, Overloaded, ResourceNotFound
 from mcpd.events import Changed, LocalBus
-from mcpd.messages.flight import Flight, Reason
+from mcpd.messages.flight import Reason
+from mcpd.messages.inflight import InFlight
 from mcpd.messages.peer import Peer
 from mcpd.messages.streams import EventStream
 from mcpd.monitoring.metrics import Metrics
 from mcpd.service import McpService
 from mcpd.wire import jsonrpc
-from mcpd.wire.call import Call, Principal, RequestId
+from mcpd.wire.call import Call, Principal
 from mcpd.wire.session import SessionState, read_uri
 from mcpd.wire.subscriptions import notification, watched_of
 
@@ -50,7 +52,9 @@ class Session:
         self.principal = principal
         self.peer = peer
         self.notice: Notice = _drop
-        self.flights: dict[RequestId, Flight] = {}
+        self.calls = InFlight(max_items=0)
+        self.hang_up: Callable[[], None] | None = None
+        """Ends the connection that carries the session; None where sessions outlive connections (HTTP)."""
         self.streams: dict[str, EventStream] = {}
         self.last_used = trio.current_time()
         self.ended = False
@@ -60,24 +64,10 @@ class Session:
         self.state.initialized = True
         self.peer.ready.set()
 
-    def launch(self, flight: Flight) -> None:
-        """Enter a call under its id. Raises: InvalidRequest when that id is in flight (RPC-5)."""
-        key = flight.call.id
-        assert key is not None
-        if key in self.flights:
-            raise InvalidRequest(f"A request with the id {key!r} is still in progress")
-        self.flights[key] = flight
-
-    def land(self, flight: Flight) -> None:
-        """Take a finished call out."""
-        if flight.call.id is not None:
-            self.flights.pop(flight.call.id, None)
-
-    def cancel(self, request_id: Any, reason: Reason = "explicit") -> None:
-        """Cancel the call with this id; anything else is ignored (IO-7). `initialize` cannot be cancelled (INI-3)."""
-        flight = self.flights.get(request_id) if type(request_id) in (str, int) else None
-        if flight is not None and flight.call.method != "initialize":
-            flight.cancel(reason)
+    @property
+    def in_use(self) -> bool:
+        """True while its connection is open, a call runs or somebody reads a stream."""
+        return self.hang_up is not None or len(self.calls) > 0 or any(s.attended for s in self.streams.values())
 
     def tell(self, event: Changed) -> None:
         """Pass a change event on if this client asked for it. Not a checkpoint."""
@@ -90,11 +80,12 @@ class Session:
     def end(self, reason: Reason) -> None:
         """Cancel everything this session has in flight and release whoever waits for its client."""
         self.ended = True
-        for flight in list(self.flights.values()):
-            flight.cancel(reason)
+        self.calls.end(reason)
         self.peer.leave()
         for stream in self.streams.values():
             stream.finish()
+        if self.hang_up is not None and reason == "admin":
+            self.hang_up()
 
 
 class Sessions:
@@ -117,11 +108,23 @@ class Sessions:
             "resources/unsubscribe": self._unsubscribe,
         }
 
-    def open(self, state: SessionState, principal: Principal) -> Session:
-        """Enter a new session; its transport sets `notice`. Raises: Overloaded when all places are in use."""
+    def open(
+        self,
+        state: SessionState,
+        principal: Principal,
+        *,
+        calls: InFlight | None = None,
+        hang_up: Callable[[], None] | None = None,
+    ) -> Session:
+        """Enter a new session; its transport sets `notice`. A connection's session has the connection's `calls`.
+
+        Raises: Overloaded when all places are in use.
+        """
         self._make_room(principal)
         peer = Peer(input_s=self._timeouts.input_s, cleanup_s=self._timeouts.cleanup_s)
         session = Session(secrets.token_urlsafe(32), state, principal, peer)
+        session.calls = calls or InFlight(max_items=self._limits.max_calls_per_connection)
+        session.hang_up = hang_up
         self._by_key[session.key] = session
         return session
 
@@ -142,18 +145,26 @@ class Sessions:
         return stream
 
     def _make_room(self, principal: Principal) -> None:
-        mine = [s for s in self._by_key.values() if s.principal.id == principal.id]
+        mine = [session for session in self._by_key.values() if session.principal.share == principal.share]
         if len(mine) >= self._limits.max_sessions_per_principal:
-            self._evict(mine)
-        if len(self._by_key) >= self._limits.max_sessions:
-            self._evict(list(self._by_key.values()))
+            self._evict(_idle(mine))
+        elif len(self._by_key) >= self._limits.max_sessions:
+            self._evict(self._of_larger(len(mine)) or _idle(mine))
 
-    def _evict(self, candidates: list[Session]) -> None:
-        idle = [s for s in candidates if not _in_use(s)]
-        if not idle:
+    def _of_larger(self, mine: int) -> list[Session]:
+        """The sessions that give way to a caller with `mine`: of whoever has most, idle ones before those in use."""
+        shares: dict[str, list[Session]] = {}
+        for session in self._by_key.values():
+            shares.setdefault(session.principal.share, []).append(session)
+        larger = sorted((held for held in shares.values() if len(held) > mine), key=len, reverse=True)
+        idle = next(filter(None, map(_idle, larger)), [])
+        return idle or [session for held in larger[:1] if len(held) > mine + 1 for session in held]
+
+    def _evict(self, candidates: Collection[Session]) -> None:
+        if not candidates:
             self._metrics.rejected("sessions")
             raise Overloaded("Too many sessions are open; end one with DELETE or try again later")
-        self.close(min(idle, key=lambda s: s.last_used), "admin")
+        self.close(min(candidates, key=lambda s: s.last_used), "admin")
 
     def get(self, key: str, principal: Principal) -> Session | None:
         """Return the session `key` if it is this principal's, and note that it is in use."""
@@ -183,7 +194,7 @@ class Sessions:
             await trio.sleep(min(60.0, self._timeouts.session_idle_s / 4))
             horizon = trio.current_time() - self._timeouts.session_idle_s
             for session in list(self._by_key.values()):
-                if session.last_used < horizon and not _in_use(session):
+                if session.last_used < horizon and not session.in_use:
                     self.close(session, "admin")
                 _forget_replies(session)
 
@@ -226,5 +237,5 @@ def _forget_replies(session: Session) -> None:
             del session.streams[name]
 
 
-def _in_use(session: Session) -> bool:
-    return bool(session.flights) or any(stream.attended for stream in session.streams.values())
+def _idle(sessions: Iterable[Session]) -> list[Session]:
+    return [session for session in sessions if not session.in_use]

@@ -17,9 +17,9 @@ from mcpd.assembly import Parts
 from mcpd.events import Changed
 from mcpd.gateway.asgi import RequestNames
 from mcpd.messages.duplex import Duplex
-from mcpd.wire.call import ANONYMOUS
+from mcpd.wire.call import ANONYMOUS, Principal
 from mcpd.wire.versions import HEADERLESS, STATEFUL
-from tests.messages.memory import Collector, make_server
+from tests.messages.memory import Collector, make_server, open_session
 from tests.served import CLIENT, stateless
 
 HELLO = {"protocolVersion": STATEFUL[0], "capabilities": {}, "clientInfo": CLIENT}
@@ -142,21 +142,42 @@ async def test_a_failed_initialize_leaves_no_session_and_can_be_repeated(
         assert answers[3]["result"]["protocolVersion"] == STATEFUL[0]
 
 
-async def test_too_many_sessions_are_refused_here_like_everywhere(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """SES-6, IO-5."""
+async def test_a_session_lasts_as_long_as_its_connection(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """SES-6, IO-3: silent for hours, asking, or with a call in flight; neither age nor a newcomer ends it."""
     async with line(tmp_path, max_sessions=1) as client:
-        await client.say({"id": 1, "method": "initialize", "params": HELLO})
-        (session,) = client.parts.sessions._by_key.values()
-        await client.say({"id": 2, "method": "tools/call", "params": {"name": "hold_in_silence"}})
-        session.streams["kept"] = client.parts.sessions.open_stream(session, "kept")
-        session.streams["kept"].take_over(trio.CancelScope())
-        other = Line(client.parts)
+        sessions = client.parts.sessions
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(sessions.expire)
+            await client.say({"id": 1, "method": "initialize", "params": HELLO})
+            await trio.sleep(3 * client.parts.config.timeouts.session_idle_s)
+            await client.say({"id": 2, "method": "tools/call", "params": {"name": "hold_in_silence"}})
+            await client.say({"id": 3, "method": "logging/setLevel", "params": {"level": "error"}})
+            await trio.testing.wait_all_tasks_blocked()
+            assert client.answers()[3]["result"] == {}
+            other = Line(client.parts)
             nursery.start_soon(other.run)
             await other.say({"id": 1, "method": "initialize", "params": HELLO})
             refused = other.answers()[1]["error"]
             assert (refused["code"], refused["data"]["reason"]) == (-32603, "overloaded")
-            other.hang_up()
+            assert list(client.answers()) == [1, 3], "and the call goes on"
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_session_that_gives_way_takes_its_connection_with_it(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """SES-6: a connection whose session is gone could never initialize again."""
+    server = make_server(tmp_path, limits={"max_sessions": 2})
+    greedy = [Line(server), Line(server)]
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            for client in greedy:
+                nursery.start_soon(client.run)
+                await client.say({"id": 1, "method": "initialize", "params": HELLO})
+            open_session(server, principal=Principal("somebody else", frozenset()))
+            await trio.testing.wait_all_tasks_blocked()
+            assert [client.duplex.hung_up for client in greedy].count(True) == 1
+            assert len(nursery.child_tasks) == 1
+            for client in greedy:
+                client.hang_up()
 
 
 async def test_changes_are_told_and_lost_rather_than_waited_for(tmp_path: Path, autojump_clock: MockClock) -> None:

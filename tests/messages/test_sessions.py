@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 from mcpd.errors import InvalidParams, InvalidRequest, Overloaded, ResourceNotFound
 from mcpd.events import Changed
 from mcpd.messages.flight import Flight
 from mcpd.messages.sessions import KEEP_REPLIES_S
-from mcpd.wire.call import Principal
+from mcpd.wire.call import ANONYMOUS, Principal
 from tests.messages.memory import Wire, make_server, open_session, session_call
 
 ADA, BOB = Principal("ada", frozenset()), Principal("bob", frozenset())
@@ -47,7 +48,7 @@ async def test_sessions_in_use_never_give_way(tmp_path: Path, autojump_clock: Mo
     """SES-6."""
     server = make_server(tmp_path, limits={"max_sessions": 2})
     busy, watched = open_session(server), open_session(server)
-    busy.launch(Flight(session_call(busy, "ping"), Wire()))
+    busy.calls.enter(Flight(session_call(busy, "ping"), Wire()))
     server.sessions.open_stream(watched, "s").take_over(trio.CancelScope())
     with pytest.raises(Overloaded):
         open_session(server)
@@ -73,6 +74,34 @@ async def test_an_idle_session_expires_and_one_in_use_does_not(tmp_path: Path, a
             server.sessions.get(used.key, used.principal)
         assert (idle.ended, used.ended, watched.ended) == (True, False, False)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_client_of_a_session_has_a_number_of_calls_in_flight(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """SEC-4, RPC-5."""
+    session = open_session(make_server(tmp_path, limits={"max_calls_per_connection": 1}))
+    session.calls.check(1)
+    session.calls.enter(Flight(session_call(session, "ping"), Wire()))
+    with pytest.raises(Overloaded):
+        session.calls.check(2)
+
+
+async def test_whoever_has_most_sessions_gives_way_to_whoever_has_less(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """SES-6, SEC-4: by address where there are no keys, idle sessions before those in use."""
+    server = make_server(tmp_path, limits={"max_sessions": 4})
+    here, there = (replace(ANONYMOUS, address=address) for address in ("192.0.2.1", "192.0.2.2"))
+    first = open_session(server, principal=there)
+    many = [open_session(server, principal=here) for _ in range(3)]
+    for session in (many[0], many[1], first):
+        server.sessions.open_stream(session, "s").take_over(trio.CancelScope())
+    second = open_session(server, principal=there)
+    assert [session.ended for session in (first, *many)] == [False, False, False, True]
+    server.sessions.open_stream(second, "s").take_over(trio.CancelScope())
+    with pytest.raises(Overloaded):
+        open_session(server, principal=there)
+    open_session(server, principal=ADA)
+    assert sum(session.ended for session in (first, second, *many[:2])) == 1, "as many as each other, one in use"
 
 
 async def test_replies_that_nobody_fetches_are_forgotten(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -105,26 +134,28 @@ async def test_finished_replies_make_room_for_new_ones(tmp_path: Path, autojump_
 async def test_an_id_is_in_flight_once_and_its_type_counts(tmp_path: Path, autojump_clock: MockClock) -> None:
     """RPC-3, RPC-5, IO-7."""
     session = open_session(make_server(tmp_path))
+    calls = session.calls
     number, text = (Flight(session_call(session, "ping", request_id=name), Wire()) for name in (1, "1"))
-    session.launch(number)
-    session.launch(text)
+    calls.enter(number)
+    calls.check("1")
+    calls.enter(text)
     with pytest.raises(InvalidRequest):
-        session.launch(number)
+        calls.check(1)
     for nothing in (True, 1.0, None, [1], "2"):
-        session.cancel(nothing)
+        calls.cancel(nothing)
     assert [flight.reason for flight in (number, text)] == [None, None]
-    session.cancel("1")
+    calls.cancel("1")
     assert [flight.reason for flight in (number, text)] == [None, "explicit"]
-    session.land(number)
-    session.launch(number)
+    calls.leave(number)
+    calls.check(1)
 
 
 async def test_initialize_cannot_be_cancelled(tmp_path: Path, autojump_clock: MockClock) -> None:
     """INI-3."""
     session = open_session(make_server(tmp_path))
     flight = Flight(session_call(session, "initialize"), Wire())
-    session.launch(flight)
-    session.cancel(1)
+    session.calls.enter(flight)
+    session.calls.cancel(1)
     assert flight.reason is None
 
 
@@ -135,7 +166,7 @@ async def test_ending_a_session_cancels_and_releases_everything_in_it(
     server = make_server(tmp_path)
     session = open_session(server)
     flight = Flight(session_call(session, "ping"), Wire())
-    session.launch(flight)
+    session.calls.enter(flight)
     stream = server.sessions.open_stream(session, "a")
     server.sessions.close(session, "explicit")
     server.sessions.close(session, "admin")
