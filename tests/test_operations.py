@@ -44,7 +44,9 @@ def toml(name: str) -> dict[str, Any]:
 def pins() -> dict[str, str]:
     """Return name -> version of what pyproject.toml asks for, extras included."""
     project = toml("pyproject.toml")["project"]
-    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    extras = project["optional-dependencies"].values()
+    whole = [*project["dependencies"], *(line for extra in extras for line in extra)]
+    lines = [line.partition(";")[0].strip() for line in whole]
     assert all(line.count("==") == 1 for line in lines), "every dependency is pinned exactly"
     return {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines}
 
