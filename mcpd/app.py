@@ -100,7 +100,12 @@ async def run_http(
     async with trio.open_nursery() as services:
         await _start_services(parts, services)
         application = make_app(
-            config, parts.manager, parts.sessions, access, watch=(parts.metrics, parts.health), nursery=services
+            config,
+            parts.manager,
+            parts.sessions,
+            access,
+            watch=(parts.metrics, parts.health, parts.logs),
+            nursery=services,
         )
         connections = Connections(config.limits, config.timeouts, parts.metrics)
         async with trio.open_nursery() as serving:
@@ -132,7 +137,8 @@ async def _start_metrics_listener(
     host, _, port = (config.server.metrics_bind or "").rpartition(":")
     plain = replace(config, server=replace(config.server, host=host, port=int(port), bind=None, tls_cert=None))
     sockets = open_sockets(plain.server, plain.timeouts)
-    await serving.start(_listen, make_metrics_app(parts.metrics), hypercorn_config(plain, sockets), connections, closed)
+    application = make_metrics_app(parts.metrics, parts.logs)
+    await serving.start(_listen, application, hypercorn_config(plain, sockets), connections, closed)
     for sock in sockets:
         sock.close()
 
@@ -168,6 +174,8 @@ def _reload_keys(keys: KeyStore) -> None:
         keys.reload()
     except ConfigurationError as error:
         _log.error("keys not reloaded, the old ones stay: %s", error)
+    else:
+        _log.info("keys reloaded: %d in %s", len(keys.list()), keys.path)
 
 
 def _announce(parts: Parts, sockets: list[socket.socket]) -> None:

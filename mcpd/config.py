@@ -105,7 +105,8 @@ class Server:
         default=None, metadata=_about("URL", "The address clients use behind a proxy; its host and origin are allowed.")
     )
     trusted_proxies: tuple[str, ...] = field(
-        default=(), metadata=_about("address or network", "Only these may name the client in X-Forwarded-For.")
+        default=(),
+        metadata=_about("address, network or unix", "Only these name the client, in X-Forwarded-For or Forwarded."),
     )
     metrics_bind: str | None = field(
         default=None, metadata=_about("host:port", "Moves /metrics off the main listener, where it needs a scope.")

@@ -26,6 +26,7 @@ from msgspec.structs import replace
 from mcpd.config import Config, Server
 from mcpd.errors import ConfigurationError
 from mcpd.gateway.keys import KeyStore
+from mcpd.gateway.proxies import Proxies
 from mcpd.wire.call import ANONYMOUS, Principal
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -125,14 +126,6 @@ class Access:
             return _BAD_HOST if len(hosts) > 1 else _BAD_ORIGIN
         refusal = self._judge_host(hosts[0] if hosts else None)
         return refusal or (self._judge_origin(origins[0]) if origins else None)
-
-    def check_host(self, host: str | None) -> Refusal | None:
-        """Return a refusal (421) unless `host`, a Host header's value, is served here (SEC-2)."""
-        return self._judge_host(None if host is None else host.encode("latin-1", "replace"))
-
-    def check_origin(self, origin: str | None) -> Refusal | None:
-        """Return a refusal (403) unless `origin` is absent or allowed (SEC-1)."""
-        return None if origin is None else self._judge_origin(origin.encode("latin-1", "replace"))
 
     def authenticate(self, authorization: bytes | None) -> Principal | Refusal:
         """Return who calls. Without keys everybody is `ANONYMOUS`, whatever the header says.
@@ -349,35 +342,3 @@ def neighbourhood(address: str) -> str:
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
     return str(ipaddress.ip_network((parsed, 64), strict=False))
-
-
-class Proxies:
-    """Which peers are proxies of ours, and so whom `X-Forwarded-For` may be believed from.
-
-    Raises: ConfigurationError if an entry of `server.trusted_proxies` is no address or network.
-    """
-
-    def __init__(self, trusted: Sequence[str]) -> None:
-        try:
-            self._networks = [ipaddress.ip_network(entry, strict=False) for entry in trusted]
-        except ValueError as error:
-            raise ConfigurationError(f"server.trusted_proxies: {error}") from error
-
-    def client_of(self, scope: Mapping[str, Any]) -> str:
-        """Return the client's address for the log: the nearest hop that is no proxy of ours; "" when unknown."""
-        peer: str = (scope.get("client") or ("",))[0]
-        if not self._networks or not self._trusts(peer):
-            return peer
-        values = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
-        for hop in reversed([part.strip() for value in values for part in value.split(",")]):
-            peer = hop
-            if not self._trusts(hop):
-                break
-        return peer
-
-    def _trusts(self, address: str) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._networks)

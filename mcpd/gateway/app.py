@@ -6,7 +6,9 @@ together.
 
 Called by: `app`. Calls: the transports. Deliberately not: a server (`gateway.server.hypercorn`) and no MCP.
 
-Laws: Quart's own limits are set from ours, since its defaults end a stream after 60 s without a word (trap 1).
+Laws: every request gets its `X-Request-Id` and its client's address into the scope, before anybody judges it, and one
+line in the log; Quart's own limits are set from ours, since its defaults end a stream after 60 s without a word
+(trap 1).
 
 Sources: Quart documentation on middleware; ASGI.
 """
@@ -20,47 +22,93 @@ from quart_trio import QuartTrio
 
 from mcpd.config import Config
 from mcpd.gateway.access import Access
-from mcpd.gateway.asgi import Event, Head, Receive, RequestNames, Scope, Send
+from mcpd.gateway.asgi import REQUEST_ID, Event, Head, Receive, RequestNames, Scope, Send, client_address
 from mcpd.gateway.operations import health_routes, metrics_routes
+from mcpd.gateway.proxies import Proxies
 from mcpd.gateway.stateful_http import StatefulHttp
 from mcpd.gateway.streamable_http import StreamableHttp
 from mcpd.gateway.websocket import WebSocketDoor
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.sessions import Sessions
 from mcpd.monitoring.health import Health
+from mcpd.monitoring.logs import Logs, RequestLine
 from mcpd.monitoring.metrics import Metrics
 
 
-class _Doors:
-    """Routes by path; what is not MCP goes on to Quart."""
+class _Routes:
+    """Names each request, finds out its client, and routes it by path; what is not MCP goes on to Quart."""
 
-    def __init__(self, mcp: StreamableHttp, websocket: WebSocketDoor, rest: Any) -> None:
+    def __init__(self, mcp: StreamableHttp, websocket: WebSocketDoor, rest: Operations, proxies: Proxies) -> None:
         self._mcp = mcp
         self._websocket = websocket
         self._rest = rest
-        self._names = RequestNames()
+        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path")
+        self._proxies.resolve(scope)
         if path == "/mcp" and scope["type"] == "http":
             await self._mcp(scope, receive, send)
         elif path == "/ws" and scope["type"] == "websocket":
+            self._rest.name(scope)
             await self._websocket(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._rest(scope, receive, self._naming(scope, send))
         else:
             await self._rest(scope, receive, send)
 
-    def _naming(self, scope: Scope, send: Send) -> Send:
-        """Put `X-Request-Id` on a reply of Quart's."""
-        name = (b"x-request-id", self._names.of(Head(scope).request_id).encode())
+
+class Operations:
+    """Stands before Quart: puts `X-Request-Id` on its replies, and a line about each into the log."""
+
+    def __init__(self, application: Any, logs: Logs) -> None:
+        self._application = application
+        self._logs = logs
+        self._names = RequestNames()
+
+    def name(self, scope: Scope) -> str:
+        """Give the request its id and return it."""
+        return self._names.name(scope, Head(scope).request_id)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request of any kind."""
+        if scope["type"] == "lifespan":
+            await self._application(scope, receive, send)
+            return
+        name, started, status = self.name(scope), trio.current_time(), 0
 
         async def send_named(event: Event) -> None:
-            if event["type"] == "http.response.start":
-                event["headers"] = [*event["headers"], name]
+            nonlocal status
+            if event["type"].endswith(".response.start"):
+                status = event["status"]
+                event["headers"] = [*event["headers"], (b"x-request-id", name.encode())]
             await send(event)
 
-        return send_named
+        try:
+            if scope["type"] == "http":
+                await self._application(scope, receive, send_named)
+            else:
+                await _no_such_socket(receive, send_named)
+        finally:
+            self._log(scope, status, trio.current_time() - started)
+
+    def _log(self, scope: Scope, status: int, seconds: float) -> None:
+        outcome = "ok" if status in _GOOD else "protocol_error" if status in _REFUSED else "internal_error"
+        transport, method = scope["type"], scope.get("method", "")
+        detail = f"status {status}" if status else "no reply"
+        line = RequestLine(scope[REQUEST_ID], transport, method, outcome, seconds, target=scope["path"])
+        self._logs.request(line._replace(client=client_address(scope), detail=detail))
+
+
+_GOOD, _REFUSED = range(200, 400), range(400, 500)
+
+
+async def _no_such_socket(receive: Receive, send: Send) -> None:
+    await receive()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(_NOT_HERE))]
+    await send({"type": "websocket.http.response.start", "status": 404, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": _NOT_HERE})
+
+
+_NOT_HERE = b'{"detail": "There is no WebSocket here; it is at /ws"}'
 
 
 def make_app(
@@ -69,11 +117,11 @@ def make_app(
     sessions: Sessions,
     access: Access,
     *,
-    watch: tuple[Metrics, Health],
+    watch: tuple[Metrics, Health, Logs],
     nursery: trio.Nursery,
 ) -> QuartTrio:
     """Return the application. Its background tasks run in `nursery`."""
-    metrics, health = watch
+    metrics, health, logs = watch
     limits, timeouts = config.limits, config.timeouts
     app = QuartTrio("mcpd")
     app.config["MAX_CONTENT_LENGTH"] = limits.max_body_bytes
@@ -85,12 +133,15 @@ def make_app(
     stateful = StatefulHttp(manager, sessions, limits=limits, timeouts=timeouts, nursery=nursery)
     mcp = StreamableHttp(manager, stateful, access, limits=limits, timeouts=timeouts, metrics=metrics, nursery=nursery)
     websocket = WebSocketDoor(manager, sessions, access, limits=limits, metrics=metrics)
-    app.asgi_app = _Doors(mcp, websocket, app.asgi_app)  # type: ignore[method-assign, assignment]
+    proxies = Proxies(config.server.trusted_proxies)
+    rest = Operations(app.asgi_app, logs)
+    app.asgi_app = _Routes(mcp, websocket, rest, proxies)  # type: ignore[method-assign, assignment]
     return app
 
 
-def make_metrics_app(metrics: Metrics) -> QuartTrio:
+def make_metrics_app(metrics: Metrics, logs: Logs) -> QuartTrio:
     """Return the application of a listener that serves scrapes alone (`server.metrics_bind`)."""
     app = QuartTrio("mcpd.metrics")
     app.register_blueprint(metrics_routes(metrics, None))
+    app.asgi_app = Operations(app.asgi_app, logs)  # type: ignore[method-assign, assignment]
     return app

@@ -28,6 +28,9 @@ Headers = list[tuple[bytes, bytes]]
 WHOLE_BODY = "mcpd.body"
 """ASGI extension of ours: the whole body, where it came with the head. `receive` tells it, too, whoever asks first."""
 
+REQUEST_ID = "mcpd.request_id"
+"""Key of a scope: the request's `X-Request-Id`, the same in its reply, its errors and the log."""
+
 _NOTHING: dict[str, Any] = {}
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~-]{1,64}")
 _JSON = (b"content-type", b"application/json")
@@ -49,9 +52,17 @@ class RequestNames:
         """Return a new name."""
         return f"{self._prefix}-{next(self._count):x}"
 
-    def of(self, sent: bytes | None) -> str:
-        """Return `sent` if it can be used as a name, else a new one."""
-        return sent.decode("ascii") if sent is not None and _REQUEST_ID.fullmatch(sent) else self()
+    def name(self, scope: Scope, sent: bytes | None) -> str:
+        """Give a request its name and return it: `sent` if that can be used, else a new one."""
+        name = sent.decode("ascii") if sent is not None and _REQUEST_ID.fullmatch(sent) else self()
+        scope[REQUEST_ID] = name
+        return name
+
+
+def client_address(scope: Scope) -> str:
+    """Return where a request comes from, "" when that is not known."""
+    client = scope.get("client")
+    return "" if client is None else str(client[0])
 
 
 class Head:
@@ -149,13 +160,17 @@ async def wait_disconnect(receive: Receive) -> None:
 class Responder:
     """One reply. Either `whole`, or `start_events`, `chunk`..., `end`."""
 
-    __slots__ = ("_headers", "_send", "request_id", "started")
+    __slots__ = ("_headers", "_send", "client", "request_id", "started", "status")
 
-    def __init__(self, send: Send, request_id: str, extra: Headers) -> None:
+    def __init__(self, send: Send, request_id: str, client: str) -> None:
         self._send = send
         self.request_id = request_id
-        self._headers: Headers = [(b"x-request-id", request_id.encode()), *extra]
+        self.client = client
+        """Address of whom it goes to, for the log."""
+        self._headers: Headers = [(b"x-request-id", request_id.encode())]
         self.started = False
+        self.status = 0
+        """What was sent; 0 before."""
 
     def add(self, headers: Headers) -> None:
         """Add headers to whatever reply follows."""
@@ -163,7 +178,7 @@ class Responder:
 
     async def whole(self, status: int, body: bytes = b"", headers: Headers | None = None) -> None:
         """Send a complete reply; a non-empty body is JSON."""
-        self.started = True
+        self.started, self.status = True, status
         lines = [*self._headers, (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
         if body:
             lines.append(_JSON)
@@ -174,7 +189,7 @@ class Responder:
 
     async def start_events(self) -> None:
         """Commit to 200 and an event stream."""
-        self.started = True
+        self.started, self.status = True, 200
         await self._send({"type": "http.response.start", "status": 200, "headers": [*self._headers, *_SSE]})
 
     async def chunk(self, data: bytes) -> None:

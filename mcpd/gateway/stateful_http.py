@@ -176,7 +176,8 @@ class StatefulHttp:
     async def _refuse(self, error: WireError, post: Post, message: Any, status: int) -> None:
         request_id = message.id if isinstance(message, jsonrpc.Request) else None
         method = message.method if isinstance(message, jsonrpc.Request | jsonrpc.Notification) else ""
-        self._manager.refuse(error, transport="http", method=method, request_id=post.responder.request_id)
+        name, client = post.responder.request_id, post.responder.client
+        self._manager.refuse(error, transport="http", method=method, request_id=name, client=client)
         await post.responder.whole(status, jsonrpc.failure_of(error, request_id, stateless=False), retry_after(error))
 
     def _notice(self, notification: jsonrpc.Notification, session: Session) -> None:
@@ -204,7 +205,7 @@ class StatefulHttp:
             await post.responder.whole(202)
             return
         stream = self._sessions.open_stream(session, str(next(self._stream_names)))
-        reply = _Reply(stream, len(requests))
+        reply = _Reply(stream, len(requests), post.responder.client)
         for number, message in enumerate(requests):
             self._launch(message, session, reply, f"{post.responder.request_id}{f'.{number}' if number else ''}")
         reader = _Reader(stream, post, session, self._timeouts.ping_s)
@@ -229,11 +230,11 @@ class StatefulHttp:
                 message, "http", principal=session.principal, request_id=request_id, session=session.key
             )
             exchange = _StreamExchange(session, reply.stream)
-            flight = exchange.flight = Flight(call, exchange)
+            flight = exchange.flight = Flight(call, exchange, reply.client)
             session.calls.enter(flight)
         except WireError as error:
             method = message.method if isinstance(message, jsonrpc.Request) else ""
-            self._manager.refuse(error, transport="http", method=method, request_id=request_id)
+            self._manager.refuse(error, transport="http", method=method, request_id=request_id, client=reply.client)
             reply.close(jsonrpc.failure_of(error, message.id, stateless=False))
             return
         self._nursery.start_soon(self._serve, flight, session, reply)
@@ -253,8 +254,9 @@ class StatefulHttp:
 class _Reply:
     """The responses that one POST still waits for."""
 
-    def __init__(self, stream: EventStream, expected: int) -> None:
+    def __init__(self, stream: EventStream, expected: int, client: str) -> None:
         self.stream = stream
+        self.client = client
         self._expected = expected
 
     def close(self, answer: bytes | None) -> None:

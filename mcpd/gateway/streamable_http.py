@@ -24,7 +24,18 @@ import trio
 from mcpd.config import Limits, Timeouts
 from mcpd.errors import Forbidden, InvalidRequest, ParseError, UnsupportedVersion, WireError, facing
 from mcpd.gateway.access import Access, Refusal, cors, preflight
-from mcpd.gateway.asgi import BodyRefused, ClientGone, Head, Receive, RequestNames, Responder, Scope, Send, read_body
+from mcpd.gateway.asgi import (
+    BodyRefused,
+    ClientGone,
+    Head,
+    Receive,
+    RequestNames,
+    Responder,
+    Scope,
+    Send,
+    client_address,
+    read_body,
+)
 from mcpd.gateway.disconnects import Disconnects
 from mcpd.gateway.stateful_http import Post, StatefulHttp, retry_after
 from mcpd.messages.flight import Failed, Flight, Outcome, Stopped, answer_to, encode_outcome
@@ -37,6 +48,8 @@ from mcpd.wire.envelope import VERSION_KEY, is_stateless_post, open_http
 from mcpd.wire.headers import RoutingHeaders, check_parameters
 from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS
 
+_ACCEPTED = 202
+_SERVED = range(200, 300)
 _METHODS = b"POST, GET, DELETE, OPTIONS"
 
 
@@ -68,7 +81,7 @@ class StreamableHttp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
         head = Head(scope)
-        responder = Responder(send, self._names.of(head.request_id), [])
+        responder = Responder(send, self._names.name(scope, head.request_id), client_address(scope))
         if scope["method"] == "OPTIONS":
             await self._preflight(scope, responder)
             return
@@ -81,6 +94,8 @@ class StreamableHttp:
         headers = RoutingHeaders.read(scope["headers"])
         if scope["method"] == "POST":
             await self._post(Post(head, headers, admitted, responder, receive))
+            if responder.status == _ACCEPTED:
+                self._note("POST", responder, trio.current_time())
         else:
             await self._other(scope["method"], Post(head, headers, admitted, responder, receive))
 
@@ -90,12 +105,24 @@ class StreamableHttp:
             await self._turn_away(responder, refusal.status, refusal.reason, refusal.message)
             return
         await responder.whole(204, b"", preflight(scope["headers"]))
+        self._note("OPTIONS", responder, trio.current_time())
+
+    def _note(self, method: str, responder: Responder, started: float) -> None:
+        """Log what is neither a call nor a refusal: those log themselves."""
+        seconds = trio.current_time() - started
+        name, client = responder.request_id, responder.client
+        self._manager.note(transport="http", method=method, request_id=name, client=client, seconds=seconds)
 
     async def _other(self, method: str, post: Post) -> None:
         if method in ("GET", "DELETE"):
             version = post.headers.version
             if version is None or version in STATEFUL:
-                await (self._stateful.get(post) if method == "GET" else self._stateful.delete(post))
+                started = trio.current_time()
+                try:
+                    await (self._stateful.get(post) if method == "GET" else self._stateful.delete(post))
+                finally:
+                    if post.responder.status in _SERVED:
+                        self._note(method, post.responder, started)
                 return
             await self._turn_away(post.responder, 405, "method", _ONLY_POST, [(b"allow", b"POST")])
             return
@@ -107,7 +134,9 @@ class StreamableHttp:
         """Refuse in step 0, before anything is known about the message."""
         error = InvalidRequest(message)
         self._metrics.rejected(reason)
-        self._manager.refuse(error, transport="http", method="", request_id=responder.request_id)
+        self._manager.refuse(
+            error, transport="http", method="", request_id=responder.request_id, client=responder.client
+        )
         await responder.whole(status, jsonrpc.failure_of(error, None, stateless=True), list(headers))
 
     async def _post(self, post: Post) -> None:
@@ -172,7 +201,7 @@ class StreamableHttp:
             await self._turn_away(post.responder, 406, "body", "Accept text/event-stream to listen")
             return
         exchange = _PostExchange(self, call, post.responder, streams=streams)
-        flight = Flight(call, exchange)
+        flight = Flight(call, exchange, post.responder.client)
         guard = self._disconnects.watch(post.receive, flight, on_quiet=exchange.commit, quiet_s=self._timeouts.ping_s)
         try:
             outcome = await self._manager.serve(flight)
@@ -187,7 +216,8 @@ class StreamableHttp:
             check_parameters(parameters, headers, arguments or {})
 
     async def _refuse(self, error: WireError, post: Post, request_id: Any, method: str) -> None:
-        self._manager.refuse(error, transport="http", method=method, request_id=post.responder.request_id)
+        name, client = post.responder.request_id, post.responder.client
+        self._manager.refuse(error, transport="http", method=method, request_id=name, client=client)
         body = jsonrpc.failure_of(error, request_id, stateless=True)
         await post.responder.whole(facing(error).mcp_status, body)
 

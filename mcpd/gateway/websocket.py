@@ -16,7 +16,7 @@ from __future__ import annotations
 from mcpd.config import Limits
 from mcpd.errors import InvalidRequest
 from mcpd.gateway.access import Access, Refusal
-from mcpd.gateway.asgi import Receive, RequestNames, Scope, Send
+from mcpd.gateway.asgi import REQUEST_ID, Receive, RequestNames, Scope, Send, client_address
 from mcpd.messages.duplex import Duplex
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.sessions import Sessions
@@ -49,21 +49,22 @@ class WebSocketDoor:
         await receive()
         admitted = self._access.admit(scope)
         if isinstance(admitted, Refusal):
-            self._metrics.rejected(admitted.reason)
-            await self._refuse(send, admitted)
+            await self._refuse(scope, send, admitted)
             return
         offered = scope.get("subprotocols") or []
         if offered and SUBPROTOCOL not in offered:
-            await self._refuse(send, Refusal(400, "subprotocol", f"Offer the subprotocol {SUBPROTOCOL!r}, or none"))
+            refusal = Refusal(400, "subprotocol", f"Offer the subprotocol {SUBPROTOCOL!r}, or none")
+            await self._refuse(scope, send, refusal)
             return
-        await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if offered else None, "headers": []})
+        chosen, headers = SUBPROTOCOL if offered else None, [(b"x-request-id", scope[REQUEST_ID].encode())]
+        await send({"type": "websocket.accept", "subprotocol": chosen, "headers": headers})
         self._open += 1
         try:
-            await self._serve(admitted, receive, send)
+            await self._serve(admitted, client_address(scope), receive, send)
         finally:
             self._open -= 1
 
-    async def _serve(self, principal: Principal, receive: Receive, send: Send) -> None:
+    async def _serve(self, principal: Principal, client: str, receive: Receive, send: Send) -> None:
         async def read() -> str | None:
             event = await receive()
             if event["type"] != "websocket.receive":
@@ -84,12 +85,17 @@ class WebSocketDoor:
             principal=principal,
             name_request=self._names,
         )
+        duplex.client = client
         await duplex.run(read, write)
         if duplex.hung_up:
             await send({"type": "websocket.close", "code": _POLICY, "reason": "not served any longer; connect again"})
 
-    async def _refuse(self, send: Send, refusal: Refusal) -> None:
-        body = jsonrpc.failure_of(InvalidRequest(refusal.message), None, stateless=True)
-        headers = [(b"content-type", b"application/json"), (b"x-request-id", self._names().encode()), *refusal.headers]
+    async def _refuse(self, scope: Scope, send: Send, refusal: Refusal) -> None:
+        error = InvalidRequest(refusal.message)
+        self._metrics.rejected(refusal.reason)
+        name, client = scope[REQUEST_ID], client_address(scope)
+        self._manager.refuse(error, transport="websocket", method="", request_id=name, client=client)
+        body = jsonrpc.failure_of(error, None, stateless=True)
+        headers = [(b"content-type", b"application/json"), (b"x-request-id", name.encode()), *refusal.headers]
         await send({"type": "websocket.http.response.start", "status": refusal.status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body})

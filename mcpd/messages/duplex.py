@@ -57,6 +57,8 @@ class Duplex:
         self._transport = transport
         self._principal = principal
         self._name_request = name_request
+        self.client = ""
+        """Address of the peer, for the log."""
         self._lifecycle = Lifecycle()
         self._outbox = Outbox(_unsent, max_items=limits.max_outbox_items)
         self._session: Session | None = None
@@ -149,7 +151,7 @@ class Duplex:
         self._check_reader()
         call = self._open(request, self._name_request())
         exchange = _DuplexExchange(self._outbox, self._session)
-        flight = exchange.flight = Flight(call, exchange)
+        flight = exchange.flight = Flight(call, exchange, self.client)
         self._calls.enter(flight)
         return flight
 
@@ -220,7 +222,8 @@ class Duplex:
             await self._outbox.deliver(b"[" + b",".join(answers) + b"]")
 
     def _refuse(self, error: WireError, request_id: RequestId | None, method: str) -> bytes:
-        self._manager.refuse(error, transport=self._transport, method=method, request_id=self._name_request())
+        name, client = self._name_request(), self.client
+        self._manager.refuse(error, transport=self._transport, method=method, request_id=name, client=client)
         return jsonrpc.failure_of(error, request_id, stateless=self._session is None)
 
 

@@ -59,11 +59,13 @@ class Budget(msgspec.Struct, frozen=True):
 class Flight:
     """A call with its scope. Not reusable."""
 
-    __slots__ = ("_latest", "call", "cancelled_at", "exchange", "key", "reason", "scope", "started")
+    __slots__ = ("_latest", "call", "cancelled_at", "client", "exchange", "key", "reason", "scope", "started")
 
-    def __init__(self, call: Call, exchange: Exchange) -> None:
+    def __init__(self, call: Call, exchange: Exchange, client: str = "") -> None:
         self.call = call
         self.exchange = exchange
+        self.client = client
+        """Address that the call came from, for the log."""
         self.key = call.request_id
         self.scope: trio.CancelScope | None = None
         self._latest: float | None = None

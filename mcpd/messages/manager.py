@@ -218,17 +218,24 @@ class MessageManager:
                 seconds,
                 target=_target(call),
                 principal=call.principal.name,
+                client=flight.client,
                 traceparent=call.traceparent or "",
                 detail=flight.reason or (outcome.error.message if isinstance(outcome, Failed) else ""),
             )
         )
         return outcome
 
-    def refuse(self, error: WireError, *, transport: str, method: str, request_id: str) -> None:
+    def refuse(self, error: WireError, *, transport: str, method: str, request_id: str, client: str = "") -> None:
         """Count and log a message that was refused before it became a call."""
         outcome = facing(error).outcome
         self._metrics.request_finished(transport, method, outcome, 0.0)
-        self._logs.request(RequestLine(request_id, transport, method, outcome, 0.0, detail=error.message))
+        self._logs.request(
+            RequestLine(request_id, transport, method, outcome, 0.0, client=client, detail=error.message)
+        )
+
+    def note(self, *, transport: str, method: str, request_id: str, client: str, seconds: float) -> None:
+        """Log a request that was served and is no call: a notification taken in, a stream, the end of a session."""
+        self._logs.request(RequestLine(request_id, transport, method, "ok", seconds, client=client))
 
     def cancel(self, key: str, reason: Reason = "admin") -> bool:
         """Cancel the call named `key` (its request id); False when it is not in flight. Not a checkpoint."""

@@ -126,12 +126,13 @@ async def measure(options: Any, folder: str) -> tuple[rounds.Samples, Profile]:
         "server.log_level": "warning",
     }
     config = settings.load(None, {}, flags)
-    server = assembly.build(config, logs.configure("warning"))
+    log = logs.configure("warning")
+    server = assembly.build(config, log)
     access = Access(config.server, server.keys, ports=[PORT])
     samples: rounds.Samples = {"core": [], "json": []}
     profile = Profile()
     async with trio.open_nursery() as nursery:
-        watch = (server.metrics, server.health)
+        watch = (server.metrics, server.health, log)
         application = make_app(config, server.manager, server.sessions, access, watch=watch, nursery=nursery).asgi_app
         reply = await reply_of(application)
         await run_calls(application, options.calls)

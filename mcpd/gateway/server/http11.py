@@ -30,7 +30,7 @@ import h11
 import trio
 
 from mcpd.config import Limits, Timeouts
-from mcpd.gateway.asgi import WHOLE_BODY, Event, Scope
+from mcpd.gateway.asgi import REQUEST_ID, WHOLE_BODY, Event, Scope
 from mcpd.gateway.server.rfc6455 import WebSocket
 
 Application = Callable[..., Awaitable[None]]
@@ -155,7 +155,7 @@ class Connection:
         try:
             await self._application(scope, exchange.receive, exchange.send)
         except Exception:  # noqa: BLE001 - the last line of defence: one request's bug must not end the server (law 7)
-            _log.exception("the application failed")
+            _log.exception("the application failed, request %s", scope.get(REQUEST_ID, "-"))
         return await exchange.finish() and self._recycle()
 
     def _scope_of(self, request: h11.Request) -> Scope:

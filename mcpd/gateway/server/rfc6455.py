@@ -27,7 +27,7 @@ from wsproto.connection import ConnectionState
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from mcpd.config import Limits, Timeouts
-from mcpd.gateway.asgi import Event, Headers, Scope
+from mcpd.gateway.asgi import REQUEST_ID, Event, Headers, Scope
 
 Application = Callable[..., Awaitable[None]]
 _log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class WebSocket:
                     await application(scope, self.receive, self.send)
                     nursery.cancel_scope.cancel()
         except* Exception:  # noqa: BLE001 - the last line of defence: one connection's bug must not end the server (law 7)
-            _log.exception("the application failed")
+            _log.exception("the application failed, request %s", scope.get(REQUEST_ID, "-"))
             failed = True
         if failed:
             return _BUG

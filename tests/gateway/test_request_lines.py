@@ -1,0 +1,138 @@
+"""Every request leaves one line in the log, under the id that its client was given, with the client's address."""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from mcpd.config import Config, Secret, Server
+from mcpd.wire.versions import STATEFUL
+from tests.in_process import WAIT_S, Running, http_server, server_config
+from tests.served import CLIENT, ReplyReader, stateless
+
+KEY = "mcpd_of_the_operator"
+BEARER = {"authorization": f"Bearer {KEY}"}
+ID = "asked-for.1"
+UPGRADE = {
+    "upgrade": "websocket", "connection": "Upgrade", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "sec-websocket-version": "13",
+}  # fmt: skip
+BODY, HEADERS = stateless("tools/list")
+JSON = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+INITIALIZE = {
+    "jsonrpc": "2.0", "id": 1, "method": "initialize",
+    "params": {"protocolVersion": STATEFUL[0], "capabilities": {}, "clientInfo": CLIENT},
+}  # fmt: skip
+NOTICE = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"_meta": BODY["params"]["_meta"]}}
+Case = tuple[str, str, dict[str, str], Any, int, str]
+CASES: dict[str, Case] = {
+    "a call": ("POST", "/mcp", {**JSON, **HEADERS, **BEARER}, BODY, 200, "ok"),
+    "a call that is refused": ("POST", "/mcp", {**JSON, **BEARER}, {"jsonrpc": "2.0", "id": 1}, 400, "protocol_error"),
+    "a body that is none": ("POST", "/mcp", {**BEARER}, BODY, 415, "protocol_error"),
+    "a session": ("POST", "/mcp", {**JSON, **BEARER}, INITIALIZE, 200, "ok"),
+    "a notification": ("POST", "/mcp", {**JSON, **HEADERS, **BEARER}, NOTICE, 202, "ok"),
+    "a preflight": ("OPTIONS", "/mcp", {}, None, 204, "ok"),
+    "no key": ("POST", "/mcp", {**JSON, **HEADERS}, BODY, 401, "protocol_error"),
+    "a stream of no session": ("GET", "/mcp", {**BEARER}, None, 400, "protocol_error"),
+    "a method that is none": ("PUT", "/mcp", {**BEARER}, None, 405, "protocol_error"),
+    "nothing here": ("GET", "/nothing", {}, None, 404, "protocol_error"),
+    "a wrong method": ("POST", "/healthz", {}, None, 405, "protocol_error"),
+    "a probe": ("GET", "/healthz", {}, None, 200, "ok"),
+    "a scrape": ("GET", "/metrics", BEARER, None, 200, "ok"),
+    "a scrape without a key": ("GET", "/metrics", {}, None, 401, "protocol_error"),
+    "a WebSocket without a key": ("GET", "/ws", UPGRADE, None, 401, "protocol_error"),
+    "a WebSocket of a wrong host": ("GET", "/ws", {**UPGRADE, "host": "evil.example"}, None, 421, "protocol_error"),
+    "a WebSocket of another protocol": (
+        "GET", "/ws", {**UPGRADE, **BEARER, "sec-websocket-protocol": "chat"}, None, 400, "protocol_error",
+    ),
+    "a WebSocket elsewhere": ("GET", "/elsewhere", UPGRADE, None, 404, "protocol_error"),
+}  # fmt: skip
+
+
+def configured(folder: Path, **server: Any) -> Config:
+    config = server_config(folder)
+    auth = replace(config.auth, api_key=Secret(KEY))
+    return replace(config, auth=auth, server=Server(port=0, trusted_proxies=("127.0.0.1",), **server))
+
+
+async def ask(running: Running, case: Case, **more: str) -> ReplyReader:
+    method, path, headers, body, status, _ = case
+    content = b"" if body is None else httpx.Request("POST", "http://x", json=body).content
+    async with await trio.open_tcp_stream("127.0.0.1", running.port) as stream:
+        reader = ReplyReader(stream)
+        fixed = {"host": f"127.0.0.1:{running.port}", "content-length": str(len(content)), **more}
+        await reader.start(method, content, {**fixed, **headers}, path)
+        assert reader.status == status
+        return reader
+
+
+def lines(running: Running) -> list[str]:
+    """Return the lines of requests; complete once the server has ended."""
+    return [line for line in b"".join(running.lines).decode().splitlines() if " request " in line]
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_every_request_is_one_line_with_its_id_outcome_and_client(tmp_path: Path, name: str) -> None:
+    """README: one line on stderr is written for each request."""
+    case = CASES[name]
+    with trio.fail_after(2 * WAIT_S):
+        async with http_server(configured(tmp_path)) as running:
+            reply = await ask(running, case, **{"x-request-id": ID, "x-forwarded-for": "6.6.6.6, 203.0.113.7"})
+            assert reply.headers["x-request-id"] == ID
+    (line,) = lines(running)
+    assert re.search(rf" id={re.escape(ID)} .* outcome={case[5]} .*client=203\.0\.113\.7( |$)", line), line
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_a_request_without_an_id_is_given_one_that_is_in_the_log(tmp_path: Path, name: str) -> None:
+    """Everywhere: X-Request-Id."""
+    with trio.fail_after(2 * WAIT_S):
+        async with http_server(configured(tmp_path)) as running:
+            reply = await ask(running, CASES[name], **{"x-request-id": "not one\x7f!"})
+    (line,) = lines(running)
+    assert f" id={reply.headers['x-request-id']} " in line
+    assert line.rpartition("client=")[2].startswith("127.0.0.1")
+
+
+async def test_a_socket_that_is_accepted_says_its_id(tmp_path: Path) -> None:
+    """WS-1."""
+    with trio.fail_after(2 * WAIT_S):
+        async with (
+            http_server(configured(tmp_path)) as running,
+            await trio.open_tcp_stream("127.0.0.1", running.port) as stream,
+        ):
+            sent = {"host": f"127.0.0.1:{running.port}", "x-request-id": ID, **UPGRADE, **BEARER}
+            head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+            await stream.send_all(f"GET /ws HTTP/1.1\r\n{head}\r\n".encode())
+            received = b""
+            while b"\r\n\r\n" not in received:
+                received += await stream.receive_some()
+            assert received.startswith(b"HTTP/1.1 101 ")
+            assert f"x-request-id: {ID}\r\n".encode() in received.lower()
+
+
+async def test_metrics_on_a_listener_of_their_own_are_logged_as_well(tmp_path: Path) -> None:
+    """README: one line for each request."""
+    with trio.fail_after(2 * WAIT_S):
+        config = configured(tmp_path)
+        port = _free_port()
+        config = replace(config, server=replace(config.server, metrics_bind=f"127.0.0.1:{port}"))
+        async with http_server(config) as running:
+            running.port = port
+            reply = await ask(running, ("GET", "/metrics", {}, None, 200, "ok"))
+    (line,) = lines(running)
+    assert f" id={reply.headers['x-request-id']} " in line
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
