@@ -1,8 +1,9 @@
 """Logs on stderr that never hold up a call: one line per request, and what Python's `logging` is given.
 
 A line is queued by the caller and written by one daemon thread, which batches; a full pipe blocks that thread and
-nobody else. The queue is bounded; what does not fit is dropped, counted, and confessed in a line of its own as soon as
-there is room. A thread, because O_NONBLOCK on stderr would change it for every process that shares the terminal.
+nobody else. Lines are bounded, and so is the queue, in lines and in bytes; what does not fit is dropped, counted, and
+reported in a line of its own as soon as there is room. A thread, because O_NONBLOCK on stderr would change it for every
+process that shares the terminal.
 
 Called by: the composition root (`configure`), the Message Manager (`Logs.request`), everybody through `logging`.
 Calls nothing of ours. Deliberately not: a log file, rotation, or JSON; stderr belongs to whoever started us.
@@ -25,13 +26,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from sys import getsizeof
 from typing import NamedTuple
 
 STDERR = 2
 MAX_LINES_ITEMS = 4096
+MAX_WAITING_BYTES = 8 * 1024 * 1024
+"""Memory of all queued lines: 4,096 usual ones take a third of it."""
+MAX_RECORD_CHARS = 8192
+"""Of a message, and of a traceback: its beginning and its end are kept."""
 _MAX_VALUE_CHARS = 256
+_LINE_BYTES = 512
+"""What a queued request line takes besides the text of others in it."""
 _BATCH_ITEMS = 512
+_BATCH_BYTES = 256 * 1024
 _LINGER_S = 0.02
+"""So long a line waits for others to be written with it."""
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
 _TOKEN = re.compile(r"mcpd_[A-Za-z0-9_-]{12,}|(?i:bearer)\s+[^\s\"']+")
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
@@ -80,14 +90,15 @@ class Logs:
         self.requests = requests
         """Whether finished requests get a line at all."""
         self._max_lines = max_lines
-        self._queue: deque[str | tuple[float, RequestLine] | threading.Event] = deque()
+        self._queue: deque[tuple[int, str | tuple[float, RequestLine] | threading.Event]] = deque()
+        self._put_bytes = self._logged_bytes = self._taken_bytes = 0
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._written = 0
         self._unrequested = 0
         self._unlogged = 0
         self._unwritten = 0
-        self._confessed = 0
+        self._reported = 0
         self._handler = _Handler(self._text)
         self._thread = threading.Thread(target=self._run, name="mcpd-log", daemon=True)
         self._thread.start()
@@ -96,20 +107,34 @@ class Logs:
         """Queue the line of a finished request; never blocks. Call it on the Trio thread only."""
         if not self.requests:
             return
-        if len(self._queue) >= self._max_lines:
+        size = _LINE_BYTES + getsizeof(line.method) + getsizeof(line.target) + getsizeof(line.detail)
+        if size > _MAX_LINE_BYTES:
+            line, size = _shortened(line), _MAX_LINE_BYTES
+        if not self._has_room(size):
             self._unrequested += 1
             return
-        self._queue.append((time.time(), line))
+        self._put_bytes += size
+        self._queue.append((size, (time.time(), line)))
         if not self._wake.is_set():
             self._wake.set()
 
     def _text(self, text: str) -> None:
         """Queue a ready line; never blocks. The handler's lock is held."""
-        if len(self._queue) >= self._max_lines:
+        size = getsizeof(text)
+        if not self._has_room(size):
             self._unlogged += 1
             return
-        self._queue.append(text)
+        self._logged_bytes += size
+        self._queue.append((size, text))
         self._wake.set()
+
+    def _has_room(self, size: int) -> bool:
+        return len(self._queue) < self._max_lines and self.waiting_bytes + size <= MAX_WAITING_BYTES
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Memory of what is queued. Each of its counters has one writer: Trio's thread, the handler's lock, ours."""
+        return self._put_bytes + self._logged_bytes - self._taken_bytes
 
     @property
     def handler(self) -> logging.Handler:
@@ -128,7 +153,7 @@ class Logs:
     def flush(self, timeout_s: float = 1.0) -> bool:
         """Wait until all that is queued now is written; False when stderr takes longer. Blocks its thread."""
         done = threading.Event()
-        self._queue.append(done)
+        self._queue.append((0, done))
         self._wake.set()
         return done.wait(timeout_s)
 
@@ -152,27 +177,29 @@ class Logs:
     def _write_batch(self) -> None:
         texts: list[str] = []
         flushed: list[threading.Event] = []
-        while self._queue and len(texts) < _BATCH_ITEMS:
-            item = self._queue.popleft()
+        end = self._taken_bytes + _BATCH_BYTES
+        while self._queue and len(texts) < _BATCH_ITEMS and self._taken_bytes < end:
+            size, item = self._queue.popleft()
+            self._taken_bytes += size
             if isinstance(item, threading.Event):
                 flushed.append(item)
             else:
-                texts.append(item if isinstance(item, str) else _render_request(*item))
+                texts.append(mask(item) if isinstance(item, str) else _render_request(*item))
         self._write_texts(texts)
         for event in flushed:
             event.set()
 
     def _write_texts(self, texts: list[str]) -> None:
-        lost = self.dropped - self._confessed
+        lost = self.dropped - self._reported
         if lost:
-            self._confessed += lost
+            self._reported += lost
             texts.append(
                 f"{_stamp(time.time())} warning log: {lost} lines were dropped: stderr is slow or was closed\n"
             )
         if not texts:
             return
         try:
-            self._write(mask("".join(texts)).encode("utf-8", "backslashreplace"))
+            self._write("".join(texts).encode("utf-8", "backslashreplace"))
             self._written += len(texts)
         except (OSError, ValueError):
             self._unwritten += len(texts)
@@ -232,17 +259,35 @@ def _render_request(at: float, line: RequestLine) -> str:
     return " ".join(parts) + "\n"
 
 
+_MAX_LINE_BYTES = _LINE_BYTES + 3 * getsizeof("\U0010ffff" * _MAX_VALUE_CHARS)
+
+
+def _shortened(line: RequestLine) -> RequestLine:
+    """Keep no more of foreign text than will be written; the whole of it may be megabytes that a client sent."""
+    method, target, detail = (mask(text)[:_MAX_VALUE_CHARS] for text in (line.method, line.target, line.detail))
+    return line._replace(method=method, target=target, detail=detail)
+
+
 def _value(text: str) -> str:
-    text = text[:_MAX_VALUE_CHARS]
+    text = mask(text)[:_MAX_VALUE_CHARS]
     return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 def _render_record(record: logging.LogRecord, formatter: logging.Formatter) -> str:
-    message = record.getMessage().translate(_ESCAPES)
+    message = _bounded(record.getMessage()).translate(_ESCAPES)
     text = f"{_stamp(record.created)} {record.levelname.lower()} {record.name}: {message}\n"
     if record.exc_info and record.exc_info[0] is not None:
-        text += formatter.formatException(record.exc_info).translate(_ESCAPES_KEPT_LINES) + "\n"
+        text += _bounded(formatter.formatException(record.exc_info)).translate(_ESCAPES_KEPT_LINES) + "\n"
     return text
+
+
+def _bounded(text: str) -> str:
+    """Return beginning and end of a text that is too long. Masked before it is cut: half a key would not be found."""
+    if len(text) <= MAX_RECORD_CHARS:
+        return text
+    half = MAX_RECORD_CHARS // 2
+    masked = mask(text)
+    return f"{masked[:half]} [... {len(masked) - 2 * half} characters left out ...] {masked[-half:]}"
 
 
 def _stamp(at: float) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import threading
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mcpd.monitoring.logs import Logs, RequestLine, configure, mask
+from mcpd.monitoring.logs import MAX_RECORD_CHARS, MAX_WAITING_BYTES, Logs, RequestLine, configure, mask
 
 LINE = RequestLine("r-1", "http", "tools/call", "ok", 0.0015, target="echo", principal="laptop")
 
@@ -96,6 +98,7 @@ def test_a_record_that_cannot_be_rendered_hurts_nobody(root: logging.Logger, wri
 
 
 @settings(deadline=None)
+@example(text="BEARER")
 @given(text=st.text(max_size=60))
 def test_foreign_text_cannot_forge_a_line(text: str) -> None:
     """SEC-6."""
@@ -108,6 +111,7 @@ def test_foreign_text_cannot_forge_a_line(text: str) -> None:
     data = b"".join(written)
     assert data.count(b"\n") == 2
     assert len(data.decode().splitlines()) == 2
+    assert b" outcome=ok ms=1.50 " in data
     assert not any(byte < 32 and byte != 10 for byte in data)
 
 
@@ -169,6 +173,99 @@ def test_a_full_pipe_delays_nobody_and_what_is_lost_is_counted_and_confessed() -
     assert text.count(" info request ") == 11
     assert "16 lines were dropped" in text
     assert logs.statistics().written == 12
+
+
+class Stuck:
+    """A stderr that takes nothing until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered, self.go_on = threading.Event(), threading.Event()
+        self.written: list[bytes] = []
+
+    def __call__(self, data: bytes) -> None:
+        self.entered.set()
+        assert self.go_on.wait(120)
+        self.written.append(data)
+
+
+FOREIGN = ["x", "ü", "字", "🦊"]
+
+
+def fill_while_stuck(put: Callable[[Logs, int], None], count: int) -> tuple[int, int, Logs, Stuck]:
+    """Queue `count` things while stderr is stuck; return the memory they hold and that of the most they ever held."""
+    stuck = Stuck()
+    logs = Logs(stuck, requests=True)
+    logs.request(LINE)
+    assert stuck.entered.wait(5)
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            put(logs, number)
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    return held, peak, logs, stuck
+
+
+@pytest.mark.parametrize("letter", FOREIGN)
+def test_megabytes_of_foreign_text_are_not_kept_while_stderr_is_stuck(letter: str) -> None:
+    """SEC-4: the queue is bounded in bytes, whatever is in it."""
+
+    def put(logs: Logs, number: int) -> None:
+        text = f"{number} " + letter * 300_000
+        if number % 3 == 0:
+            logs.request(LINE._replace(target=text))
+        elif number % 3 == 1:
+            logs.request(LINE._replace(method=text, detail=text))
+        else:
+            logs.handler.handle(logging.LogRecord("x", logging.ERROR, "", 1, "%s failed", (text,), _raised(text)))
+
+    held, _, logs, stuck = fill_while_stuck(put, 60)
+    assert held < 2_000_000
+    stuck.go_on.set()
+    logs.close(60)
+    assert max(map(len, b"".join(stuck.written).splitlines())) < 70_000
+
+
+def test_many_lines_of_the_greatest_length_stay_within_the_bytes_of_the_queue() -> None:
+    """SEC-4: what does not fit is counted."""
+
+    def put(logs: Logs, number: int) -> None:
+        logs.handler.handle(logging.LogRecord("x", logging.ERROR, "", 1, "%s", (f"{number}" + "🦊" * 8000,), None))
+        logs.request(LINE._replace(target=f"{number}" + "🦊" * 255, detail=f"{number}" + "🦊" * 255))
+
+    held, _, logs, stuck = fill_while_stuck(put, 350)
+    assert logs.waiting_bytes <= MAX_WAITING_BYTES
+    assert held < MAX_WAITING_BYTES * 1.2
+    assert logs.dropped > 30
+    stuck.go_on.set()
+    assert logs.flush(60)
+    assert logs.waiting_bytes == 0
+    logs.close(60)
+    assert b"lines were dropped" in b"".join(stuck.written)
+
+
+def _raised(text: str) -> Any:
+    try:
+        raise LookupError(text)
+    except LookupError:
+        return sys.exc_info()
+
+
+def test_of_a_long_text_beginning_and_end_are_kept_and_no_key_is_cut_in_two() -> None:
+    """SEC-6."""
+    key = "mcpd_" + "k" * 43
+    for before in range(MAX_RECORD_CHARS // 2 - 60, MAX_RECORD_CHARS // 2 + 1):
+        written: list[bytes] = []
+        logs = Logs(written.append, requests=True)
+        text = "b" * before + key + "m" * MAX_RECORD_CHARS + key + "e" * before
+        logs.handler.handle(logging.LogRecord("x", logging.ERROR, "", 1, "%s", (text,), _raised(f"{text} the end")))
+        logs.request(LINE._replace(target="t" * (before % 300) + key + text))
+        logs.close()
+        out = b"".join(written).decode()
+        assert "kkk" not in out
+        assert "characters left out" in out
+        assert "the end\n" in out
 
 
 def _fill(writer: int) -> None:
