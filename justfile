@@ -60,6 +60,10 @@ bench *arguments:
 bench-core *arguments:
     {{ python }} -m tests.bench.core {{ arguments }}
 
+# Measure the Redis client beside redis-py and coredis, on one server, taking turns.
+bench-redis *arguments:
+    {{ python }} -m tests.bench.redis_client {{ arguments }}
+
 # Ingest Python's own sources and search them: speed, memory, recall of the vectors.
 bench-search *arguments:
     {{ python }} -m tests.bench.search {{ arguments }}
