@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -25,12 +25,15 @@ from mcpd.storage.documents import BadCursor
 _HASH_BYTES: Final = 5
 """Of each URI: two of 200 are equal once in 50 million searches, and one of them is then not shown."""
 
+MAX_BEFORE: Final = 1 << 53
+"""More hits than a store has; ranks go on from it, and all clients can read them exactly."""
+
 
 class Place(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Where a page begins: behind `before` hits; in the store's own terms, or behind the URIs hashed in `shown`."""
 
     search: bytes
-    before: int = 0
+    before: Annotated[int, msgspec.Meta(ge=0, le=MAX_BEFORE)] = 0
     inner: str | None = None
     shown: bytes = b""
 
@@ -74,6 +77,6 @@ def decode(cursor: str | None, first: Place) -> Place:
         raise BadCursor("This is not a cursor of a search") from None
     if place.search != first.search:
         raise BadCursor("The cursor belongs to another search; send it with everything else unchanged")
-    if place.before < 0 or len(place.shown) % _HASH_BYTES:
+    if len(place.shown) % _HASH_BYTES:
         raise BadCursor("This is not a cursor of a search")
     return place

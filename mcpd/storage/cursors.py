@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from mcpd.storage.documents import BadCursor, Matching, Where
-from mcpd.storage.fields import Key
+from mcpd.storage.fields import LARGEST, SMALLEST
 
 MAX_SEEN: Final = 10_000
 """Hits by score that can be paged through: some 14 KB of cursor. Who needs more sorts by a field."""
@@ -73,15 +73,21 @@ def decode(query: bytes, cursor: str | None) -> Position:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         position = msgspec.msgpack.decode(raw, type=Position)
         shown = len(position.seen)
-        if not isinstance(position.key, Key | None):
-            raise ValueError("no key")  # noqa: TRY004 - one kind of error for all that is no cursor
-    except (binascii.Error, ValueError, msgspec.DecodeError):
+        if not _is_key(position.key):
+            raise ValueError("no key")
+    except (binascii.Error, ValueError, RecursionError, msgspec.DecodeError):
         raise BadCursor("This is not a cursor of this store") from None
     if position.query != query:
         raise BadCursor("The cursor belongs to another query")
     if shown > MAX_SEEN:
         raise BadCursor(f"{shown} hits have been shown: narrow the query, or sort by a field to page through more")
     return position
+
+
+def _is_key(value: object) -> bool:
+    if isinstance(value, bool):
+        return False
+    return SMALLEST <= value <= LARGEST if isinstance(value, int) else isinstance(value, float | str | bytes | None)
 
 
 def _packed(numbers: Iterable[int]) -> bytes:

@@ -34,15 +34,16 @@ MAX_FACETS: Final = 100
 MAX_BUCKETS: Final = 1_000
 """Of one facet; more than a person or a model reads, fewer than hurt."""
 
-DAY_S: Final = 86_400
-_SMALLEST, _LARGEST = -(1 << 63), (1 << 63) - 1
+SMALLEST: Final = -(1 << 63)
+LARGEST: Final = (1 << 63) - 1
+"""Of whole numbers that a store keeps as such."""
 
 
 def key_of(value: Scalar) -> Key:
     """Return the value as it is compared; a whole number beyond 64 bits as the nearest float."""
     if isinstance(value, bool):
         return b"\x01" if value else b"\x00"
-    if isinstance(value, int) and not _SMALLEST <= value <= _LARGEST:
+    if isinstance(value, int) and not SMALLEST <= value <= LARGEST:
         try:
             return float(value)
         except OverflowError:
