@@ -59,6 +59,7 @@ from mcpd.tools.manager import ToolManager
 from mcpd.tools.registry import ToolRegistry
 from mcpd.tools.threads import ThreadPool
 from mcpd.tools.workers import WorkerPool, WorkerSettings
+from mcpd.wire.call import Principal
 from mcpd.wire.methods import TABLE
 from mcpd.wire.versions import STATEFUL, STATELESS
 
@@ -116,7 +117,7 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     if stores is not None:
         _watch_store(health, stores.documents)
         searcher = _searcher(stores, config, metrics)
-        declarations = [*document_tools(searcher, limits), *declarations]
+        declarations = [*document_tools(limits), *declarations]
     threads = ThreadPool(limits.max_threads, limits.max_abandoned_threads, cleanup_s=timeouts.cleanup_s)
     workers = WorkerPool(_worker_settings(config, declarations))
     _watch_work(metrics, health, threads, workers)
@@ -165,15 +166,15 @@ def _resource_cache(limits: Limits, metrics: Metrics, bus: LocalBus) -> Resource
 
 def _searcher(stores: Stores, config: Config, metrics: Metrics) -> Searcher:
     patience_s = config.embeddings.patience_s
-    return Searcher(stores.documents, stores.provider, patience_s=patience_s, metrics=metrics)
+    return Searcher(stores.documents, stores.provider, patience_s=patience_s, observe=metrics.search_finished)
 
 
-def _search_of(searcher: Searcher | None, limits: Limits) -> Callable[[Json], Awaitable[Json]] | None:
+def _search_of(searcher: Searcher | None, limits: Limits) -> Callable[[Json, Principal], Awaitable[Json]] | None:
     if searcher is None:
         return None
 
-    async def search(body: Json) -> Json:
-        return await searcher.search(parse(body, limits=limits))
+    async def search(body: Json, principal: Principal) -> Json:
+        return await searcher.search(parse(body, limits=limits), owner=principal.name)
 
     return search
 

@@ -28,7 +28,7 @@ from mcpd.prompts.manager import PromptManager
 from mcpd.resources.manager import ResourceManager
 from mcpd.tools.manager import ToolManager
 from mcpd.tools.threads import ThreadPool, call_back
-from mcpd.wire.call import Call
+from mcpd.wire.call import Call, Principal
 from mcpd.wire.headers import HeaderParameter
 from mcpd.wire.methods import Method
 from mcpd.wire.rounds import Rounds
@@ -220,11 +220,11 @@ class McpService:
         """Read a resource on behalf of a running function."""
         return self._resources.read(uri, turn.run, turn.call.principal)
 
-    async def turn_search(self, body: Result) -> Result:
+    async def turn_search(self, turn: Turn, body: Result) -> Result:
         """Search the documents on behalf of a running function. Raises: InvalidParams, StoreUnavailable."""
         if self._search is None:
             raise StoreUnavailable("This server has no document store")
-        return await self._search(body)
+        return await self._search(body, turn.call.principal)
 
     def changed(self, kind: str, uri: str | None) -> None:
         """Publish a change on behalf of a running function. Raises: ValueError for a kind that does not exist."""
@@ -267,7 +267,7 @@ class Turn:
 
     async def search(self, body: Result) -> Result:
         """Search the documents of this server."""
-        return await self._service.turn_search(body)
+        return await self._service.turn_search(self, body)
 
     def changed(self, kind: str, uri: str | None) -> None:
         """Publish a change."""
@@ -283,7 +283,7 @@ class Managers:
     prompts: PromptManager
     completions: Completions
     threads: ThreadPool
-    search: Callable[[Result], Awaitable[Result]] | None = None
+    search: Callable[[Result, Principal], Awaitable[Result]] | None = None
 
 
 def _cursor(call: Call) -> str | None:

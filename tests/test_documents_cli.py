@@ -21,7 +21,6 @@ from mcpd.commands import terminal
 from mcpd.commands.searching import page
 from mcpd.config import Limits
 from mcpd.ingest.reports import FileResult
-from mcpd.monitoring.metrics import Metrics
 from mcpd.search.embeddings import HashProvider
 from mcpd.search.query import parse
 from mcpd.search.searcher import Searcher
@@ -215,9 +214,7 @@ def test_search_in_json_is_what_the_searcher_answers(capsys: Output) -> None:
     told(capsys, "ingest", "notes", "--tag", "x")
 
     async def answer(documents: SqliteDocuments) -> Any:
-        searcher = Searcher(
-            documents, HashProvider(), patience_s=1.0, metrics=Metrics(version="", methods=(), versions=())
-        )
+        searcher = Searcher(documents, HashProvider(), patience_s=1.0)
         body = {"query": "nursery", "filters": {"tags": ["x"]}, "facets": [{"field": "mimeType"}], "size": 1}
         return await searcher.search(parse(body, limits=Limits()))
 

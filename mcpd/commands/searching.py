@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from mcpd.commands import stores, terminal
 from mcpd.commands.options import print_json
 from mcpd.config import Config
-from mcpd.monitoring.metrics import Metrics
 from mcpd.search.answers import PLAIN, PRIVATE
 from mcpd.search.options import parse_filter_options
 from mcpd.search.providers import open_provider
@@ -60,8 +59,7 @@ def _body(order: Order) -> dict[str, Any]:
 
 async def _search(request: Search, config: Config, *, as_json: bool) -> int:
     async with stores.open_store(config) as documents, open_provider(config.embeddings) as provider:
-        metrics = Metrics(version="", methods=(), versions=())
-        searcher = Searcher(documents, provider, patience_s=config.embeddings.patience_s, metrics=metrics)
+        searcher = Searcher(documents, provider, patience_s=config.embeddings.patience_s)
         answer = await searcher.search(request, marks=PLAIN if as_json else PRIVATE)
     if as_json:
         print_json(answer)

@@ -24,9 +24,6 @@ import msgspec
 from mcpd.search.query import TIMES
 from mcpd.storage.documents import MARK_END, MARK_START, Bucket, Facet, Head, Json, Span
 
-SNIPPET_CHARS: Final = 160
-"""Of the chunk, where no word of the query is marked: as long as a fragment."""
-
 
 class Marks(NamedTuple):
     """What stands before and behind a match."""
@@ -75,14 +72,6 @@ def _six_digits(score: float) -> float:
 
 def _marked(fragment: str, marks: Marks) -> str:
     return fragment.replace(MARK_START, marks.start).replace(MARK_END, marks.end)
-
-
-def snippet(text: str, span: Span) -> str:
-    """Return how the chunk begins, on one line, cut between words."""
-    line = " ".join(text[span.start : min(span.end, span.start + 2 * SNIPPET_CHARS)].split())
-    if len(line) <= SNIPPET_CHARS:
-        return line
-    return line[: SNIPPET_CHARS + 1].rpartition(" ")[0] or line[:SNIPPET_CHARS]
 
 
 def facets(asked: Iterable[Facet], counted: Mapping[str, Sequence[Bucket]]) -> Json:

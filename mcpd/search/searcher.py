@@ -11,6 +11,8 @@ what fits the filters and, but for semantic mode, has one of the words.
 Called by: the `search_documents` tool, REST, GraphQL, the command line. Calls the store and the embedding provider.
 Deliberately not the grammar (`query`), and not a cache.
 
+A search asks its store in `shares`, by owner: heavy searches of one caller do not make another's wait.
+
 Laws: equal stores give equal answers, ties are ordered by URI; an embedding endpoint that is down or slower than
 `patience_s` costs a hybrid search its semantic part, never the answer, which says so (`"degraded": "semantic"`); after
 that it is left alone for `REST_S`.
@@ -20,28 +22,29 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Final, Literal
 
 import msgspec
 import trio
 
-from mcpd.monitoring.metrics import Metrics
 from mcpd.search import answers, windows
 from mcpd.search.answers import PLAIN, Marks, Ranked
 from mcpd.search.embeddings import EmbeddingProvider
 from mcpd.search.fusion import Fused, K, fuse
 from mcpd.search.query import Mode, Search
+from mcpd.search.shares import Shares
 from mcpd.search.together import Job, run_together
 from mcpd.storage.documents import Bucket, Documents, Found, Hit, Json, Matching, Near, StorageError
 from mcpd.storage.refusals import answering
 
+PLACES: Final = 6
+"""Questions that all searches may have at the store at once; below the readers of the embedded one, so that whoever
+reads or lists documents never waits for a search."""
+
 REST_S: Final = 10.0
 """How long an endpoint that failed a hybrid search is not asked by the next ones."""
-
-MAX_SNIPPETS: Final = 8
-"""Documents read at once for their snippets."""
 
 _log = logging.getLogger("mcpd.search")
 
@@ -61,9 +64,10 @@ MEANING: Final = Blend(k=40, semantic=1.5)
 
 
 class _Gathered:
-    """What the jobs of one search have found so far; each fills in its own part."""
+    """Whose search it is and what its jobs have found so far; each fills in its own part."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: Hashable) -> None:
+        self.owner = owner
         self.found = Found([], 0)
         self.near: list[Hit] = []
         self.counted: dict[str, list[Bucket]] = {}
@@ -79,18 +83,20 @@ class Searcher:
         provider: EmbeddingProvider,
         *,
         patience_s: float,
-        metrics: Metrics,
+        observe: Callable[[str, float], None] = lambda *_: None,
         blend: Blend | None = None,
     ) -> None:
+        """`observe` hears of each answered search: its mode and how long it took."""
         self._documents = documents
         self._provider = provider
         self._patience_s = patience_s
-        self._metrics = metrics
+        self._observe = observe
+        self._shares = Shares(PLACES)
         self._blend = blend or (MEANING if provider.semantic else LEXICAL)
         self._ask_again_at = -math.inf
 
-    async def search(self, request: Search, *, marks: Marks = PLAIN) -> Json:
-        """Return the answer to `request`, as JSON.
+    async def search(self, request: Search, *, marks: Marks = PLAIN, owner: Hashable = None) -> Json:
+        """Return the answer to `request`, as JSON. Searches of one `owner` share its places at the store.
 
         Raises: InvalidParams for a field, facet or cursor that the store does not take; StoreUnavailable.
         Cancellation: safe; reading stops soon.
@@ -98,9 +104,9 @@ class Searcher:
         began = trio.current_time()
         mode = self._mode(request)
         with answering():
-            answer = await self._answer(request, mode, marks if request.highlight else None)
+            answer = await self._answer(request, mode, marks if request.highlight else None, _Gathered(owner))
         took_s = trio.current_time() - began
-        self._metrics.search_finished(mode, took_s)
+        self._observe(mode, took_s)
         return answer | {"took": answers.milliseconds(took_s), "mode": mode}
 
     def _mode(self, request: Search) -> Mode:
@@ -109,17 +115,14 @@ class Searcher:
         is_plain = request.sort is not None or not request.has_words
         return "hybrid" if self._provider.semantic and not is_plain else "text"
 
-    async def _answer(self, request: Search, mode: Mode, marks: Marks | None) -> Json:
+    async def _answer(self, request: Search, mode: Mode, marks: Marks | None, gathered: _Gathered) -> Json:
         first = windows.first_place(request, mode, self._provider.model)
         place = windows.decode(request.cursor, first)
-        gathered = _Gathered()
         await run_together(self._jobs(request, mode, place, gathered))
         if mode == "text":
             ranked, following = _as_found(request, place, gathered.found)
         else:
             ranked, following = self._window(request, mode, place, gathered)
-        if marks is not None:
-            ranked = await self._with_snippets(ranked)
         return answers.clean(
             {
                 "hits": [answers.hit(one, marks) for one in ranked],
@@ -141,31 +144,37 @@ class Searcher:
         return jobs
 
     async def _match(self, request: Search, mode: Mode, cursor: str | None, gathered: _Gathered) -> None:
-        gathered.found = await self._documents.match(
-            Matching(
-                text=request.query,
-                where=request.where,
-                sort=request.sort,
-                limit=request.size if mode == "text" else self._candidates(request),
-                cursor=cursor if mode == "text" else None,
-                highlight=request.highlight,
-            )
+        matching = Matching(
+            text=request.query,
+            where=request.where,
+            sort=request.sort,
+            limit=request.size if mode == "text" else self._candidates(request),
+            cursor=cursor if mode == "text" else None,
+            highlight=request.highlight,
         )
+        gathered.found = await self._shares.run(gathered.owner, partial(self._documents.match, matching))
 
     def _candidates(self, request: Search) -> int:
         return max(self._blend.candidates, request.size)
 
     async def _count(self, request: Search, mode: Mode, gathered: _Gathered) -> None:
         words = "" if mode == "semantic" else request.query
-        gathered.counted = await self._documents.facets(words, request.where, request.facets)
+        count = partial(self._documents.facets, words, request.where, request.facets)
+        gathered.counted = await self._shares.run(gathered.owner, count)
 
     async def _nearest(self, request: Search, mode: Mode, gathered: _Gathered) -> None:
         vector = await (self._embed(request.query) if mode == "semantic" else self._embed_soon(request.query))
         if vector is None:
             gathered.degraded = "semantic"
         elif any(vector):
-            near = Near(vector=vector, model=self._provider.model, where=request.where, limit=self._candidates(request))
-            gathered.near = await self._documents.nearest(near)
+            near = Near(
+                vector=vector,
+                model=self._provider.model,
+                where=request.where,
+                limit=self._candidates(request),
+                highlight=request.highlight,
+            )
+            gathered.near = await self._shares.run(gathered.owner, partial(self._documents.nearest, near))
 
     async def _embed(self, query: str) -> Sequence[float]:
         return (await self._provider.embed([query]))[0]
@@ -206,23 +215,6 @@ class Searcher:
             ranked = [msgspec.structs.replace(one, score=by_uri["semantic"][one.head.uri].score) for one in ranked]
         return ranked, place.after([one.key for one in shown]) if more else None
 
-    async def _with_snippets(self, ranked: list[Ranked]) -> list[Ranked]:
-        """Let hits without a marked word show how their chunk begins; only then is a text read at all."""
-        snippets: dict[str, str] = {}
-        bare = [one for one in ranked if one.span is not None and not one.fragments]
-        waiting = iter(bare)
-        await run_together([partial(self._read_snippets, waiting, snippets)] * min(MAX_SNIPPETS, len(bare)))
-        return [
-            msgspec.structs.replace(one, fragments=(snippets[one.head.uri],)) if one.head.uri in snippets else one
-            for one in ranked
-        ]
-
-    async def _read_snippets(self, waiting: Iterator[Ranked], snippets: dict[str, str]) -> None:
-        for one in waiting:
-            document = await self._documents.get(one.head.uri)
-            if document is not None and document.text is not None and one.span is not None:
-                snippets[one.head.uri] = answers.snippet(document.text, one.span)
-
 
 def _as_found(request: Search, place: windows.Place, found: Found) -> tuple[list[Ranked], windows.Place | None]:
     """Return a page of text search as the store gave it, and where the next one begins."""
@@ -233,7 +225,7 @@ def _as_found(request: Search, place: windows.Place, found: Found) -> tuple[list
             score=hit.score,
             ranks={"text": place.before + at} if by_score else {},
             span=hit.span,
-            fragments=hit.fragments,
+            fragments=_shown(hit),
         )
         for at, hit in enumerate(found.hits, 1)
     ]
@@ -245,4 +237,9 @@ def _as_found(request: Search, place: windows.Place, found: Found) -> tuple[list
 def _merged(one: Fused[str], hits: list[Hit]) -> Ranked:
     """Return a merged hit: its place in the text is where words were found, else where the nearest chunk is."""
     best = next((hit for hit in hits if hit.span is not None), hits[0])
-    return Ranked(head=best.head, score=one.score, ranks=one.ranks, span=best.span, fragments=best.fragments)
+    return Ranked(head=best.head, score=one.score, ranks=one.ranks, span=best.span, fragments=_shown(best))
+
+
+def _shown(hit: Hit) -> tuple[str, ...]:
+    """Return the fragments of a hit; without a marked word, how its chunk begins."""
+    return hit.fragments or ((hit.beginning,) if hit.beginning else ())

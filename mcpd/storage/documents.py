@@ -211,6 +211,8 @@ class Near(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     where: Where = ()
     limit: int = 10
+    highlight: int = 0
+    """Other than 0: each hit says how its chunk begins. No word is marked."""
 
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,6 +223,8 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     span: Span | None
     fragments: tuple[str, ...] = ()
     """Pieces of the text with each match between MARK_START and MARK_END."""
+    beginning: str = ""
+    """How the chunk begins, on one short line, where `highlight` was asked for and there are no fragments."""
 
 
 MARK_START, MARK_END = "\ue000", "\ue001"

@@ -28,6 +28,13 @@ FRAGMENT_CHARACTERS: Final = 160
 """Two lines in a terminal: a match and what it is about."""
 
 
+BEGINNING_CHARACTERS: Final = 160
+"""Of a chunk in which no word is marked: as long as a fragment."""
+
+LOOKED_AT: Final = 2 * BEGINNING_CHARACTERS
+"""Characters from which a beginning is made; blanks in it are folded."""
+
+
 class Phrase(NamedTuple):
     """Words that have to follow each other; `prefix`: the last one may go on."""
 
@@ -105,6 +112,14 @@ def _merged(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
 def unmarked(text: str) -> str:
     """Return the text without marks of its own, and without NULs, which end a text in SQLite; as long as before."""
     return text.translate(_UNMARKED)
+
+
+def beginning(text: str) -> str:
+    """Return how `text` begins, on one line, cut between words; no more than `LOOKED_AT` characters are looked at."""
+    line = " ".join(text[:LOOKED_AT].split())
+    if len(line) <= BEGINNING_CHARACTERS:
+        return line
+    return line[: BEGINNING_CHARACTERS + 1].rpartition(" ")[0] or line[:BEGINNING_CHARACTERS]
 
 
 def fragments(marked: str, count: int) -> tuple[str, ...]:

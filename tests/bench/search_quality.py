@@ -28,7 +28,6 @@ from msgspec.structs import asdict
 from mcpd.config import Embeddings
 from mcpd.ingest.pipeline import ingest
 from mcpd.ingest.sources import source_of
-from mcpd.monitoring.metrics import Metrics
 from mcpd.search.embeddings import EmbeddingProvider
 from mcpd.search.providers import open_provider
 from mcpd.search.query import Mode, Search
@@ -100,11 +99,10 @@ class Judge:
         self._documents = cast("Documents", Remembering(documents))
         self._provider = provider
         self._questions = questions
-        self._metrics = Metrics(version="bench")
 
     async def scores(self, mode: Mode, blend: Blend, *, mistyped: bool) -> Scores:
         """Return how well each question was answered."""
-        searcher = Searcher(self._documents, self._provider, patience_s=PATIENCE_S, metrics=self._metrics, blend=blend)
+        searcher = Searcher(self._documents, self._provider, patience_s=PATIENCE_S, blend=blend)
         return {
             question.number: await self._score(searcher, question, mode, mistyped=mistyped)
             for question in self._questions

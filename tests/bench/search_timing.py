@@ -26,7 +26,6 @@ from typing import Any
 
 import trio
 
-from mcpd.monitoring.metrics import Metrics
 from mcpd.search.embeddings import EmbeddingProvider, HashProvider
 from mcpd.search.query import DEFAULT_FRAGMENTS, Mode, Search
 from mcpd.search.searcher import Searcher
@@ -51,7 +50,7 @@ class Ways:
     """Every way to ask, each taking the query's words."""
 
     def __init__(self, documents: Documents, provider: EmbeddingProvider, file: Path) -> None:
-        self._searcher = Searcher(documents, provider, patience_s=60.0, metrics=Metrics(version="bench"))
+        self._searcher = Searcher(documents, provider, patience_s=60.0)
         self._connection = sqlite3.connect(file, isolation_level=None, cached_statements=256)
         self._connection.execute(f"PRAGMA cache_size = {-READER_CACHE_KIB}")
 

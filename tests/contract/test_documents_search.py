@@ -533,3 +533,23 @@ async def test_documents_with_many_near_chunks_do_not_crowd_out_others(documents
         *(put(f"{n}", "x", vectors=[(0.8, 0.6)], model="m") for n in range(3)),
     ])  # fmt: skip
     assert set(await nearest(documents, 1.0, 0.0, limit=4)) == {"crowd", "0", "1", "2"}
+
+
+async def test_without_a_marked_word_a_hit_says_how_its_chunk_begins(documents: Documents) -> None:
+    long = "first " * 100 + "last"
+    await documents.write(
+        [
+            put("near", "one\ntwo", long, vectors=[(0.0, 1.0), (1.0, 0.0)], model="m"),
+            put("far", " ", "other", vectors=[(0.0, 1.0), (-1.0, 0.0)], model="m"),
+            put("titled", "plain text", title="Giraffe"),
+        ]
+    )
+    await documents.refresh()
+    near = await documents.nearest(Near(vector=(1.0, 0.0), model="m", highlight=2))
+    begun = {hit.head.uri: hit.beginning for hit in near}
+    assert begun == {"near": ("first " * 26).strip(), "far": ""}
+    assert [hit.beginning for hit in await documents.nearest(Near(vector=(1.0, 0.0), model="m"))] == ["", ""]
+    for text, fragments, beginning in (("giraffe", 0, "plain text"), ("plain", 1, "")):
+        hit = (await documents.match(Matching(text=text, highlight=1))).hits[0]
+        assert (len(hit.fragments), hit.beginning) == (fragments, beginning)
+        assert (await documents.match(Matching(text=text))).hits[0].beginning == ""

@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 
 from mcpd.config import Limits
 from mcpd.errors import InvalidParams
-from mcpd.monitoring.metrics import Metrics
 from mcpd.search import windows
 from mcpd.search.embeddings import HashProvider
 from mcpd.search.query import parse
@@ -76,7 +75,7 @@ async def outcomes(bodies: list[dict[str, Any]]) -> None:
         async with opened() as documents:
             put = [backends.put(f"docs:///{n}", "word " * n, metadata={"n": n}, tags=(f"{n}",)) for n in range(4)]
             await documents.write(put)
-            searcher = Searcher(documents, HashProvider(), patience_s=1.0, metrics=Metrics())
+            searcher = Searcher(documents, HashProvider(), patience_s=1.0)
             for body in bodies:
                 with trio.fail_after(10):
                     await ask(searcher, body)

@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,25 @@ from mcpd.drivers.http import open_http
 from mcpd.errors import InvalidParams, StoreUnavailable
 from mcpd.monitoring.metrics import Metrics
 from mcpd.search import windows
-from mcpd.search.answers import PRIVATE, SNIPPET_CHARS, snippet
+from mcpd.search.answers import PRIVATE
 from mcpd.search.chunking import chunk
 from mcpd.search.embeddings import EmbeddingError, EmbeddingProvider, HashProvider
 from mcpd.search.endpoint import HttpProvider
 from mcpd.search.query import Search, parse
-from mcpd.search.searcher import REST_S, Blend, Searcher
-from mcpd.storage.documents import BadCursor, BadQuery, Document, Documents, Put, Span, StorageError, StoreUnreachable
+from mcpd.search.searcher import PLACES, REST_S, Blend, Searcher
+from mcpd.storage.documents import (
+    BadCursor,
+    BadQuery,
+    Document,
+    Documents,
+    Facet,
+    Found,
+    Matching,
+    Put,
+    Span,
+    StorageError,
+    StoreUnreachable,
+)
 from mcpd.storage.memory.documents import MemoryDocuments
 from mcpd.storage.refusals import refusal
 from mcpd.storage.sqlite.documents import open_documents
@@ -118,13 +131,13 @@ async def meaning_of(
             )
             store = await fill(provider, texts)
             blend = Blend(candidates=candidates)
-            searcher = Searcher(store, provider, patience_s=patience_s, metrics=metrics, blend=blend)
+            searcher = Searcher(store, provider, patience_s=patience_s, observe=metrics.search_finished, blend=blend)
             yield Meaning(searcher, model, server, metrics)
 
 
 async def spelling(texts: dict[str, str] = TEXTS) -> Searcher:
     provider = HashProvider()
-    return Searcher(await fill(provider, texts), provider, patience_s=5.0, metrics=Metrics())
+    return Searcher(await fill(provider, texts), provider, patience_s=5.0)
 
 
 async def ask(searcher: Searcher, **body: Any) -> dict[str, Any]:
@@ -236,7 +249,7 @@ async def test_the_kept_store_answers_as_the_one_in_memory_does(mode: str, tmp_p
         async with open_documents(tmp_path) as kept:
             await put(kept, provider, TEXTS)
             await kept.refresh()
-            on_disk = Searcher(kept, provider, patience_s=5.0, metrics=Metrics())
+            on_disk = Searcher(kept, provider, patience_s=5.0)
             body = {
                 "query": "ship automobile",
                 "mode": mode,
@@ -331,7 +344,7 @@ async def test_a_hybrid_search_ends_with_its_window() -> None:
 async def test_what_comes_between_two_pages_is_not_a_reason_to_show_anything_twice() -> None:
     provider = HashProvider()
     store = await fill(provider, MANY)
-    searcher = Searcher(store, provider, patience_s=5.0, metrics=Metrics())
+    searcher = Searcher(store, provider, patience_s=5.0)
     body = {"query": "car number 7", "mode": "hybrid", "size": 5}
     first = await ask(searcher, **body)
     [vector] = await provider.embed(["car number 7"])
@@ -414,7 +427,7 @@ async def test_an_endpoint_that_failed_is_left_alone_for_a_while() -> None:
 
 async def test_after_that_while_it_is_asked_again(autojump_clock: trio.testing.MockClock) -> None:
     provider = Failing()
-    searcher = Searcher(await fill(HashProvider()), provider, patience_s=1.0, metrics=Metrics())
+    searcher = Searcher(await fill(HashProvider()), provider, patience_s=1.0)
     request = Search(query="car", mode="hybrid")
     for _ in range(3):
         assert (await searcher.search(request))["degraded"] == "semantic"
@@ -494,10 +507,47 @@ async def test_answered_searches_are_measured_by_the_mode_they_ran_in() -> None:
     assert 'mode="semantic"' not in text
 
 
-@given(st.text(max_size=600), st.integers(0, 600), st.integers(0, 600))
-def test_a_snippet_is_one_line_from_the_beginning_of_its_chunk(text: str, one: int, other: int) -> None:
-    start, end = sorted((min(one, len(text)), min(other, len(text))))
-    shown = snippet(text, Span(start, end))
-    assert len(shown) <= SNIPPET_CHARS
-    assert "\n" not in shown
-    assert " ".join(text[start:end].split()).startswith(shown)
+class Held(MemoryDocuments):
+    """A store in which to look for "heavy" takes until it is let go, and no document is ever loaded whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = 0
+        self.let_go = trio.Event()
+
+    async def match(self, query: Matching) -> Found:
+        if query.text == "heavy":
+            self.held += 1
+            await self.let_go.wait()
+        return await super().match(query)
+
+    async def get(self, uri: str) -> Document | None:
+        raise AssertionError(f"{uri} was loaded")
+
+
+async def test_many_heavy_searches_of_one_caller_do_not_make_anothers_wait(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store = Held()
+    await put(store, HashProvider(), TEXTS)
+    searcher = Searcher(store, HashProvider(), patience_s=1.0)
+    heavy = Search(query="heavy", mode="text", facets=(Facet(field="tags"),))
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(partial(searcher.search, heavy, owner="busy"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert 1 < store.held < PLACES
+        with trio.fail_after(1):
+            for owner in ("one", "other"):
+                answer = await searcher.search(Search(query="oil", facets=heavy.facets), owner=owner)
+                assert uris(answer) == ["docs:///b.md"]
+        store.let_go.set()
+    assert store.held == 20
+
+
+@pytest.mark.parametrize("mode", ["text", "semantic", "hybrid"])
+async def test_no_document_is_loaded_whole_for_what_a_hit_shows(mode: str) -> None:
+    store = Held()
+    await put(store, HashProvider(), TEXTS)
+    answer = await ask(Searcher(store, HashProvider(), patience_s=1.0), query="hound", mode=mode, size=5)
+    assert any("hound" in fragment for hit in answer["hits"] for fragment in hit["highlights"])

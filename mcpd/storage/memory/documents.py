@@ -239,7 +239,8 @@ class MemoryDocuments:
             places = [spot for phrase in wanted for spot in words.occurrences(phrase, found)]
             pieces = words.fragments(words.mark(text, places), highlight)
         head = head_of(putting.copied(stored.document))
-        return Hit(head=head, score=scored.score, span=span, fragments=pieces)
+        begun = _beginning(stored, span) if highlight > 0 and not pieces else ""
+        return Hit(head=head, score=scored.score, span=span, fragments=pieces, beginning=begun)
 
     async def nearest(self, query: Near) -> list[Hit]:
         """See `Documents`."""
@@ -251,7 +252,12 @@ class MemoryDocuments:
         best = [near for s in self._fitting(tests) if (near := _nearest_span(s, query)) is not None]
         best.sort(key=lambda near: (-near[0], near[1].number))
         return [
-            Hit(head=head_of(putting.copied(stored.document)), score=score, span=span)
+            Hit(
+                head=head_of(putting.copied(stored.document)),
+                score=score,
+                span=span,
+                beginning=_beginning(stored, span) if query.highlight > 0 else "",
+            )
             for score, stored, span in best[: max(0, query.limit)]
         ]
 
@@ -328,6 +334,10 @@ def _tokens(put: Put) -> list[list[words.Token]]:
     return [
         [*words.tokens(t), gap, *words.tokens(h), gap, *words.tokens(text)] for t, h, text in putting.searchable(put)
     ]
+
+
+def _beginning(stored: _Stored, span: Span | None) -> str:
+    return "" if span is None else words.beginning((stored.document.text or "")[span.start : span.end])
 
 
 def _bm25(tokens: list[words.Token], weights: dict[words.Phrase, float], average: float) -> float:

@@ -56,6 +56,9 @@ T = TypeVar("T")
 
 FILE_NAME: Final = "mcpd.db"
 
+READERS: Final = 8
+"""Connections for reading, opened as they are needed: some for what is no search (`searcher.PLACES`)."""
+
 BATCH_ITEMS: Final = 256
 BATCH_WEIGHT: Final = 4_000_000
 """Characters and bytes of content, plus `SPAN_WEIGHT` for each span: some 0.2 s of work."""
@@ -207,7 +210,7 @@ def _weight(change: Change) -> int:
 
 
 @asynccontextmanager
-async def open_database(folder: Path, *, readers: int = 4, busy_s: float = 30.0) -> AsyncIterator[Database]:
+async def open_database(folder: Path, *, readers: int = READERS, busy_s: float = 30.0) -> AsyncIterator[Database]:
     """Open `<folder>/mcpd.db`, making folder and file when they are not there, at whatever schema it has.
 
     Raises: StorageError naming the `--data` flag when the folder cannot be used. Resources: closed with the block.
@@ -239,7 +242,7 @@ def _make_folder(folder: Path) -> None:
 async def open_documents(
     folder: Path,
     *,
-    readers: int = 4,
+    readers: int = READERS,
     busy_s: float = 30.0,
     poll_s: float = 0.9,
     clock: Callable[[], float] = time.time,

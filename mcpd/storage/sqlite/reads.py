@@ -8,7 +8,7 @@ found, stems and phrases included.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -127,12 +127,16 @@ def _hits(connection: Connection, rows: list[Row], phrases: Sequence[words.Phras
     known = heads(connection, (row[0] for row in rows))
     places = spans(connection, (row[2] for row in rows if row[2] is not None))
     marked = _marked(connection, places, phrases) if highlight > 0 else {}
+    pieces = {chunk: words.fragments(text, highlight) for chunk, text in marked.items()}
+    bare = {chunk: span for chunk, span in places.items() if not pieces.get(chunk)} if highlight > 0 else {}
+    begun = beginnings(connection, bare)
     return [
         Hit(
             head=known[number],
             score=-score,
             span=places.get(chunk),
-            fragments=words.fragments(marked.get(chunk, ""), highlight),
+            fragments=pieces.get(chunk, ()),
+            beginning=begun.get(chunk, ""),
         )
         for number, score, chunk, *_ in rows
     ]
@@ -149,6 +153,12 @@ def _marked(connection: Connection, places: dict[int, Span], phrases: Sequence[w
         return dict(scratch.execute(sql, (MARK_START, MARK_END, sql_query.match_expression(phrases))).fetchall())
     finally:
         scratch.execute("ROLLBACK")
+
+
+def beginnings(connection: Connection, places: Mapping[int, Span]) -> dict[int, str]:
+    """Return chunk -> how it begins; of each, no more than two parts of the text are loaded."""
+    first = {n: Span(span.start, min(span.end, span.start + words.LOOKED_AT)) for n, span in places.items()}
+    return {n: words.beginning(passage(connection, n >> CHUNK_BITS, span)) for n, span in first.items()}
 
 
 def heads(connection: Connection, numbers: Iterable[int]) -> dict[int, Head]:

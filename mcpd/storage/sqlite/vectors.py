@@ -22,7 +22,7 @@ from mcpd.storage import putting
 from mcpd.storage.documents import BadQuery, Hit, Near
 from mcpd.storage.fields import Test, checked
 from mcpd.storage.sqlite import codes, query
-from mcpd.storage.sqlite.reads import heads, spans
+from mcpd.storage.sqlite.reads import beginnings, heads, spans
 from mcpd.storage.sqlite.schema import CHUNK_BITS
 from mcpd.storage.sqlite.writes import coder_for
 
@@ -87,7 +87,7 @@ class Neighbours:
             raise BadQuery(putting.wrong_dimensions(query.model, model[1], len(query.vector)))
         known = self._current(connection, model[0], model[1])
         places = _places(connection, known, tests) if tests else None
-        return _hits(connection, _nearest(connection, known, places, query))
+        return _hits(connection, _nearest(connection, known, places, query), begun=query.highlight > 0)
 
     def _current(self, connection: Connection, model: int, dims: int) -> _Codes:
         """Return the model's codes as they are in this snapshot, or newer."""
@@ -196,11 +196,12 @@ def _rescored(connection: Connection, chunks: list[int], query: Near) -> list[tu
     return list(best.values())
 
 
-def _hits(connection: Connection, best: list[tuple[int, float]]) -> list[Hit]:
+def _hits(connection: Connection, best: list[tuple[int, float]], *, begun: bool) -> list[Hit]:
     known = heads(connection, (chunk >> CHUNK_BITS for chunk, _ in best))
     places = spans(connection, (chunk for chunk, _ in best))
+    first = beginnings(connection, places) if begun else {}
     return [
-        Hit(head=known[chunk >> CHUNK_BITS], score=score, span=places.get(chunk))
+        Hit(head=known[chunk >> CHUNK_BITS], score=score, span=places.get(chunk), beginning=first.get(chunk, ""))
         for chunk, score in best
         if chunk >> CHUNK_BITS in known
     ]

@@ -3,7 +3,8 @@
 Each hit comes as JSON, and as a link to the place it was found at: reading `docs:///...#char=START,END` gives just
 that part of the document.
 
-Called by: `app`. Calls: the searcher. Deliberately not: the grammar (`search.query`), which is also its input schema.
+Called by: `assembly`. Calls: the search of its call's `Context`, on behalf of its caller. Deliberately not: the grammar
+(`search.query`), which is also its input schema.
 
 Laws: a query that cannot be is the tool's own failure, so that a model can read what to mend.
 """
@@ -13,12 +14,11 @@ from __future__ import annotations
 from typing import Any
 
 from mcpd.authoring.content import ResourceLink
+from mcpd.authoring.context import Context
 from mcpd.authoring.declarations import ToolDeclaration
 from mcpd.config import Limits
 from mcpd.errors import InvalidParams, ToolError
-from mcpd.search.query import parse
 from mcpd.search.query_schema import input_schema
-from mcpd.search.searcher import Searcher
 
 _DESCRIPTION = (
     "Search the documents of this server by words or meaning, with filters and facets. Every hit links to its place; "
@@ -26,12 +26,12 @@ _DESCRIPTION = (
 )
 
 
-def document_tools(searcher: Searcher, limits: Limits) -> list[ToolDeclaration]:
+def document_tools(limits: Limits) -> list[ToolDeclaration]:
     """Declare the tools of the document store."""
 
-    async def search_documents(**body: Any) -> Any:
+    async def search_documents(ctx: Context, **body: Any) -> Any:
         try:
-            answer = await searcher.search(parse(body, limits=limits))
+            answer = await ctx.search(**body)
         except InvalidParams as error:
             raise ToolError(error.message) from None
         links = [_link(hit) for hit in answer["hits"]]
