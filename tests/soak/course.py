@@ -130,6 +130,7 @@ async def run(plan: Plan, folder: Path) -> Report:
         await operator_roles.ingest(world)
         async with operator_roles.watching(world), trio.open_nursery() as nursery:
             nursery.start_soon(sampler.run)
+            nursery.start_soon(sampler.watch_own_lag)
             with suppress(*GONE):
                 await _phases(plan, world, sampler, moments)
             nursery.cancel_scope.cancel()

@@ -22,6 +22,7 @@ from tests.soak.world import GONE, World, describe
 CALM_S = 60.0
 """After its last client, the server has forgotten all of it within this: the longest timeout of `course.SETTINGS`, and
 what a busy machine adds."""
+LOOK_S = 0.05
 GAUGES = {
     "in_flight": "mcpd_calls_in_flight",
     "sessions": "mcpd_sessions",
@@ -36,7 +37,8 @@ GAUGES = {
 
 @dataclass(frozen=True)
 class Figures:
-    """One moment. `scrape_s` is how long /metrics took, so how busy the event loop was; `processor_s` is a total."""
+    """One moment. `scrape_s` is how long /metrics took, so how busy the server's event loop was, if ours was not:
+    `own_lag_s` is how late ours was at most since the last sample. `processor_s` is a total."""
 
     at_s: float
     phase: str
@@ -53,9 +55,10 @@ class Figures:
     log_dropped: float
     processor_s: float
     scrape_s: float
+    own_lag_s: float
 
 
-async def measure(world: World, phase: str, since: float) -> Figures:
+async def measure(world: World, phase: str, since: float, own_lag_s: float = 0.0) -> Figures:
     """Take all figures. Raises: OSError when the server is gone."""
     program = world.program
     begin = time.perf_counter()
@@ -72,6 +75,7 @@ async def measure(world: World, phase: str, since: float) -> Figures:
         children=len(program.workers()),
         processor_s=program.processor_ticks() / 100,
         scrape_s=round(took, 4),
+        own_lag_s=round(own_lag_s, 4),
         **gauges,
     )
 
@@ -95,6 +99,14 @@ class Sampler:
         self._world = world
         self._path = path
         self._every_s = every_s
+        self._lag_s = 0.0
+
+    async def watch_own_lag(self) -> None:
+        """Note for ever how late this process is at most: what it measures is late by as much."""
+        while True:
+            due = trio.current_time() + LOOK_S
+            await trio.sleep_until(due)
+            self._lag_s = max(self._lag_s, trio.current_time() - due)
 
     async def run(self) -> None:
         """Sample for ever; a server that does not answer is a violation."""
@@ -109,7 +121,8 @@ class Sampler:
     async def _sample(self, rows: csv.DictWriter[str]) -> None:
         try:
             with trio.fail_after(30):
-                figures = await measure(self._world, self.phase, self.since)
+                lag, self._lag_s = self._lag_s, 0.0
+                figures = await measure(self._world, self.phase, self.since, lag)
         except (*GONE, AssertionError, trio.TooSlowError) as error:
             self._world.tally.violation(f"no sample: {describe(error)}")
             return

@@ -24,6 +24,8 @@ from tests.soak.world import Actor, gone_on_purpose
 
 CALLS = 16
 MAX_AT_ONCE = 4
+ASKING = STATEFUL[:2]
+"""Revisions that know questions to the user."""
 END_S = 20.0
 """A child that has no more input ends within this."""
 TOOLS = ("tools.py", "async_tools.py")
@@ -125,7 +127,7 @@ async def websocket_stateless(actor: Actor) -> None:
 
 async def websocket_stateful(actor: Actor) -> None:
     """Calls and questions on a WebSocket with a session, idle for longer than sessions are kept now and then."""
-    async with open_line(actor, actor.chance.choice(STATEFUL[:3])) as peer:
+    async with open_line(actor, actor.chance.choice(ASKING)) as peer:
         await converse(actor, peer, CALLS // 2)
         await _asked(actor, peer)
         await converse(actor, peer, CALLS // 2)
@@ -139,7 +141,7 @@ async def stdio_stateless(actor: Actor) -> None:
 
 async def stdio_stateful(actor: Actor) -> None:
     """Calls and questions to a child with a session."""
-    async with open_child(actor, actor.chance.choice(STATEFUL[:3])) as peer:
+    async with open_child(actor, actor.chance.choice(ASKING)) as peer:
         await converse(actor, peer, actor.chance.randrange(1, 4 * CALLS))
         await _asked(actor, peer)
 

@@ -70,7 +70,13 @@ def watch_samples(tally: Tally, samples: list[Figures]) -> None:
     """Note a memory that goes on growing under an even load, and an event loop that was held."""
     if len(samples) >= LEAST_SAMPLES:
         _limit(tally, "resident MiB from the middle to the last third", growth_mib(samples), GROWTH_MIB)
-    _limit(tally, "seconds of the slowest scrape", max((s.scrape_s for s in samples), default=0), SLOWEST_SCRAPE_S)
+    _limit(tally, "seconds of the slowest scrape", slowest_scrape_s(samples), SLOWEST_SCRAPE_S)
+
+
+def slowest_scrape_s(samples: list[Figures]) -> float:
+    """Return the longest scrape, without what this process was late by itself before, during or after it."""
+    lags = [0.0, *(sample.own_lag_s for sample in samples), 0.0]
+    return max((s.scrape_s - sum(lags[n : n + 3]) for n, s in enumerate(samples)), default=0.0)
 
 
 def read_logs(world: World) -> None:
@@ -140,7 +146,8 @@ def _summary(tally: Tally, samples: list[Figures]) -> str:
         f"calls answered {answered} (of these {probes} probes), cancelled {cancelled}"
         f" ({cancelled / max(answered + cancelled, 1):.0%}), server {share:.0%} of a core in the long part,"
         f" resident {growth_mib(samples):+.1f} MiB from its middle to its last third,"
-        f" slowest scrape {max((s.scrape_s for s in samples), default=0):.2f} s"
+        f" slowest scrape {slowest_scrape_s(samples):.2f} s, this process late by up to"
+        f" {max((s.own_lag_s for s in samples), default=0):.2f} s"
     )
 
 
