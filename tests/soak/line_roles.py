@@ -181,7 +181,7 @@ async def _asked(actor: Actor, peer: Peer) -> None:
 
 async def websocket_vanishing(actor: Actor) -> None:
     """Break connections with calls on them."""
-    with gone_on_purpose():
+    with gone_on_purpose(), trio.CancelScope() as scope:
         async with open_line(actor, actor.chance.choice([STATELESS, *STATEFUL[:3]])) as peer:
             for _ in range(3):
                 order = orders.draw(actor.chance)
@@ -190,6 +190,7 @@ async def websocket_vanishing(actor: Actor) -> None:
             await trio.sleep(actor.moment())
             socket: Any = peer.socket
             await socket._stream.aclose()
+            scope.cancel()
 
 
 async def websocket_listening(actor: Actor) -> None:

@@ -91,10 +91,15 @@ def _read_log(tally: Tally, path: Path) -> None:
     for record in _RECORD.split(path.read_text(errors="replace")):
         planned = any(word in record for word in _OURS)
         if "Traceback" in record and not planned:
-            lines = record.strip().splitlines()
-            tally.violation(f"{path.name}: traceback: {lines[-1][:150]}", record)
+            tally.violation(f"{path.name}: traceback: {_raised(record)}", record)
         elif "outcome=internal_error" in record and "target=raise_" not in record:
             tally.violation(f"{path.name}: internal error: {_without_ids(record)}", record)
+
+
+def _raised(record: str) -> str:
+    """Return the last line that names an error, without a group's frame."""
+    lines = [line.lstrip(" |+-") for line in record.splitlines()]
+    return next((line[:150] for line in reversed(lines) if re.match(r"[\w.]+(: |$)", line)), "")
 
 
 def _without_ids(line: str) -> str:
