@@ -91,14 +91,21 @@ class Operations:
             self._log(scope, status, trio.current_time() - started)
 
     def _log(self, scope: Scope, status: int, seconds: float) -> None:
-        outcome = "ok" if status in _GOOD else "protocol_error" if status in _REFUSED else "internal_error"
         transport, method = scope["type"], scope.get("method", "")
-        detail = f"status {status}" if status else "no reply"
+        outcome, detail = _outcome(status)
         line = RequestLine(scope[REQUEST_ID], transport, method, outcome, seconds, target=scope["path"])
         self._logs.request(line._replace(client=client_address(scope), detail=detail))
 
 
 _GOOD, _REFUSED = range(200, 400), range(400, 500)
+
+
+def _outcome(status: int) -> tuple[str, str]:
+    """Say how a request ended. Only one whose client has gone, or the server, ends without a status."""
+    if status == 0:
+        return "cancelled", "no reply"
+    outcome = "ok" if status in _GOOD else "protocol_error" if status in _REFUSED else "internal_error"
+    return outcome, f"status {status}"
 
 
 async def _no_such_socket(receive: Receive, send: Send) -> None:

@@ -13,6 +13,8 @@ import pytest
 import trio
 
 from mcpd.config import Config, Secret, Server
+from mcpd.gateway.app import Operations
+from mcpd.monitoring.logs import Logs
 from mcpd.wire.versions import STATEFUL
 from tests.in_process import WAIT_S, Running, http_server, server_config
 from tests.served import CLIENT, ReplyReader, stateless
@@ -136,3 +138,22 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+async def test_a_client_that_leaves_before_its_reply_is_no_error() -> None:
+    """A probe that gives up must not look like a fault of the server."""
+    lines: list[bytes] = []
+    logs = Logs(lines.append, requests=True)
+
+    async def gives_up(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "http.disconnect"
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(event: Any) -> None:
+        raise AssertionError("nobody is there")
+
+    await Operations(gives_up, logs)({"type": "http", "method": "GET", "path": "/readyz", "headers": []}, receive, send)
+    logs.close()
+    assert b"outcome=cancelled" in b"".join(lines)
