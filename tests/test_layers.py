@@ -53,8 +53,20 @@ PACKAGES: dict[str, frozenset[str]] = {
     # the client and the command line
     "client": frozenset({"errors", "deadlines", "wire"}),
     "commands": LEAVES
-    | {"settings", "signals", "authoring", "client", "drivers", "gateway", "ingest", "search", "storage", "tools"},
-    "cli": LEAVES | {"settings", "app", "client", "commands", "gateway", "__init__"},
+    | {
+        "app",
+        "settings",
+        "signals",
+        "authoring",
+        "client",
+        "drivers",
+        "gateway",
+        "ingest",
+        "search",
+        "storage",
+        "tools",
+    },
+    "cli": frozenset({"commands", "errors", "__init__"}),
     "__main__": frozenset({"cli"}),
     "__init__": frozenset({"authoring", "errors"}),
 }

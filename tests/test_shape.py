@@ -41,7 +41,7 @@ MANY_PARAMETERS: dict[str, str] = {
 """`module:function` -> why it may have more parameters."""
 
 TIMEOUT_PARAMETERS: dict[str, str] = {
-    "mcpd.cli:call": "the flag of `mcpd call`, sent to the server, which applies it",
+    "mcpd.commands.call:call": "the flag of `mcpd call`, sent to the server, which applies it",
     "mcpd.client:Client.call_tool": "sent to the server, which applies it",
     "mcpd.client:Client.request": "sent to the server, which applies it",
     "mcpd.client:_meta": "sent to the server, which applies it",

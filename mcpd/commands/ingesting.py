@@ -1,6 +1,6 @@
 """What `mcpd ingest` does: from paths to a report, with progress on stderr.
 
-Called by: `declarations`. Calls `ingest.pipeline` and `ingest.watch`. Deliberately not: reading, cutting or storing.
+Called by: `commands.ingest`. Calls `ingest.pipeline` and `ingest.watch`. Deliberately not: reading, cutting or storing.
 
 Laws: the report is printed whatever ends the ingest, for what the store has acknowledged is worth knowing then; with
 `--watch --json` each report is one line, printed when something has changed, with the counts since the start.

@@ -1,6 +1,6 @@
 """What `mcpd documents` does: list what is in the store, show a document, remove documents.
 
-Called by: `declarations`. Calls the store. Deliberately not: searching, which is `mcpd search`, or the grammar of
+Called by: `commands.documents`. Calls the store. Deliberately not: searching, which is `mcpd search`, or the grammar of
 filters, which is `search.query`'s.
 
 Laws: a listing is printed page by page as it comes, also as JSON; `show` writes what is stored, byte for byte, unless

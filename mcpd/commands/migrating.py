@@ -1,7 +1,7 @@
 """What `mcpd migrate` does: bring the store's schema to another version, or say which one it has.
 
-Called by: `declarations`. Calls `storage.sqlite.documents`. Deliberately not: the steps themselves, and no step happens
-only here: opening the store migrates it up as well. `status` changes nothing and makes no file.
+Called by: `commands.migrate`. Calls `storage.sqlite.documents`. Deliberately not: the steps themselves, and no step
+happens only here: opening the store migrates it up as well. `status` changes nothing and makes no file.
 
 Sources: surfaces "Command line" (migrate).
 """

@@ -1,6 +1,6 @@
 """What the commands have in common: flags, exit codes, examples in the help, JSON output, reading the configuration.
 
-Called by: `cli` and `declarations`. Calls `settings`, when a command runs. Deliberately not: any command.
+Called by: the files of the commands. Calls `settings`, when a command runs. Deliberately not: any command.
 
 Laws: importing this loads click and nothing else, so that `mcpd --help` is quick; exit codes are 0 done, 1 something
 failed, 2 wrong usage or configuration, 130 interrupted.
@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from mcpd.config import Config
+from mcpd.errors import InvalidParams
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -27,6 +29,19 @@ COMMON = (
     click.option("--config", "config_file", type=PATH, help="Configuration file.  [default: mcpd.toml, if there]"),
     click.option("--data", type=PATH, help="Data folder: keys, seal key, embedded store.  [default: .mcpd]"),
 )
+
+SERVED = (
+    click.option("--tools", multiple=True, metavar="FILE_OR_MODULE", help="Tools to serve; may be repeated."),
+    click.option("--files", type=PATH, metavar="DIR", help="Folder of the file tools.  [default: working folder]"),
+    click.option("--no-files", is_flag=True, help="Serve no file tools."),
+    click.option("--log-level", metavar="L", help="debug, info, warning or error.  [default: info]"),
+)
+
+FILTER = click.option(
+    "--filter", "filters", multiple=True, metavar="K=V",
+    help="Only documents that fit: tags=x, metadata.year>=1960, uri=docs:///notes/*; may be repeated.",
+)  # fmt: skip
+YES = click.option("--yes", "sure", is_flag=True, help="Do not ask.")
 
 
 def options(*groups: tuple[Callable[[Command], Command], ...]) -> Callable[[Command], Command]:
@@ -60,3 +75,28 @@ def load(config_file: Path | None, flags: dict[str, object]) -> Config:
     from mcpd import settings
 
     return settings.load(config_file, os.environ, flags)
+
+
+def flags(tools: tuple[str, ...] = (), *, no_files: bool = False, **given: object) -> dict[str, object]:
+    """Return the settings (dotted names) that the flags of `serve`, `stdio` and `check` stand for."""
+    if no_files and given.get("files") is not None:
+        raise click.UsageError("--files and --no-files contradict each other")
+    names = {"files": "files.root", "data": "data.folder"}
+    dotted = {names.get(flag, f"server.{flag}"): value for flag, value in given.items()}
+    return {**dotted, "tools.modules": tools or None, "files.enabled": False if no_files else None}
+
+
+def configured(config_file: Path | None, data: Path | None) -> Config:
+    """Return the configuration of a command that takes `COMMON`. Raises: ConfigurationError."""
+    return load(config_file, {"data.folder": data})
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Let the mistakes of whoever wrote the command line end as wrong usage."""
+    from mcpd.ingest.sources import BadSource
+
+    try:
+        yield
+    except (InvalidParams, BadSource) as error:
+        raise click.UsageError(str(error)) from error

@@ -1,6 +1,6 @@
 """What `mcpd search` does: words and options to a search, its answer to a page for people, or to JSON.
 
-Called by: `declarations`. Calls `search.searcher`; the JSON is its answer as it is. Deliberately not: the grammar,
+Called by: `commands.search`. Calls `search.searcher`; the JSON is its answer as it is. Deliberately not: the grammar,
 which is the same on every transport.
 
 Laws: what comes out of documents is cleaned before a terminal sees it; marks of matches become colours there, and

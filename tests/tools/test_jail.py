@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpd.errors import ConfigurationError, ToolError
+from mcpd.tools.builtin.globbing import Glob, walk
 from mcpd.tools.builtin.jail import Jail
-from mcpd.tools.builtin.listing import Glob, walk
 from mcpd.tools.builtin.protected import Places
 
 SECRET = b"outside the root"

@@ -1,7 +1,7 @@
 """`list_files`, `read_file`, `write_file`, `delete_file`: a model's hands in one folder.
 
 Plain `def` tools, so they run in threads. They deal with sizes, encodings and pages; where a path may lead is decided
-by `jail`, in which order a folder is walked by `listing`. Every failure is a `ToolError` that says what to do instead.
+by `jail`, in which order a folder is walked by `globbing`. Every failure is a `ToolError` that says what to do instead.
 
 Called by: `app`, through `file_tools`. Calls the disk through `Jail` alone.
 
@@ -31,8 +31,8 @@ from mcpd.authoring.content import Block, Embedded, Text
 from mcpd.authoring.declarations import ToolDeclaration, declarations_of, tool
 from mcpd.config import Files, Limits
 from mcpd.errors import ToolError
+from mcpd.tools.builtin.globbing import Glob, Visit, walk
 from mcpd.tools.builtin.jail import Jail, missing_support
-from mcpd.tools.builtin.listing import Glob, Visit, walk
 from mcpd.tools.builtin.protected import NOWHERE, Parts, Places
 
 SCANS_PER_ITEM = 50

@@ -4,7 +4,7 @@
 its parent's descriptor and never through a symbolic link, so what was checked is what is used: swapping a name while a
 call runs changes nothing about a descriptor that is already open.
 
-Called by `listing` and `files`; calls `protected`. It makes no decision about sizes, encodings or pages, and it never
+Called by `globbing` and `files`; calls `protected`. It makes no decision about sizes, encodings or pages, and it never
 blocks on anything but the disk: only regular files are opened, without waiting for a FIFO's other end.
 
 Laws:
