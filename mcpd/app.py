@@ -19,6 +19,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +33,6 @@ from mcpd.errors import ConfigurationError
 from mcpd.events import Changed
 from mcpd.gateway.access import Access, is_unix, startup_check
 from mcpd.gateway.app import make_app, make_metrics_app
-from mcpd.gateway.keys import KeyStore
 from mcpd.gateway.server.hypercorn import Connections, hypercorn_config, listening_ports, open_sockets, serve_http
 from mcpd.gateway.stdio import StdioTransport, claim_stdout
 from mcpd.monitoring import logs as logging_setup
@@ -43,6 +43,7 @@ from mcpd.signals import handle_signals
 
 MAX_NAMED_TOOLS: Final = 20
 """Tools that the banner names; more are counted."""
+MAX_EXPIRY_WAIT_S: Final = 30.0
 _STDOUT: Final = 1
 _log = logging.getLogger("mcpd")
 
@@ -107,6 +108,7 @@ async def run_http(
             watch=(parts.metrics, parts.health, parts.logs),
             nursery=services,
         )
+        services.start_soon(_expire_keys, parts)
         connections = Connections(config.limits, config.timeouts, parts.metrics)
         async with trio.open_nursery() as serving:
             await serving.start(_listen, application, hypercorn_config(config, sockets), connections, closed)
@@ -166,16 +168,39 @@ async def _stop(parts: Parts) -> None:
 async def _handle_signals(parts: Parts, stopping: trio.Event) -> None:
     timeouts = parts.config.timeouts
     patience_s = timeouts.grace_s + 3 * timeouts.cleanup_s + timeouts.write_s
-    await handle_signals(stopping, lambda: _reload_keys(parts.keys), patience_s=patience_s)
+    await handle_signals(stopping, lambda: reload_keys(parts), patience_s=patience_s)
 
 
-def _reload_keys(keys: KeyStore) -> None:
+def reload_keys(parts: Parts) -> None:
+    """Read the keys again and end what has none any longer (SIGHUP). Not a checkpoint."""
+    keys = parts.keys
     try:
         keys.reload()
     except ConfigurationError as error:
         _log.error("keys not reloaded, the old ones stay: %s", error)
-    else:
-        _log.info("keys reloaded: %d in %s", len(keys.list()), keys.path)
+        return
+    _log.info("keys reloaded: %d in %s", len(keys.list()), keys.path)
+    if keys.locked:
+        _log.warning("there is no key, and every request needs one; make one: mcpd keys new NAME, then SIGHUP")
+    _end_unadmitted(parts)
+
+
+async def _expire_keys(parts: Parts) -> None:
+    """End what expired keys have open, until cancelled. Looks at the clock now and then, since it can be set."""
+    while True:
+        end_s = parts.keys.next_expiry_s()
+        await trio.sleep(min(max(end_s - time.time(), 0), MAX_EXPIRY_WAIT_S))
+        if time.time() >= end_s:
+            _log.info("a key has expired")
+            _end_unadmitted(parts)
+
+
+def _end_unadmitted(parts: Parts) -> None:
+    """End the calls, streams, sessions and connections of callers that would not be let in again."""
+    for flight in parts.manager.in_flight():
+        if not parts.keys.holds(flight.call.principal):
+            flight.cancel("admin")
+    parts.sessions.close_of(lambda principal: not parts.keys.holds(principal))
 
 
 def _announce(parts: Parts, sockets: list[socket.socket]) -> None:
@@ -207,6 +232,7 @@ def describe(parts: Parts) -> list[str]:
     may = "read and write" if config.files.write else "read"
     names = [tool.name for tool in parts.tools.catalog]
     asked = "every request needs one" if parts.keys.required else "none: whoever reaches the server may use it"
+    asked += ", and there is none: mcpd keys new NAME" if parts.keys.locked else ""
     more = f" and {len(names) - MAX_NAMED_TOOLS} more" if len(names) > MAX_NAMED_TOOLS else ""
     return [
         f"  data       {config.data.folder.absolute()} (embedded; sessions live in this process)",

@@ -209,3 +209,31 @@ def test_check_refuses_a_store_that_is_none(folder: Path, capsys: Output) -> Non
     code, report = checked(capsys)
     assert code == 1
     assert any("mcpd.db" in problem for problem in report["problems"])
+
+
+def test_a_key_can_expire_and_the_listing_says_when(capsys: Output) -> None:
+    """CLI: keys new --expires."""
+    assert cli.run(["keys", "new", "contractor", "--expires", "90d", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["expires"]
+    assert cli.run(["keys", "list"]) == 0
+    assert " expires 2" in capsys.readouterr().out
+    for wrong in ("90", "d", "-1d", "0d", "90x", "1e3d", "99999999999d", "\u0669d", ""):
+        assert cli.run(["keys", "new", "other", "--expires", wrong]) == 2
+    assert cli.run(["keys", "list", "--json"]) == 0
+    assert [key["name"] for key in json.loads(capsys.readouterr().out)["keys"]] == ["contractor"]
+
+
+def test_revoking_the_last_key_says_that_the_server_is_locked_and_what_to_do(folder: Path, capsys: Output) -> None:
+    """CLI: keys revoke."""
+    assert cli.run(["keys", "list"]) == 0
+    assert "No keys yet" in capsys.readouterr().err
+    assert cli.run(["keys", "new", "laptop"]) == 0
+    capsys.readouterr()
+    assert cli.run(["keys", "revoke", "laptop"]) == 0
+    assert "mcpd keys new NAME" in capsys.readouterr().err
+    assert cli.run(["keys", "list"]) == 0
+    told = capsys.readouterr().err
+    assert "nobody can use the server" in told
+    assert str(Path(".mcpd") / "keys.toml") in told
+    _, report = checked(capsys)
+    assert any("every request needs one" in note for note in report["notes"])

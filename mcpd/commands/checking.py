@@ -87,6 +87,8 @@ def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 def _check_access(config: Config) -> Iterator[Finding]:
     store = KeyStore(config.keys_file, config.auth.api_key)
     startup_check(config, store)
+    if store.locked:
+        yield Finding(wrong=False, text="there is no key, and every request needs one; make one: mcpd keys new NAME")
     if not store.required:
         yield Finding(wrong=False, text="no API keys: whoever can reach the server can use it")
 

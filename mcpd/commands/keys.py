@@ -10,7 +10,10 @@ Sources: surfaces "Command line".
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -32,11 +35,33 @@ def keys() -> None:
     """
 
 
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_MAX_LIFE_DAYS = 36_500
+
+
+def _life(_context: click.Context, _parameter: click.Parameter, text: str | None) -> timedelta | None:
+    if text is None:
+        return None
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not re.fullmatch("[0-9]{1,10}", number):
+        raise click.BadParameter(f"{text!r} is no time such as 90d, 12h or 30m")
+    life = timedelta(**{_UNITS[unit]: int(number)})
+    if not timedelta(0) < life <= timedelta(days=_MAX_LIFE_DAYS):
+        raise click.BadParameter(f"{text!r} is not between a second and a hundred years")
+    return life
+
+
+def _as_json(key: Any) -> dict[str, Any]:
+    shown = {"name": key.name, "scopes": key.scopes, "created": key.created, "expires": key.expires}
+    return {name: value for name, value in shown.items() if value is not None}
+
+
 @keys.command(
     "new",
     epilog=examples(
         "mcpd keys new laptop",
         "mcpd keys new prometheus --scope metrics",
+        "mcpd keys new contractor --expires 90d",
         "KEY=$(mcpd keys new ci --scope call --json | jq -r .key)",
     ),
 )
@@ -45,16 +70,16 @@ def keys() -> None:
     "--scope", "scopes", multiple=True, default=("call",), show_default=True, metavar="S",
     help="read < call < write < admin, metrics, or a tool's own; may be repeated.",
 )  # fmt: skip
+@click.option("--expires", callback=_life, metavar="90d", help="Life of the key: s, m, h, d or w.  [default: for ever]")
 @options(COMMON)
 @as_json
-def new_key(name: str, scopes: tuple[str, ...], config_file: Path | None, data: Path | None, *, as_json: bool) -> None:
+def new_key(name: str, scopes: tuple[str, ...], expires: Any, config_file: Path | None, **common: Any) -> None:
     """Make an API key and print it, once: only its hash is stored."""
-    from mcpd.gateway.keys import KeyStore
-
-    store = KeyStore(_keys_file(config_file, data))
-    key = store.new(name, scopes).reveal()
-    if as_json:
-        print_json({"name": name, "scopes": scopes, "key": key})
+    store = _store(config_file, common["data"])
+    key = store.new(name, scopes, life=expires).reveal()
+    if common["as_json"]:
+        end = next(made.expires for made in store.list() if made.name == name)
+        print_json({"name": name, "scopes": scopes, "key": key, **({} if end is None else {"expires": end})})
         return
     click.echo(key)
     click.echo(f"Keep it: it is shown only now. Stored as a hash in {store.path}.", err=True)
@@ -71,16 +96,20 @@ def new_key(name: str, scopes: tuple[str, ...], config_file: Path | None, data: 
 @as_json
 def list_keys(config_file: Path | None, data: Path | None, *, as_json: bool) -> None:
     """List the names, scopes and dates of all keys."""
-    from mcpd.gateway.keys import KeyStore
-
-    store = KeyStore(_keys_file(config_file, data))
+    store = _store(config_file, data)
     found = store.list()
     if as_json:
-        print_json({"keys": [{"name": key.name, "scopes": key.scopes, "created": key.created} for key in found]})
+        print_json({"keys": [_as_json(key) for key in found]})
         return
+    now = datetime.now(UTC)
     for key in found:
-        click.echo(f"{key.name:24} {' '.join(key.scopes):24} {key.created:%Y-%m-%d}")
-    if not found:
+        end = (
+            "" if key.expires is None else f"  {'expired' if key.expires <= now else 'expires'} {key.expires:%Y-%m-%d}"
+        )
+        click.echo(f"{key.name:24} {' '.join(key.scopes):24} {key.created:%Y-%m-%d}{end}")
+    if store.locked:
+        click.echo(_LOCKED.format(path=store.path), err=True)
+    elif not found:
         click.echo("No keys yet; make one with: mcpd keys new NAME", err=True)
 
 
@@ -95,14 +124,24 @@ def list_keys(config_file: Path | None, data: Path | None, *, as_json: bool) -> 
 @as_json
 def revoke_key(name: str, config_file: Path | None, data: Path | None, *, as_json: bool) -> None:
     """Revoke a key; a running server takes it over on SIGHUP."""
+    store = _store(config_file, data)
+    key = store.revoke(name)
+    if as_json:
+        print_json({"revoked": key.name, "locked": store.locked})
+        return
+    click.echo(f"Revoked {key.name}. A running server goes on taking it until it gets SIGHUP.")
+    if store.locked:
+        click.echo(_LOCKED.format(path=store.path), err=True)
+
+
+_LOCKED = (
+    "There is no key that is good, and every request needs one: nobody can use the server."
+    " Make one with: mcpd keys new NAME; or, to ask for no keys at all, stop the server and remove {path}"
+)
+
+
+def _store(config_file: Path | None, data: Path | None) -> Any:
     from mcpd.gateway.keys import KeyStore
 
-    key = KeyStore(_keys_file(config_file, data)).revoke(name)
-    if as_json:
-        print_json({"revoked": key.name})
-    else:
-        click.echo(f"Revoked {key.name}. A running server goes on taking it until it gets SIGHUP.")
-
-
-def _keys_file(config_file: Path | None, data: Path | None) -> Path:
-    return configured(config_file, data).keys_file
+    config = configured(config_file, data)
+    return KeyStore(config.keys_file, config.auth.api_key)

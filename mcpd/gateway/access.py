@@ -64,7 +64,7 @@ def _challenge(status: int, message: str, parameters: str = "") -> Refusal:
 _NO_CREDENTIALS = _challenge(401, "A key is needed: Authorization: Bearer mcpd_...")
 _MALFORMED = _challenge(400, "The Authorization header is malformed or sent twice", 'error="invalid_request"')
 _UNKNOWN_KEY = _challenge(
-    401, "The key is unknown or was revoked", 'error="invalid_token", error_description="unknown or revoked key"'
+    401, "The key is unknown, expired or revoked", 'error="invalid_token", error_description="unknown or revoked key"'
 )
 _BAD_HOST = Refusal(421, "host", "This Host is not served here; allow it with server.allowed_hosts")
 _BAD_ORIGIN = Refusal(403, "origin", "This Origin may not call; allow it with server.allowed_origins")
@@ -116,6 +116,10 @@ class Access:
                 self._neighbours.clear()
             known = self._neighbours[address] = replace(ANONYMOUS, address=neighbourhood(address))
         return known
+
+    def stands(self, principal: Principal) -> bool:
+        """True while a caller that was admitted would be again: its key is neither gone, nor changed, nor expired."""
+        return self._keys.holds(principal)
 
     def admit_anyone(self, scope: Mapping[str, Any]) -> Refusal | None:
         """Judge Host and Origin only, for what needs no credentials: preflight requests and public pages."""

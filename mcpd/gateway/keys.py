@@ -8,7 +8,8 @@ Called by: `gateway.access` (lookup) and the command line (`keys new | list | re
 system; a lookup touches no file. Deliberately not: a decision about what a scope allows beyond the hierarchy.
 
 Laws: once a server has required keys it goes on requiring them until it ends, even when the file is emptied or lost;
-a file that cannot be understood changes nothing; hashes are compared in constant time.
+a file that cannot be understood changes nothing; an expired key is an unknown one; hashes are compared in constant
+time.
 
 Sources: surfaces "Access"; AUT-4 (hierarchy before rejecting); RFC 6750 section 2.1 (token characters).
 """
@@ -18,14 +19,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
+import math
 import os
 import re
 import secrets
 import stat
 import sys
+import time
 import tomllib
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,13 @@ class Key(msgspec.Struct, frozen=True):
     sha256: str
     scopes: tuple[str, ...]
     created: datetime
+    expires: datetime | None = None
+    """From then on the key is unknown; None: never."""
+
+    @property
+    def expires_s(self) -> float:
+        """The end of the key in seconds since 1970."""
+        return math.inf if self.expires is None else self.expires.timestamp()
 
     @property
     def id(self) -> str:
@@ -76,11 +86,13 @@ class KeyStore:
     Raises: ConfigurationError if the file exists and cannot be understood or may be written by others.
     """
 
-    def __init__(self, path: Path, api_key: Secret | None = None) -> None:
+    def __init__(self, path: Path, api_key: Secret | None = None, clock: Callable[[], float] = time.time) -> None:
         self._path = path
+        self._clock = clock
         self._configured = _configured(api_key)
         self._keys: dict[str, Key] = {}
-        self._callers: dict[bytes, tuple[bytes, Principal]] = {}
+        self._callers: dict[bytes, tuple[bytes, Principal, float]] = {}
+        self._standing: dict[str, tuple[frozenset[str], float]] = {}
         self.required = False
         self.reload()
 
@@ -106,19 +118,45 @@ class KeyStore:
     def lookup(self, token: bytes) -> Principal | None:
         """Return who holds `token`, or None. Costs one hash, whatever the number of keys; touches no file."""
         digest = hashlib.sha256(token).digest()
-        known, principal = self._callers.get(digest[:8], _NOBODY)
-        return principal if hmac.compare_digest(known, digest) else None
+        known, principal, expires_s = self._callers.get(digest[:8], _NOBODY)
+        return principal if hmac.compare_digest(known, digest) and self._clock() < expires_s else None
 
-    def new(self, name: str, scopes: Iterable[str] = ("call",), *, now: datetime | None = None) -> Secret:
-        """Add a key, write the file, and return the key itself, which is kept nowhere.
+    def holds(self, principal: Principal) -> bool:
+        """True while `principal` would be admitted as it is: its key is there, has the same scopes, is not expired."""
+        if not self.required:
+            return not principal.id
+        scopes, expires_s = self._standing.get(principal.id, (None, 0.0))
+        return scopes == principal.scopes and self._clock() < expires_s
+
+    @property
+    def locked(self) -> bool:
+        """True when every request needs a key and there is none that is good."""
+        now = self._clock()
+        return self.required and not any(now < expires_s for _, expires_s in self._standing.values())
+
+    def next_expiry_s(self) -> float:
+        """Return when the next key expires, in seconds since 1970; infinite when none will."""
+        now = self._clock()
+        return min((expires_s for _, expires_s in self._standing.values() if expires_s > now), default=math.inf)
+
+    def new(
+        self,
+        name: str,
+        scopes: Iterable[str] = ("call",),
+        *,
+        life: timedelta | None = None,
+        now: datetime | None = None,
+    ) -> Secret:
+        """Add a key that expires after `life`, write the file, and return the key itself, which is kept nowhere.
 
         Raises: ConfigurationError if the name or a scope is malformed, the name is taken or the file is not writable.
         """
         granted = tuple(dict.fromkeys(scopes))
         _check_new(name, granted)
         token = PREFIX + secrets.token_urlsafe(32)
-        created = (now or datetime.now(UTC)).replace(microsecond=0)
-        key = Key(name, hashlib.sha256(token.encode()).hexdigest(), granted, created)
+        created = (now or datetime.fromtimestamp(self._clock(), UTC)).replace(microsecond=0)
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        key = Key(name, digest, granted, created, None if life is None else created + life)
         with _locked(self._path):
             keys = _read(self._path) or {}
             if name in keys:
@@ -150,11 +188,12 @@ class KeyStore:
         callers = {}
         for key in entries:
             digest = bytes.fromhex(key.sha256)
-            callers[digest[:8]] = (digest, Principal(key.id, expand(key.scopes), name=key.name))
+            callers[digest[:8]] = (digest, Principal(key.id, expand(key.scopes), name=key.name), key.expires_s)
         self._keys, self._callers = keys, callers
+        self._standing = {who.id: (who.scopes, expires_s) for _, who, expires_s in callers.values()}
 
 
-_NOBODY = (b"", Principal("", frozenset()))
+_NOBODY = (b"", Principal("", frozenset()), 0.0)
 
 
 def _configured(api_key: Secret | None) -> Key | None:
@@ -205,6 +244,8 @@ def _entry(path: Path, name: str, fields: Any) -> Key:
     except (msgspec.ValidationError, TypeError) as error:
         raise ConfigurationError(f"{path}: key {name!r}: {error}") from error
     _check_new(name, key.scopes)
+    if key.expires is not None and key.expires.tzinfo is None:
+        raise ConfigurationError(f"{path}: key {name!r}: expires needs a time zone, such as 2027-01-31T00:00:00Z")
     if not _HASH.fullmatch(key.sha256):
         raise ConfigurationError(f"{path}: key {name!r}: sha256 must be 64 lower-case hexadecimal digits")
     return key
@@ -216,8 +257,14 @@ def _render(keys: dict[str, Key]) -> str:
 
 def _render_key(key: Key) -> str:
     scopes = ", ".join(f'"{scope}"' for scope in key.scopes)
-    created = key.created.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    return f'\n[keys."{key.name}"]\nsha256 = "{key.sha256}"\nscopes = [{scopes}]\ncreated = {created}\n'
+    lines = [f'[keys."{key.name}"]', f'sha256 = "{key.sha256}"', f"scopes = [{scopes}]"]
+    moments = {"created": key.created, "expires": key.expires}
+    lines += [f"{name} = {_moment(moment)}" for name, moment in moments.items() if moment is not None]
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _moment(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _replace(path: Path, text: str) -> None:

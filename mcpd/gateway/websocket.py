@@ -69,6 +69,9 @@ class WebSocketDoor:
             event = await receive()
             if event["type"] != "websocket.receive":
                 return None
+            if not self._access.stands(principal):
+                duplex.hang_up()
+                return None
             text: str | None = event.get("text")
             if text is None:
                 await send({"type": "websocket.close", "code": _UNSUPPORTED_DATA, "reason": "text frames only"})

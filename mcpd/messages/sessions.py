@@ -184,6 +184,12 @@ class Sessions:
         for session in list(self._by_key.values()):
             self.close(session, reason)
 
+    def close_of(self, gone: Callable[[Principal], bool]) -> None:
+        """End the sessions of those principals that are gone. Not a checkpoint."""
+        for session in list(self._by_key.values()):
+            if gone(session.principal):
+                self.close(session, "admin")
+
     def _on_event(self, event: Changed) -> None:
         for session in list(self._by_key.values()):
             session.tell(event)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import stat
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -207,3 +208,45 @@ def test_the_configured_key_has_every_scope_and_survives_a_reload(path: Path) ->
 def test_each_scope_includes_those_below_it(granted: list[str], held: set[str]) -> None:
     """AUT-4."""
     assert expand(granted) == held
+
+
+def test_an_expired_key_is_an_unknown_one(tmp_path: Path) -> None:
+    """AUT-4."""
+    now = [1_800_000_000.0]
+    store = KeyStore(tmp_path / "keys.toml", clock=lambda: now[0])
+    key = store.new("laptop", ["call"], life=timedelta(days=90)).reveal().encode()
+    again = KeyStore(tmp_path / "keys.toml", clock=lambda: now[0])
+    caller = store.lookup(key)
+    assert caller is not None
+    for one in (store, again):
+        assert one.lookup(key) == caller
+        assert one.holds(caller)
+        assert one.next_expiry_s() == now[0] + 90 * 86400
+        assert not one.locked
+    now[0] += 90 * 86400
+    for one in (store, again):
+        assert one.lookup(key) is None
+        assert not one.holds(caller)
+        assert one.next_expiry_s() == math.inf
+        assert one.locked
+
+
+def test_an_expiry_without_a_time_zone_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(f'[keys.a]\nsha256 = "{"0" * 64}"\nscopes = ["read"]\ncreated = 2026-01-01T00:00:00Z\n')
+    assert KeyStore(path).list()[0].expires is None
+    path.write_text(path.read_text() + "expires = 2026-01-01T00:00:00\n")
+    with pytest.raises(ConfigurationError, match="time zone"):
+        KeyStore(path)
+
+
+def test_a_file_that_was_emptied_locks_and_does_not_open(tmp_path: Path) -> None:
+    """SEC-3."""
+    path = tmp_path / "keys.toml"
+    path.write_bytes(b"")
+    path.chmod(0o600)
+    store = KeyStore(path)
+    assert store.required
+    assert store.locked
+    assert not KeyStore(tmp_path / "none.toml").locked
+    assert not KeyStore(path, Secret("x")).locked
