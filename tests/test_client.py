@@ -16,7 +16,7 @@ import trio_websocket
 
 from mcpd import client as client_module
 from mcpd.client import ConnectionFailed, RequestFailed, open_client, websocket_url
-from mcpd.commands.calling import UsageMistake, describe_progress, read_arguments, render
+from mcpd.commands.calling import UsageMistake, describe_progress, read_arguments, render, show
 from mcpd.errors import ConfigurationError
 
 Script = Callable[["Peer"], Awaitable[None]]
@@ -386,7 +386,7 @@ def test_progress_is_one_short_line_without_control_characters() -> None:
     """PRG-1."""
     assert describe_progress({"progress": 2, "total": 5, "message": "reading"}) == " 40% 2/5 reading"
     assert describe_progress({"progress": 2}) == "2"
-    assert describe_progress({"progress": 1, "message": "a\x1b[2J\nb"}) == "1 a [2J b"
+    assert describe_progress({"progress": 1, "message": "a\x1b[2J\nb"}) == "1 a\ufffd[2J b"
 
 
 async def run_call(url: str, *words: str) -> tuple[int, str, str]:
@@ -469,3 +469,15 @@ async def test_ctrl_c_cancels_the_call_on_the_server_and_exits_with_130() -> Non
         assert await process.wait() == 130
         await closed.wait()
     assert heard == ["tools/call", "notifications/cancelled"]
+
+
+@pytest.mark.parametrize(("terminal", "seen"), [(True, "a\ufffd[2J\nb"), (False, "a\x1b[2J\nb")])
+def test_a_terminal_never_obeys_what_a_tool_says(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool, seen: str
+) -> None:
+    """CLI: a file gets the bytes as they are."""
+    for stream, failed in ((sys.stdout, False), (sys.stderr, True)):
+        monkeypatch.setattr(stream, "isatty", lambda: terminal)
+        show([{"type": "text", "text": "a\x1b[2J\nb"}], failed=failed)
+        captured = capsys.readouterr()
+        assert (captured.err if failed else captured.out).rstrip("\n") == seen

@@ -5,8 +5,8 @@ so that `text=3` stays text for a tool that wants text. `run` is the whole comma
 
 Called by: `cli`. Calls `client`. Deliberately not: validation of arguments, which is the server's.
 
-Laws: the result goes to stdout and everything else to stderr; the first Ctrl-C cancels the call on the server, the
-second ends the process at once.
+Laws: the result goes to stdout and everything else to stderr, as it is, unless a terminal would obey what is in it; the
+first Ctrl-C cancels the call on the server, the second ends the process at once.
 
 Sources: surfaces "Command line"; CAN-3, PRG-1, TOOL-4.
 """
@@ -18,13 +18,20 @@ import json
 import sys
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import click
 
 from mcpd.client import Client, open_client
+from mcpd.commands import terminal
 from mcpd.errors import McpdError
 from mcpd.signals import INTERRUPTED, Interrupted, run_until_interrupted
+
+MAX_NAMED_TOOLS: Final = 10
+"""Tools that are named to whoever asked for one that is not there."""
+MAX_SCHEMAS: Final = 100
+"""Alternatives and references that are looked through for the types of an argument."""
+MAX_PROGRESS_CHARS: Final = 200
 
 
 class UsageMistake(McpdError):
@@ -64,7 +71,7 @@ async def _call(order: Order) -> int:
 async def _schema(client: Client, tool: str) -> dict[str, Any]:
     tools = {item["name"]: item for item in await client.list_tools()}
     if tool not in tools:
-        near = difflib.get_close_matches(tool, tools, n=1) or sorted(tools)[:10]
+        near = difflib.get_close_matches(tool, tools, n=1) or sorted(tools)[:MAX_NAMED_TOOLS]
         raise UsageMistake(f"the server has no tool {tool!r}; it has: {', '.join(near) or 'none'}")
     schema: dict[str, Any] = tools[tool]["inputSchema"]
     return schema
@@ -103,7 +110,7 @@ def _kinds(schema: Any, root: dict[str, Any]) -> set[str]:
     """Collect the JSON types a schema names, through local references and alternatives; empty when it names none."""
     kinds: set[str] = set()
     waiting, seen = [schema], 0
-    while waiting and seen < 100:
+    while waiting and seen < MAX_SCHEMAS:
         item, seen = waiting.pop(), seen + 1
         if not isinstance(item, dict):
             continue
@@ -125,15 +132,19 @@ def _print(result: dict[str, Any], *, as_json: bool) -> int:
         click.echo("mcpd: the tool asks for input, which `mcpd call` cannot give", err=True)
         return 1
     else:
-        _show(result.get("content", []), failed=failed)
+        show(result.get("content", []), failed=failed)
     return 1 if failed else 0
 
 
-def _show(content: list[dict[str, Any]], *, failed: bool) -> None:
+def show(content: list[dict[str, Any]], *, failed: bool) -> None:
+    """Print content blocks: what is for the user to stdout, the rest and failures to stderr."""
     for block in content:
         for_others = "user" not in (block.get("annotations") or {}).get("audience", ["user"])
+        to_stderr = failed or for_others
         text = render([block])
-        click.echo(text, nl=not text.endswith("\n"), err=failed or for_others)
+        if (sys.stderr if to_stderr else sys.stdout).isatty():
+            text = terminal.clean(text)
+        click.echo(text, nl=not text.endswith("\n"), err=to_stderr, color=True)
 
 
 def render(content: Iterable[dict[str, Any]]) -> str:
@@ -180,5 +191,4 @@ def describe_progress(params: dict[str, Any]) -> str:
     """Put a progress notification into a few words, such as ` 40% 2/5 reading`."""
     done, total = params.get("progress", 0), params.get("total")
     counted = f"{done / total:4.0%} {done:g}/{total:g}" if total else f"{done:g}"
-    words = (counted, str(params.get("message") or ""))
-    return "".join(c if c.isprintable() else " " for c in " ".join(words)).rstrip()[:200]
+    return f"{counted} {terminal.line(str(params.get('message') or ''))}".rstrip()[:MAX_PROGRESS_CHARS]

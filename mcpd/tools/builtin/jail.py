@@ -35,6 +35,8 @@ from mcpd.errors import ConfigurationError, ToolError
 from mcpd.tools.builtin.protected import NOWHERE, Identity, Parts, Places, Protected
 
 MAX_PATH_CHARACTERS = 4096
+MAX_SHOWN_CHARACTERS = 200
+"""Of a refused path, in the error about it."""
 
 _TEMPORARY = (".mcpd-", ".tmp")
 _FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -262,7 +264,7 @@ def _target(folder: Folder, parts: Parts) -> os.stat_result | None:
 def refusal(path: str | Parts, reason: str) -> ToolError:
     """Make the error for a path that cannot be used: the path as the caller wrote it, and what to do."""
     text = path if isinstance(path, str) else "/".join(path) or "."
-    shown = text if len(text) <= 200 else text[:200] + "…"
+    shown = text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "…"
     return ToolError(f"{shown!r}: {reason}")
 
 
