@@ -14,11 +14,10 @@ Sources: MCP 2026-07-28 client/elicitation (MRT-9, MRT-10); SEP-1034 (defaults),
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
-import msgspec
+from mcpd.authoring.listings import schema_of
 
 _NOTES = frozenset({"title", "description", "default"})
 _ROOT = frozenset({"$schema", "type", "properties", "required", "title", "description", "additionalProperties"})
@@ -118,29 +117,13 @@ def _field(name: str, hint: Any) -> dict[str, Any]:
     if isinstance(hint, dict):
         return hint
     try:
-        schema = msgspec.json.schema(hint)
+        schema = schema_of(hint)
     except TypeError as error:
         raise TypeError(f"form field {name!r}: {error}") from None
-    return _typed(_without_null(schema))
+    return _without_null(schema)
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    options = schema.get("anyOf")
-    if options is None:
-        return _drop_none(schema)
-    rest = [option for option in options if option != {"type": "null"}]
+    rest = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
     notes = {key: value for key, value in schema.items() if key != "anyOf"}
     return {**rest[0], **notes} if len(rest) == 1 else schema
-
-
-def _drop_none(schema: dict[str, Any]) -> dict[str, Any]:
-    if "enum" not in schema:
-        return schema
-    return {**schema, "enum": [option for option in schema["enum"] if option is not None]}
-
-
-def _typed(schema: dict[str, Any]) -> dict[str, Any]:
-    typed: Callable[[dict[str, Any]], dict[str, Any]] = _typed
-    if isinstance(schema.get("items"), dict):
-        return {**schema, "items": typed(schema["items"])}
-    return {"type": "string", **schema} if "enum" in schema else schema

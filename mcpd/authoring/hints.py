@@ -1,11 +1,11 @@
-"""What msgspec makes of type hints, bent to what MCP and JSON Schema ask.
+"""Type hints as MCP and JSON Schema ask for them.
 
-`input_schema_of` and `output_schema_of` write schemas without a `$ref` at the root. `gaps` finds where msgspec would
+`input_schema_of` and `output_schema_of` write schemas as `listings` does. `gaps` finds where msgspec would
 accept something else than that schema says, so that `signatures` has those arguments checked by `wire.schema` too.
 `Meta` is msgspec's, except that a pattern or a fractional `multiple_of` is only advertised, and so left to
 `wire.schema`: msgspec's own pattern check backtracks, and its division is not decimal.
 
-Called by `signatures` and authors (`Meta`). Imports msgspec only.
+Called by `signatures` and authors (`Meta`).
 
 Sources: msgspec's documentation of constraints and `msgspec.inspect`; JSON Schema 2020-12 validation.
 """
@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from mcpd.authoring.listings import schema_of
 from mcpd.errors import RegistrationError
 
 _NOTES = frozenset({"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "format"})
@@ -42,7 +43,7 @@ def Meta(*, extra_json_schema: dict[str, Any] | None = None, **constraints: Any)
 
 def input_schema_of(decoder: type[msgspec.Struct]) -> dict[str, Any]:
     """Write the schema of a function's arguments: an object that lists its properties and admits no others."""
-    schema = _schema(decoder)
+    schema = schema_of(decoder)
     schema.pop("title", None)
     return schema
 
@@ -50,31 +51,11 @@ def input_schema_of(decoder: type[msgspec.Struct]) -> dict[str, Any]:
 def output_schema_of(hint: Any, where: str) -> dict[str, Any]:
     """Write the schema of a return type; its root may be of any type. Raises: RegistrationError."""
     try:
-        return _schema(hint)
+        return schema_of(hint)
     except UNDESCRIBABLE as error:
         raise RegistrationError(
             f"{where}: its return type cannot be described ({error}); annotate it as Any, or give output_schema"
         ) from None
-
-
-def _schema(hint: Any) -> dict[str, Any]:
-    schema = msgspec.json.schema(hint)
-    reference = schema.get("$ref")
-    if reference is None:
-        return schema
-    definitions = schema.pop("$defs")
-    name = reference.removeprefix("#/$defs/")
-    notes = {key: value for key, value in schema.items() if key != "$ref"}
-    root = {**definitions[name], **notes}
-    if not _mentions(definitions, reference):
-        del definitions[name]
-    return {**root, "$defs": definitions} if definitions else root
-
-
-def _mentions(node: Any, reference: str) -> bool:
-    if isinstance(node, dict):
-        return node.get("$ref") == reference or any(_mentions(child, reference) for child in node.values())
-    return isinstance(node, list) and any(_mentions(child, reference) for child in node)
 
 
 def gaps(hint: Any, where: str) -> bool:

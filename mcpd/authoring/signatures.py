@@ -8,9 +8,9 @@ author adds through `extra_json_schema` are checked by `wire.schema` first.
 Called by: `tools.registry`, the resource and prompt managers, a worker process (with `validate=False`: its parent has
 checked already, so jsonschema_rs is not loaded). Deliberately not: calling the function.
 
-Laws: nothing is compiled during a call. Unknown arguments are refused. The schema's root is `type: object` and holds no
-`$ref` (TOOL-1). A function's own defaults are left to Python. `format` is advertised and msgspec enforces it for dates,
-UUIDs, bytes and the like, which is stricter than the annotation.
+Laws: nothing is compiled during a call. Unknown arguments are refused, those that n8n adds to every call dropped. The
+schema's root is `type: object` and holds no `$ref` (TOOL-1). A function's own defaults are left to Python. `format` is
+advertised and msgspec enforces it for dates, UUIDs, bytes and the like, which is stricter than the annotation.
 
 Sources: MCP 2026-07-28 server/tools (TOOL-1..3), SEP-1303; JSON Schema 2020-12; msgspec's documentation of constraints.
 """
@@ -33,6 +33,8 @@ from mcpd.errors import RegistrationError, ToolError
 
 Function = Callable[..., Any]
 _MAX_TEXT_CHARS = 400
+_ADDED = frozenset({"toolCallId", "sessionId", "action", "chatInput"})
+"""What n8n's MCP client adds to the arguments of every call."""
 
 
 class ArgumentError(ToolError):
@@ -73,10 +75,13 @@ class Signature(Struct, frozen=True, kw_only=True):
     strict: bool
     validator: Any = None
     """`wire.schema.Validator`, where msgspec alone would not do."""
+    dropped: frozenset[str] = frozenset()
+    """Arguments that clients add by themselves and this schema would refuse."""
 
     def decode(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Check `arguments` and turn them into keyword arguments. Raises: ArgumentError with the failing path."""
         if self.validator is not None:
+            arguments = self._known(arguments)
             problem = self.validator.check(arguments)
             if problem is not None:
                 raise ArgumentError(problem)
@@ -84,6 +89,7 @@ class Signature(Struct, frozen=True, kw_only=True):
 
     def bind(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Convert arguments that the schema has already been applied to. Raises: ArgumentError."""
+        arguments = self._known(arguments)
         if self.decoder is None:
             return self._pick(arguments)
         try:
@@ -94,6 +100,11 @@ class Signature(Struct, frozen=True, kw_only=True):
         if self.optional:
             return {name: item for name, item in keywords.items() if item is not UNSET}
         return keywords
+
+    def _known(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        if self.dropped.isdisjoint(arguments):
+            return arguments
+        return {name: value for name, value in arguments.items() if name not in self.dropped}
 
     def finish(self, value: Any) -> dict[str, Any]:
         """Turn a return value into a tool's result. Raises: ValueError for NaN, TypeError for non-JSON values."""
@@ -136,6 +147,14 @@ def _explain(error: msgspec.ValidationError) -> str:
         return f"arguments: {path[:_MAX_TEXT_CHARS]}"
     where = path.removesuffix("`").replace("key` in `", "key in ").replace("$", "arguments", 1)
     return f"{where[:_MAX_TEXT_CHARS]}: {text[0].lower()}{text[1:_MAX_TEXT_CHARS]}"
+
+
+def _dropped(schema: dict[str, Any]) -> frozenset[str]:
+    """Return what is dropped from arguments: nothing where the schema may admit any name."""
+    properties: dict[str, Any] = schema.get("properties", {})
+    if schema.get("additionalProperties", True) is not False or "patternProperties" in schema:
+        return frozenset()
+    return _ADDED - properties.keys()
 
 
 class _Parameter(Struct, frozen=True):
@@ -184,6 +203,7 @@ def inspect_function(
         optional=any(p.default is not inspect.Parameter.empty for p in parameters),
         strict=strict,
         validator=_validator(schema, decoder, where) if validate else None,
+        dropped=_dropped(schema),
     )
 
 

@@ -3,8 +3,9 @@
 Called by: whoever serves `search_documents` (its `inputSchema`) and `/openapi.json`. Pure. Calls `query` for names and
 bounds. Deliberately not the check itself: `query.parse` is, and its refusals say more.
 
-Law: whatever `parse` takes is valid here, and what is valid here is refused by `parse` only for rules between members
-(words for semantic search, `sort` in text mode alone, the two ends of a range) and for the length of a text.
+Law: whatever `parse` takes is valid here. What is valid here is refused by `parse` only for rules between members
+(words for semantic search, `sort` in text mode alone, the two ends of a range), for the length of a text, and for the
+names of fields and what a filter holds, which a description says in a third of the length.
 """
 
 from __future__ import annotations
@@ -13,12 +14,6 @@ from typing import Any, Final
 
 from mcpd.config import Limits
 from mcpd.search import query
-
-_SCALAR: Final[dict[str, Any]] = {"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}]}
-
-
-def _fields(named: tuple[str, ...], before: str = "") -> str:
-    return rf"^{before}(?:{'|'.join(named)}|metadata\.[\s\S]+)$"
 
 
 def input_schema(limits: Limits) -> dict[str, Any]:
@@ -43,7 +38,6 @@ def input_schema(limits: Limits) -> dict[str, Any]:
             "facets": _FACETS,
             "sort": {
                 "type": "string",
-                "pattern": rf"^score$|{_fields(query.SORTED, '-?')}",
                 "default": "score",
                 "description": 'A field such as "title", "updated" or "metadata.year", with a minus in front'
                 ' ("-updated") from high to low. "score": best first. Other than score in text mode only.',
@@ -66,31 +60,12 @@ def input_schema(limits: Limits) -> dict[str, Any]:
     }
 
 
-_BOUNDS: Final[dict[str, Any]] = {
-    "type": "object",
-    "additionalProperties": False,
-    "minProperties": 1,
-    "properties": {
-        **dict.fromkeys(("gte", "gt", "lte", "lt"), _SCALAR),
-        "exists": {"type": "boolean", "description": "Whether the document has this field at all."},
-        "prefix": {"type": "string", "description": "The text begins so."},
-    },
-    "allOf": [{"not": {"required": ["gte", "gt"]}}, {"not": {"required": ["lte", "lt"]}}],
-}
-
 _FILTERS: Final[dict[str, Any]] = {
     "type": "object",
     "maxProperties": query.MAX_CONDITIONS,
-    "propertyNames": {"pattern": _fields(query.FILTERED)},
-    "additionalProperties": {
-        "anyOf": [
-            *_SCALAR["anyOf"],
-            {"type": "array", "items": _SCALAR, "minItems": 1, "maxItems": query.MAX_VALUES},
-            _BOUNDS,
-        ]
-    },
-    "description": "Field -> a value, a list of which any may fit, or bounds; all fields must fit. Fields: tags,"
-    " mimeType, created, updated (ISO 8601), metadata.<path>, uri. Example:"
+    "additionalProperties": True,
+    "description": "Field -> a value, a list of which any may fit, or an object of gte, gt, lte, lt, exists (boolean),"
+    " prefix. All fields must fit. Fields: tags, mimeType, created, updated (ISO 8601), uri, metadata.<path>. Example:"
     ' {"tags": ["guide", "faq"], "updated": {"gte": "2026-01-01"}, "uri": {"prefix": "docs:///handbook/"}}',
 }
 
@@ -99,14 +74,14 @@ _END: Final[dict[str, Any]] = {"anyOf": [{"type": "number"}, {"type": "string"}]
 _FACETS: Final[dict[str, Any]] = {
     "type": "array",
     "maxItems": query.MAX_FACETS,
-    "description": "Counts of all documents that fit, by the values of a field: tags, mimeType, created, updated or"
-    ' metadata.<path>. Example: [{"field": "tags", "size": 5}, {"field": "updated", "interval": "year"}]',
+    "description": "Counts of all that fits, by a field: tags, mimeType, created, updated or metadata.<path>."
+    ' Example: [{"field": "tags", "size": 5}, {"field": "updated", "interval": "year"}]',
     "items": {
         "type": "object",
         "additionalProperties": False,
         "required": ["field"],
         "properties": {
-            "field": {"type": "string", "pattern": _fields(query.COUNTED)},
+            "field": {"type": "string"},
             "kind": {
                 "type": "string",
                 "enum": list(query.KINDS),

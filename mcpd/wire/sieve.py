@@ -1,7 +1,8 @@
 """Results in the form of a revision: one sieve between the version-neutral core and the wire.
 
 The core builds results once, in the form of 2026-07-28. `complete` adds what that revision wants on every result;
-`sift` takes away what an older one does not know, or rewrites it so that an old typed client can still read it.
+`sift` takes away what an older one does not know, or rewrites it so that an old typed client can still read it: a
+result that is no object becomes the member `result` of one, and so does its schema (`wire.old_schemas`).
 
 Called by: `messages.manager`. Deliberately not here: what differs in errors (`errors.facing`) or in methods
 (`wire.methods`).
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mcpd.wire.envelope import SERVER_KEY
+from mcpd.wire.old_schemas import RESULT, object_output, without_booleans
 from mcpd.wire.versions import can
 
 Result = dict[str, Any]
@@ -45,14 +47,12 @@ def _tool(tool: Result, version: str) -> Result:
     tool = _named(tool, version)
     if not can(version, "annotations"):
         tool.pop("annotations", None)
-    output = tool.get("outputSchema")
-    if output is not None and not (can(version, "structured") and output.get("type") == "object"):
-        del tool["outputSchema"]
-    schema = tool["inputSchema"]
-    properties = schema.get("properties")
-    if isinstance(properties, dict) and any(value is True for value in properties.values()):
-        opened = {key: {} if value is True else value for key, value in properties.items()}
-        tool["inputSchema"] = {**schema, "properties": opened}
+    tool["inputSchema"] = without_booleans(tool["inputSchema"])
+    output = tool.pop("outputSchema", None)
+    if output is not None and can(version, "structured"):
+        output = object_output(output)
+        if output is not None:
+            tool["outputSchema"] = output
     return tool
 
 
@@ -76,8 +76,11 @@ def _entries(key: str) -> Callable[[Result, str], Result]:
 
 def _call(result: Result, version: str) -> Result:
     structured = result.get("structuredContent")
-    if "structuredContent" in result and not (can(version, "structured") and isinstance(structured, dict)):
-        del result["structuredContent"]
+    if "structuredContent" in result:
+        if not can(version, "structured"):
+            del result["structuredContent"]
+        elif not isinstance(structured, dict):
+            result["structuredContent"] = {RESULT: structured}
     result["content"] = [_block(block, version) for block in result["content"]]
     return result
 

@@ -514,3 +514,37 @@ assert not loaded, loaded
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+ADDED = {"toolCallId": "1", "sessionId": "s", "action": "sendMessage", "chatInput": "hi"}
+
+
+@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize(
+    "schema", [None, {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}]
+)
+def test_arguments_that_a_client_adds_by_itself_are_dropped(schema: dict[str, Any] | None, validate: bool) -> None:
+    def f(n: int) -> None:
+        pass
+
+    signature = inspect_function(f, input_schema=schema, validate=validate)
+    given = {"n": 1, **ADDED}
+    assert (signature.decode if validate else signature.bind)(given) == {"n": 1}
+    assert given.keys() == {"n", *ADDED}
+    if validate:
+        with pytest.raises(ArgumentError, match="other"):
+            signature.decode({"n": 1, "other": 1})
+
+
+def test_arguments_of_these_names_that_the_schema_has_or_may_have_arrive() -> None:
+    def own(action: str) -> None:
+        pass
+
+    def any_of_them(**more: Any) -> None:
+        pass
+
+    assert inspect_function(own).decode({"action": "a", "sessionId": "s"}) == {"action": "a"}
+    for more in ({}, {"additionalProperties": {"type": "string"}}):
+        assert inspect_function(any_of_them, input_schema={"type": "object", **more}).decode(ADDED) == ADDED
+    by_pattern = {"type": "object", "patternProperties": {"^": {}}, "additionalProperties": False}
+    assert inspect_function(any_of_them, input_schema=by_pattern).decode(ADDED) == ADDED

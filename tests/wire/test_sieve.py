@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mcpd.wire.envelope import SERVER_KEY
+from mcpd.wire.schema import compile_schema
 from mcpd.wire.sieve import complete, sift
 from mcpd.wire.versions import STATEFUL
 
@@ -67,17 +68,91 @@ def test_a_tool_is_listed_with_what_the_revision_knows(version: str, gone: set[s
     assert found == {key: value for key, value in full.items() if key not in gone}
 
 
-@pytest.mark.parametrize("schema", [{"type": "array"}, {"type": ["object", "null"]}, {}, {"anyOf": [OBJECT]}])
-def test_an_output_schema_that_is_no_object_is_not_listed(schema: dict[str, Any]) -> None:
+NAMES = {"$ref": "#/$defs/names"}
+DEFS = {"names": {"type": "array", "items": {"$ref": "#/$defs/name"}}, "name": {"type": "string"}}
+
+
+@pytest.mark.parametrize("schema", [{"type": ["object", "null"]}, {}, True, {"anyOf": [OBJECT, {"type": "null"}]}])
+def test_an_output_schema_of_what_may_be_an_object_or_not_is_not_listed(schema: Any) -> None:
     """SIE-1, TOOL-3."""
     (found,) = sifted({"tools": [tool(outputSchema=schema)]}, "tools/list", NEWEST)["tools"]
     assert "outputSchema" not in found
 
 
+@pytest.mark.parametrize("schema", [{"anyOf": [OBJECT, OBJECT]}, {"$ref": "#/$defs/o", "$defs": {"o": OBJECT}}])
+def test_an_output_schema_of_an_object_in_other_words_says_so(schema: dict[str, Any]) -> None:
+    """SIE-1, TOOL-3."""
+    (found,) = sifted({"tools": [tool(outputSchema=schema)]}, "tools/list", NEWEST)["tools"]
+    assert found["outputSchema"] == {**schema, "type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "fits", "breaks"),
+    [
+        ({"type": "array", "items": {"type": "integer"}}, [1], ["a"]),
+        ({"type": ["integer", "null"]}, None, "a"),
+        ({"enum": ["a", 1]}, 1, 2),
+        ({"const": [1]}, [1], [2]),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, None, 1),
+        ({**NAMES, "$defs": DEFS}, ["a"], [1]),
+        ({"anyOf": [NAMES, {"type": "null"}], "$defs": DEFS}, ["a"], [1]),
+        ({"type": "array", "items": {"anyOf": [{"$ref": "#"}, {"const": 1}]}}, [[1], 1], [[2]]),
+        ({"$id": "http://x/y", "type": "array", "items": {"$ref": "#/$defs/name"}, "$defs": DEFS}, ["a"], [1]),
+        (
+            {"$schema": "http://json-schema.org/draft-07/schema#", "type": "array", "items": [{"type": "null"}]},
+            [None],
+            [1],
+        ),
+    ],
+)
+@pytest.mark.parametrize("version", [version for version in STATEFUL if version >= TITLED])
+def test_a_result_that_is_no_object_is_the_member_of_one_as_its_schema_says(
+    version: str, schema: dict[str, Any], fits: Any, breaks: Any
+) -> None:
+    """SIE-1, TOOL-3: clients of these revisions check one against the other."""
+    (found,) = sifted({"tools": [tool(outputSchema=schema)]}, "tools/list", version)["tools"]
+    assert found["outputSchema"]["type"] == "object"
+    listed = compile_schema(found["outputSchema"], where="what is listed")
+    for value, valid in ((fits, True), (breaks, False)):
+        result = sifted({"content": [], "structuredContent": value}, "tools/call", version)["structuredContent"]
+        assert isinstance(result, dict)
+        assert listed.fits(result) is valid
+    assert not listed.fits({})
+
+
+def test_an_old_schema_has_no_booleans_but_where_every_client_expects_them() -> None:
+    """SIE-2, JSC-4."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "a": True,
+            "b": {"items": False, "not": True},
+            "c": {"anyOf": [True], "additionalProperties": False},
+        },
+        "$defs": {"x": False},
+        "patternProperties": {"^x": True},
+        "additionalProperties": True,
+        "enum": [True],
+        "default": {"properties": {"a": True}},
+    }
+    for member in ("inputSchema", "outputSchema"):
+        (found,) = sifted({"tools": [tool(**{member: schema})]}, "tools/list", NEWEST)["tools"]
+        assert found[member] == {
+            **schema,
+            "properties": {
+                "a": {},
+                "b": {"items": {"not": {}}, "not": {}},
+                "c": {"anyOf": [{}], "additionalProperties": False},
+            },
+            "$defs": {"x": {"not": {}}},
+            "patternProperties": {"^x": {}},
+        }
+
+
 @pytest.mark.parametrize("version", STATEFUL)
 def test_a_property_that_takes_anything_is_an_empty_schema(version: str) -> None:
     """SIE-2, JSC-4."""
-    schema = {"type": "object", "properties": {"any": True, "a": {"type": "string"}}, "$defs": {"x": True}, "if": {}}
+    schema = {"type": "object", "properties": {"any": True, "a": {"type": "string"}}, "$defs": {"x": {}}, "if": {}}
     (found,) = sifted({"tools": [tool(inputSchema=schema)]}, "tools/list", version)["tools"]
     assert found["inputSchema"] == {**schema, "properties": {"any": {}, "a": {"type": "string"}}}
 
@@ -99,10 +174,8 @@ def test_structured_content_is_an_object_or_absent(value: Any) -> None:
     """SIE-1, TOOL-3."""
     result = {"content": [], "structuredContent": value}
     for version in STATEFUL:
-        kept = version >= TITLED and isinstance(value, dict)
-        assert sifted(result, "tools/call", version) == (
-            {"content": [], "structuredContent": value} if kept else {"content": []}
-        )
+        carried = {"structuredContent": value if isinstance(value, dict) else {"result": value}}
+        assert sifted(result, "tools/call", version) == {"content": [], **(carried if version >= TITLED else {})}
 
 
 AUDIO = {"type": "audio", "data": "AA==", "mimeType": "audio/wav"}
