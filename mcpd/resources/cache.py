@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import trio
 
+from mcpd.wire.uris import normalise
+
 Result = dict[str, Any]
 Observe = Callable[[str], None]
 
@@ -105,7 +107,7 @@ class ResourceCache:
         if entry.size > self._max_bytes // 4:
             return
         self._entries[key] = entry
-        self._keys.setdefault(key.uri, set()).add(key)
+        self._keys.setdefault(normalise(key.uri), set()).add(key)
         self.size += entry.size
         while self.size > self._max_bytes or len(self._entries) > self._max_items:
             self._drop(next(iter(self._entries)))
@@ -116,17 +118,19 @@ class ResourceCache:
         if entry is None:
             return
         self.size -= entry.size
-        keys = self._keys[key.uri]
+        form = normalise(key.uri)
+        keys = self._keys[form]
         keys.discard(key)
         if not keys:
-            del self._keys[key.uri]
+            del self._keys[form]
 
     def forget(self, uri: str | None) -> None:
-        """Drop everything about `uri` (None: everything), also what is being loaded. Not a checkpoint."""
-        for key in list(self._entries if uri is None else self._keys.get(uri, ())):
+        """Drop all about `uri` (None: everything), however spelt, also what is being loaded. Not a checkpoint."""
+        form = None if uri is None else normalise(uri)
+        for key in list(self._entries if form is None else self._keys.get(form, ())):
             self._drop(key)
         for key, running in list(self._loads.items()):
-            if uri is None or key.uri == uri:
+            if form is None or normalise(key.uri) == form:
                 running.stale = True
                 del self._loads[key]
 

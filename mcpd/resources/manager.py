@@ -1,6 +1,7 @@
 """The resources of this server: listing them, finding the one behind a URI, reading it.
 
-`ResourceManager` holds two catalogs, exact resources by URI and templates by URI template, swapped together. An exact
+`ResourceManager` holds two catalogs, exact resources by URI and templates by URI template, swapped together. URIs are
+compared in normal form (`wire.uris`); a listing shows them as declared, and a read as they were asked for. An exact
 resource wins over a template; among templates the first declared one that matches. Stored documents come after what is
 declared, in a listing and when a URI is looked for.
 
@@ -31,6 +32,7 @@ from mcpd.resources.documents import TEMPLATE, DocumentResources, cut, is_docume
 from mcpd.resources.templates import Template, is_template, is_uri
 from mcpd.wire.call import ANONYMOUS, Principal
 from mcpd.wire.cursors import decode_cursor, encode_cursor
+from mcpd.wire.uris import normalise
 
 Content = dict[str, Any]
 DOCUMENT_TTL_S = 300.0
@@ -68,7 +70,7 @@ class Resource:
         """Return the template's values for `uri`, an empty dict for an exact match, None when it is another's."""
         if self.template is not None:
             return self.template.match(uri)
-        return {} if uri == self.uri else None
+        return {} if normalise(uri) == normalise(self.uri) else None
 
     def decode(self, values: dict[str, str]) -> dict[str, Any]:
         """Turn the template's values into keyword arguments of the function. Raises: ArgumentError."""
@@ -96,6 +98,7 @@ class ResourceManager:
         self._documents = documents
         self._declared: list[ResourceDeclaration] = []
         self._exact: Catalog[Resource] = Catalog(_uri_of)
+        self._by_form: dict[str, Resource] = {}
         self._templates: Catalog[Resource] = Catalog(_uri_of)
         self._listing = Listing("resources", self._exact, _entry_of, _scopes_of, paging)
         self._template_listing = Listing("resourceTemplates", self._templates, _entry_of, _scopes_of, paging)
@@ -110,6 +113,7 @@ class ResourceManager:
         exact = [resource for resource in made if resource.template is None]
         templates = [resource for resource in made if resource.template is not None]
         Catalog(_uri_of, made)
+        self._by_form = _by_form(exact)
         self._exact.replace(exact)
         self._templates.replace(templates)
         self._declared = declared
@@ -174,7 +178,7 @@ class ResourceManager:
         """
         if not isinstance(uri, str) or not is_uri(uri):
             raise InvalidParams("'uri' must be an absolute URI")
-        exact = self._exact.get(uri)
+        exact = self._by_form.get(normalise(uri))
         if exact is not None and exact.permits(principal):
             return exact, {}
         for resource in self._templates:
@@ -283,6 +287,16 @@ def _entry(declaration: ResourceDeclaration, uri_member: str, description: str |
         "_meta": d.meta,
     }
     return {key: value for key, value in entry.items() if value not in (None, "", [], {}, ())}
+
+
+def _by_form(resources: list[Resource]) -> dict[str, Resource]:
+    """Return exact resources by the normal form of their URI. Raises: RegistrationError when two share one."""
+    found: dict[str, Resource] = {}
+    for resource in resources:
+        other = found.setdefault(normalise(resource.uri), resource)
+        if other is not resource:
+            raise RegistrationError(f"resource {resource.uri!r} is declared twice: {other.uri!r} is the same URI")
+    return found
 
 
 def _uri_of(resource: Resource) -> str:

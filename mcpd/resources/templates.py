@@ -6,6 +6,9 @@ Serves the part of RFC 6570 that is unambiguous that way round: literals, `{name
 
 Called by: `resources.manager`, `completion`. Pure.
 
+A template and a URI are compared as `wire.uris` writes them, so that it does not matter what a client encodes, nor the
+case of a scheme or a host, nor the slash behind a host where nothing else follows.
+
 Laws: matching costs time linear in the URI for each variable, whatever the template (no pattern engine, nothing
 backtracks); where a URI can be read in several ways an earlier variable takes as much as it can. Values are
 percent-decoded once; a value that is not UTF-8, holds NUL, or has `.` or `..` as a segment matches nothing, so that
@@ -20,12 +23,14 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from mcpd.errors import RegistrationError
+from mcpd.wire.uris import tidy, with_normal_authority, with_normal_scheme
 
 MAX_URI_CHARS = 8192
 """Longest URI that is looked at; a longer one matches nothing. Bounds the time of a match."""
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:[^\x00-\x20\x7f]+\Z")
 _VARIABLE = re.compile(r"(\+?)([A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*)\Z")
+_SLASHES_TO_A_PATH = 3
 _STOPS = frozenset("/?#")
 _SEGMENTS = re.compile(r"[/\\]")
 
@@ -48,7 +53,11 @@ class Template:
 
     def __init__(self, uri_template: str) -> None:
         self.text = uri_template
-        self._literals, expressions = _split(uri_template)
+        literals, expressions = _split(uri_template)
+        tail = "".join(literals).partition("://")[2]
+        self._has_authority = re.search("[/?#]", literals[0].partition("://")[2]) is not None
+        self._ends_at_host = not re.search("[/?#]", tail) and "{+" not in uri_template
+        self._literals = [self._comparable(literals[0]), *map(tidy, literals[1:])]
         parsed = [_variable(expression, uri_template) for expression in expressions]
         self._reserved = [reserved for reserved, _ in parsed]
         self.variables = tuple(name for _, name in parsed)
@@ -64,9 +73,18 @@ class Template:
         if "" in self._literals[1:-1]:
             raise RegistrationError(f"{where} has two variables with nothing between them")
 
+    def _comparable(self, uri: str) -> str:
+        """Write a URI, or this template's beginning, as the two are compared."""
+        return with_normal_authority(uri) if self._has_authority else with_normal_scheme(uri)
+
     def match(self, uri: str) -> dict[str, str] | None:
         """Return the decoded value of each variable, None when `uri` does not come from this template."""
-        if len(uri) > MAX_URI_CHARS or not uri.startswith(self._literals[0]):
+        if len(uri) > MAX_URI_CHARS:
+            return None
+        uri = self._comparable(uri)
+        if self._ends_at_host and uri.count("/") == _SLASHES_TO_A_PATH:
+            uri = uri.removesuffix("/")
+        if not uri.startswith(self._literals[0]):
             return None
         start = len(self._literals[0])
         ends = self._ends(uri, start)

@@ -22,6 +22,7 @@ from mcpd.wire import jsonrpc
 from mcpd.wire.call import Call, Principal
 from mcpd.wire.envelope import marked, read_log_level, read_progress_token, read_timeout, read_traceparent
 from mcpd.wire.jsonrpc import Malformed, Message, Request
+from mcpd.wire.uris import normalise
 from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS, can, negotiate
 
 
@@ -136,7 +137,8 @@ class SessionState:
         self.client_name: str = client["name"]
         self.initialized = False
         self.log_level = "info"
-        self.subscriptions: set[str] = set()
+        self.subscriptions: dict[str, str] = {}
+        """Watched URIs: normal form -> as the client spelt it."""
 
     @staticmethod
     def _check_meta(meta: dict[str, Any]) -> None:
@@ -153,13 +155,14 @@ class SessionState:
     def subscribe(self, params: dict[str, Any], *, max_uris: int) -> None:
         """Apply `resources/subscribe`. Raises: InvalidParams, also when the session holds `max_uris` already."""
         uri = read_uri(params)
-        if uri not in self.subscriptions and len(self.subscriptions) >= max_uris:
+        form = normalise(uri)
+        if form not in self.subscriptions and len(self.subscriptions) >= max_uris:
             raise InvalidParams(f"This session already watches {max_uris} resources; unsubscribe from one first")
-        self.subscriptions.add(uri)
+        self.subscriptions[form] = uri
 
     def unsubscribe(self, params: dict[str, Any]) -> None:
         """Apply `resources/unsubscribe`; an unknown URI is no error. Raises: InvalidParams."""
-        self.subscriptions.discard(read_uri(params))
+        self.subscriptions.pop(normalise(read_uri(params)), None)
 
     def open_call(
         self, request: Request, transport: str, *, principal: Principal, request_id: str, session: str

@@ -10,13 +10,15 @@ Sources: MCP 2026-07-28 "subscriptions"; SUB-1..9.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from mcpd.errors import InvalidParams
 from mcpd.wire.envelope import SUBSCRIPTION_KEY
+from mcpd.wire.uris import normalise
 
 _FLAGS = {"toolsListChanged": "tools", "promptsListChanged": "prompts", "resourcesListChanged": "resources"}
 MAX_URI_CHARACTERS = 2048
@@ -72,7 +74,7 @@ class Pending:
 
     def __init__(self, wanted: Filter) -> None:
         self._kinds = wanted.kinds
-        self._uris = dict.fromkeys(wanted.uris)
+        self._uris = {normalise(uri): uri for uri in wanted.uris}
         self._waiting: dict[Note, None] = {}
 
     def offer(self, kind: str, uri: str | None) -> bool:
@@ -91,11 +93,19 @@ class Pending:
         return notes
 
 
-def watched_of(uri: str | None, watched: Collection[str]) -> Collection[str]:
-    """Return those of the watched URIs that a change of `uri` concerns (None: any may have changed)."""
+def watched_of(uri: str | None, watched: Mapping[str, str]) -> Collection[str]:
+    """Return those of the watched URIs that a change of `uri` concerns (None: any may have changed).
+
+    `watched` maps the normal form of each URI (`wire.uris`) to the client's own spelling, which is what it is told.
+    """
     if uri is None:
-        return watched
-    return (uri,) if uri in watched else ()
+        return watched.values()
+    spelt = watched.get(_form_of(uri))
+    return () if spelt is None else (spelt,)
+
+
+_form_of = lru_cache(maxsize=64)(normalise)
+"""Every session asks about the same few events."""
 
 
 def notification(kind: str, uri: str | None) -> tuple[str, dict[str, Any]]:

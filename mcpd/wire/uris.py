@@ -3,7 +3,8 @@
 A client rarely sends back the URI that it was listed: its URL class lowers the scheme and the host, encodes what is not
 ASCII, turns a host into punycode or adds the slash behind it; an expanded template encodes every reserved character.
 `normalise` undoes these choices; whoever looks a URI up, compares or indexes it does so by `normalise(uri)`, and shows
-the spelling that was declared or asked for. `tidy` changes only how characters are written; templates match on it.
+the spelling that was declared or asked for. `tidy` changes only how characters are written; templates match on it, and
+on `with_normal_authority` or `with_normal_scheme`.
 
 Called by: `resources`, `storage`, `ingest`, `wire.subscriptions`, `messages.sessions`. Pure. Deliberately not: checks
 of what a URI may be (`resources.templates.is_uri`).
@@ -52,6 +53,21 @@ def normalise(uri: str) -> str:
     return f"{scheme}:{where}{path}{tidy(query)}{tidy(fragment)}"
 
 
+def with_normal_authority(uri: str) -> str:
+    """Return `uri` with its scheme and authority in normal form and the rest tidied: nothing is decoded or removed."""
+    found = _PARTS.fullmatch(uri)
+    if found is None or found[2] is None:
+        return with_normal_scheme(uri)
+    scheme = found[1].lower()
+    return f"{scheme}://{_authority(scheme, found[2])}{tidy(uri[found.end(2) :])}"
+
+
+def with_normal_scheme(uri: str) -> str:
+    """Return `uri` tidied, its scheme in small letters; an authority, which may hold a variable, keeps its letters."""
+    scheme, colon, rest = uri.partition(":")
+    return f"{scheme.lower()}{colon}{tidy(rest)}"
+
+
 def tidy(text: str) -> str:
     """Return a part of a URI with each character written in one way.
 
@@ -77,7 +93,7 @@ def _encode(found: re.Match[str]) -> str:
 def _authority(scheme: str, authority: str) -> str:
     user, at, address = tidy(authority).rpartition("@")
     host, colon, port = address.rpartition(":")
-    if not colon or not (port.isdecimal() or not port):
+    if not colon or port.strip("0123456789") or (":" in host and not host.endswith("]")):
         host, port = address, ""
     if port == _PORTS.get(scheme):
         port = ""

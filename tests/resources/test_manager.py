@@ -234,3 +234,55 @@ def test_a_function_that_does_not_take_what_its_uri_gives_is_refused(uri: str, f
     """Found at registration, not at the first read."""
     with pytest.raises(RegistrationError, match="parameter"):
         manager(declared(uri, fn))
+
+
+SPELLINGS = {
+    "notes://café": ["notes://caf%C3%A9", "notes://caf%c3%a9/", "Notes://xn--caf-dma", "notes://CAFÉ"],
+    "Notes://X": ["notes://x", "notes://X/", "NOTES://x"],
+    "http://example.com": ["http://example.com/", "HTTP://Example.COM:80"],
+    "https://example.com/": ["https://example.com"],
+    "notes://x/a(b)+&'@,=![c].md": [
+        "notes://x/a%28b%29%2B%26%27%40%2c%3d%21%5bc%5D.md",
+        "notes://x/./a(b)+&'@,=![c].md",
+    ],
+}
+
+
+@pytest.mark.parametrize("uri", SPELLINGS)
+async def test_a_resource_is_found_by_what_a_client_makes_of_its_uri(uri: str) -> None:
+    """RSC-1: listed as declared, read as asked for."""
+    resources = manager(declared("notes://{other}", lambda other: f"template {other}"), declared(uri, lambda: "exact"))
+    assert [entry["uri"] for entry in (await resources.list(None))["resources"]] == [uri]
+    for spelling in (uri, *SPELLINGS[uri]):
+        assert resources.serves(spelling)
+        assert (await resources.read(spelling, run))["contents"] == [
+            {"uri": spelling, "mimeType": "text/plain", "text": "exact"}
+        ]
+
+
+def test_two_spellings_of_one_uri_are_one_resource() -> None:
+    with pytest.raises(RegistrationError, match="declared twice"):
+        manager(declared("notes://café"), declared("Notes://caf%C3%A9/"))
+    resources = manager(declared("notes://a"))
+    with pytest.raises(RegistrationError, match="declared twice"):
+        resources.replace([declared("notes://b"), declared("notes://B")])
+    assert resources.serves("notes://a")
+    assert not resources.serves("notes://b")
+
+
+async def test_a_change_is_for_every_spelling_that_is_kept() -> None:
+    """RES-5."""
+    reads: list[str] = []
+
+    def read() -> str:
+        reads.append("")
+        return "text"
+
+    cache = ResourceCache(max_bytes=1_000_000, max_items=100, observe=lambda _: None)
+    options = {"ttl_ms": 60_000, "cache_scope": "public"}
+    resources = ResourceManager([declared("notes://café", read, **options)], PAGING, cache=cache)
+    for uri in ("notes://café", "notes://caf%C3%A9", "notes://café", "notes://caf%C3%A9"):
+        assert (await resources.read(uri, run))["contents"][0]["uri"] == uri
+    assert len(reads) == 2
+    cache.forget("NOTES://caf%c3%a9/")
+    assert len(cache) == 0

@@ -32,6 +32,50 @@ def test_a_uri_made_from_a_template_gives_its_values(template: str, uri: str, va
 
 
 @pytest.mark.parametrize(
+    ("template", "uri", "values"),
+    [
+        ("Notes://X/{id}", "notes://x/A", {"id": "A"}),
+        ("notes://x/{id}", "NOTES://X/A", {"id": "A"}),
+        ("notes://café/{id}", "notes://xn--caf-dma/%c3%a9", {"id": "é"}),
+        ("notes://café/{id}", "notes://caf%C3%89/1", {"id": "1"}),
+        ("notes://x/tag é/{id}", "notes://x/tag%20%c3%a9/1", {"id": "1"}),
+        ("notes://x/%c3%a9(a)/{id}", "notes://x/é(a)/1", {"id": "1"}),
+        ("notes://x/{id}", "notes://x/%28a%29%2B%26%27%40%2C%3D%21%5b%5D", {"id": "(a)+&'@,=![]"}),
+        ("notes://x/{id}", "notes://x/(a)+&'@,=![]", {"id": "(a)+&'@,=![]"}),
+        ("notes://x/{+path}", "notes://x/a/(b)/%2541", {"path": "a/(b)/%41"}),
+        ("notes://x/{a}~{b}", "notes://x/1%7E2", {"a": "1", "b": "2"}),
+        ("Notes://{id}", "notes://Todo", {"id": "Todo"}),
+        ("notes://{id}", "notes://Todo/", {"id": "Todo"}),
+        ("notes://{id}", "notes://caf%C3%A9", {"id": "café"}),
+        ("http://example.com:80/{id}", "http://EXAMPLE.com/1", {"id": "1"}),
+        ("notes:{id}", "Notes:A", {"id": "A"}),
+        ("notes://x?q={q}", "notes://X?q=a%26b", {"q": "a&b"}),
+        ("notes://x/100%/{id}", "notes://x/100%25/1", {"id": "1"}),
+    ],
+)
+def test_it_does_not_matter_how_a_client_writes_the_expansion(template: str, uri: str, values: dict[str, str]) -> None:
+    """RSC-1."""
+    assert Template(template).match(uri) == values
+
+
+@pytest.mark.parametrize(
+    ("template", "uri"),
+    [
+        ("notes://x/A/{id}", "notes://x/a/1"),
+        ("notes://x/{id}", "notes://x/1/"),
+        ("notes://x{+path}", "notes://y/"),
+        ("notes://x/{a},{b}", "notes://x/1%2C2"),
+        ("notes://{id}", "notes://a/b/"),
+        ("notes://x/{id}", "notes://x/%2E%2e"),
+        ("notes://x/{+path}", "notes://x/a/%2E./b"),
+    ],
+)
+def test_what_means_something_else_does_not_match_for_being_alike(template: str, uri: str) -> None:
+    """RSC-2."""
+    assert Template(template).match(uri) is None
+
+
+@pytest.mark.parametrize(
     ("template", "uri"),
     [
         ("test://template/{id}/data", "test://template//data"),

@@ -11,6 +11,7 @@ from mcpd.wire.call import ANONYMOUS
 from mcpd.wire.envelope import CAPABILITIES_KEY, VERSION_KEY
 from mcpd.wire.jsonrpc import Malformed, Notification, Request
 from mcpd.wire.session import Action, Era, Lifecycle, SessionState, parse_batch
+from mcpd.wire.subscriptions import watched_of
 from mcpd.wire.versions import STATEFUL, STATELESS
 
 MARKS = {"_meta": {VERSION_KEY: STATELESS, CAPABILITIES_KEY: {}}}
@@ -105,11 +106,23 @@ def test_a_session_remembers_capabilities_level_and_subscriptions() -> None:
     asked = Request("x", "tools/call", {"name": "t", "_meta": {"progressToken": 0}})
     call = state.open_call(asked, "stdio", principal=ANONYMOUS, request_id="r", session="s")
     assert (call.capabilities, call.log_level, call.progress_token) == ({"sampling": {}}, "error", 0)
-    assert (call.id, call.session, call.stateless, state.subscriptions) == ("x", "s", False, {"a"})
+    assert (call.id, call.session, call.stateless, state.subscriptions) == ("x", "s", False, {"a": "a"})
     with pytest.raises(InvalidParams):
         state.subscribe({"uri": "b"}, max_uris=1)
     state.unsubscribe({"uri": "unknown"})
     state.unsubscribe({"uri": "a"})
+    assert not state.subscriptions
+
+
+def test_a_session_watches_a_resource_however_it_spells_the_uri() -> None:
+    """INI-7."""
+    state = SessionState(HELLO)
+    state.subscribe({"uri": "notes://caf%c3%a9"}, max_uris=1)
+    state.subscribe({"uri": "Notes://café"}, max_uris=1)
+    assert list(watched_of("notes://café/", state.subscriptions)) == ["Notes://café"]
+    assert list(watched_of(None, state.subscriptions)) == ["Notes://café"]
+    assert not watched_of("notes://tea", state.subscriptions)
+    state.unsubscribe({"uri": "notes://CAF%C3%89"})
     assert not state.subscriptions
 
 

@@ -95,3 +95,15 @@ def test_a_change_that_nobody_can_name_is_told_for_every_watched_resource() -> N
     assert pending.offer("resource", "a:c")
     assert pending.take() == [("resource", "a:b"), ("resource", "a:c")]
     assert not Pending(Filter(frozenset({"tools"}), ())).offer("resource", None)
+
+
+def test_a_change_is_told_in_the_spelling_that_was_asked_for() -> None:
+    """SUB-8."""
+    pending = Pending(read({"resourceSubscriptions": ["notes://caf%c3%a9", "docs:///a%28b.md"]}))
+    assert pending.offer("resource", "notes://café/")
+    assert pending.offer("resource", "NOTES://café")
+    assert pending.offer("resource", "docs:///a(b.md")
+    assert not pending.offer("resource", "docs:///a(B.md")
+    assert pending.take() == [("resource", "notes://caf%c3%a9"), ("resource", "docs:///a%28b.md")]
+    pending.offer("resource", None)
+    assert len(pending.take()) == 2

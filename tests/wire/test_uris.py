@@ -25,6 +25,7 @@ SAME = [
     ("notes://x/a?q=ö b", "notes://x/a?q=%C3%B6%20b"),
     ("http://[::1]/a", "http://[::1]:80/a"),
     ("http://me@X/", "http://me@x"),
+    ("notes://x::", "NOTES://x::/"),
 ]
 APART = [
     ("notes://x/a", "notes://x/A"),
