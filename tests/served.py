@@ -24,9 +24,9 @@ import trio
 
 from mcpd import cli
 from mcpd.wire.envelope import CAPABILITIES_KEY, PREFIX, VERSION_KEY
-from mcpd.wire.headers import encode_value
 from mcpd.wire.methods import TABLE
 from mcpd.wire.versions import STATEFUL, STATELESS
+from tests.mirrored import encode_value
 
 TOOLS = Path(__file__).parent / "conversations" / "tools.py"
 WAIT_S = 20.0

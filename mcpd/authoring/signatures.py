@@ -207,16 +207,6 @@ def inspect_function(
     )
 
 
-@functools.lru_cache(maxsize=4096)
-def context_parameter(fn: Function) -> str | None:
-    """Return the name of the parameter of `fn` that wants the Context, None when there is none; remembered.
-
-    Raises: RegistrationError when its type hints cannot be read.
-    """
-    hints = _hints(fn, f"function {getattr(fn, '__name__', repr(fn))!r}")
-    return next((name for name, hint in hints.items() if name != "return" and _wants_context(hint)), None)
-
-
 def _is_async(fn: Function) -> bool:
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
 

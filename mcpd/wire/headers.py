@@ -1,11 +1,11 @@
 """The routing headers of a 2026-07-28 POST: reading them, decoding their values, holding them against the arguments.
 
-`RoutingHeaders.read` picks our headers out of a request in one pass. `decode_value` and `encode_value` are the
-Base64 form for text that a header cannot carry. `find_parameters` reads `x-mcp-header` annotations out of a tool's
+`RoutingHeaders.read` picks our headers out of a request in one pass. `decode_value` reads the Base64 form that text
+takes which a header cannot carry. `find_parameters` reads `x-mcp-header` annotations out of a tool's
 input schema once, at registration; `check_parameters` compares them with the `Mcp-Param-*` headers of each call.
 
 Called by: `gateway.streamable_http` (read), `wire.envelope` (names), `tools.registry` and `messages.manager`
-(parameters), clients and tests (encode). Deliberately not: the rules that compare version, method and name with the
+(parameters). Deliberately not: what a client writes, and the rules that compare version, method and name with the
 body; they belong to the ladder in `wire.envelope`.
 
 Laws: the body is the truth and a header only mirrors it (ERA-3); an empty header is present; decoding is strict, and
@@ -16,7 +16,6 @@ Sources: MCP 2026-07-28 basic/transports and server/tools; SEP-2243; RFC 9110 se
 
 from __future__ import annotations
 
-import base64
 import binascii
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal
@@ -115,17 +114,6 @@ def decode_value(raw: str) -> str:
     if binascii.b2a_base64(data, newline=False) != encoded:
         raise HeaderMismatch(_NOT_BASE64)
     return text
-
-
-def encode_value(text: str) -> str:
-    """Return `text` as a header value: as it is where that is unambiguous, else in Base64 (HDR-6).
-
-    Raises: UnicodeEncodeError for a lone surrogate.
-    """
-    marked = text.startswith(_PREFIX) and text.endswith(_SUFFIX)
-    if not marked and _plain(text) and text == text.strip(" \t"):
-        return text
-    return _PREFIX + base64.b64encode(text.encode("utf-8")).decode("ascii") + _SUFFIX
 
 
 def _plain(text: str) -> bool:

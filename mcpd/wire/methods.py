@@ -29,8 +29,6 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     """Scope that a key needs."""
     inputs: bool = False
     """May answer `input_required` (MRT-1)."""
-    cacheable: bool = False
-    """Its stateless result carries `ttlMs` and `cacheScope` (RES-3)."""
     stream: bool = False
     """Runs until its client or the server ends it: no deadline, its own limit."""
     session: bool = False
@@ -38,14 +36,14 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _ROWS = (
-    Method(name="server/discover", stateless=True, cacheable=True),
+    Method(name="server/discover", stateless=True),
     Method(name="subscriptions/listen", stateless=True, stream=True),
-    Method(name="tools/list", stateless=True, stateful=True, capability="tools", cacheable=True),
+    Method(name="tools/list", stateless=True, stateful=True, capability="tools"),
     Method(
         name="tools/call", stateless=True, stateful=True, capability="tools", target="name", scope="call", inputs=True
     ),
-    Method(name="resources/list", stateless=True, stateful=True, capability="resources", cacheable=True),
-    Method(name="resources/templates/list", stateless=True, stateful=True, capability="resources", cacheable=True),
+    Method(name="resources/list", stateless=True, stateful=True, capability="resources"),
+    Method(name="resources/templates/list", stateless=True, stateful=True, capability="resources"),
     Method(
         name="resources/read",
         stateless=True,
@@ -53,9 +51,8 @@ _ROWS = (
         capability="resources",
         target="uri",
         inputs=True,
-        cacheable=True,
     ),
-    Method(name="prompts/list", stateless=True, stateful=True, capability="prompts", cacheable=True),
+    Method(name="prompts/list", stateless=True, stateful=True, capability="prompts"),
     Method(name="prompts/get", stateless=True, stateful=True, capability="prompts", target="name", inputs=True),
     Method(name="completion/complete", stateless=True, stateful=True, capability="completions"),
     Method(name="initialize", stateful=True, session=True),

@@ -21,7 +21,7 @@ from mcpd.authoring.content import Image, Text
 from mcpd.authoring.context import Context
 from mcpd.authoring.docstrings import parse
 from mcpd.authoring.hints import Meta, gaps
-from mcpd.authoring.signatures import ArgumentError, context_parameter, inspect_function
+from mcpd.authoring.signatures import ArgumentError, inspect_function
 from mcpd.errors import RegistrationError, ToolError
 from mcpd.wire.schema import compile_schema
 
@@ -262,8 +262,6 @@ def test_a_context_that_is_imported_for_type_checkers_only_is_known() -> None:
     space: dict[str, Any] = {}
     exec("from __future__ import annotations\ndef fn(a: int, ctx: Context) -> str: ...", space)
     assert inspect_function(space["fn"]).context == "ctx"
-    assert context_parameter(space["fn"]) == "ctx"
-    assert context_parameter(_keywords) is None
 
 
 @pytest.mark.parametrize("hint", [str, None, Image, list[Text | Image], tuple[Text, Image], Text | None, Text | str])

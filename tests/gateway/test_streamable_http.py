@@ -13,9 +13,9 @@ import pytest
 import trio
 
 from mcpd.wire.envelope import CAPABILITIES_KEY, PREFIX, SERVER_KEY, SUBSCRIPTION_KEY, VERSION_KEY
-from mcpd.wire.headers import encode_value
 from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS
 from tests.in_process import http_server, server_config
+from tests.mirrored import encode_value
 from tests.served import TOOLS, WAIT_S, Mcp, Server, client_of, serving, stateless
 
 JSON = {"content-type": "application/json"}

@@ -18,9 +18,9 @@ from typing import Any
 
 import trio
 
-from mcpd.wire.headers import encode_value
 from mcpd.wire.methods import TABLE
 from mcpd.wire.versions import STATEFUL, STATELESS
+from tests.mirrored import encode_value
 from tests.served import CLIENT, client_at, stateless
 from tests.soak import hostile_messages as messages
 from tests.soak.hostile_bytes import FRAMES, MASK, OPENINGS, client_frame, post_head, upgrade_head

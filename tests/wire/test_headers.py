@@ -18,9 +18,9 @@ from mcpd.wire.headers import (
     RoutingHeaders,
     check_parameters,
     decode_value,
-    encode_value,
     find_parameters,
 )
+from tests.mirrored import encode_value
 
 
 def test_one_pass_finds_our_headers_among_the_others() -> None:

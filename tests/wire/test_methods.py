@@ -41,15 +41,10 @@ def test_a_bare_stateless_method_is_known_as_such() -> None:
         ("inputs", {"tools/call", "prompts/get", "resources/read"}),
         ("stream", {"subscriptions/listen"}),
         ("session", OLD),
-        (
-            "cacheable",
-            {"server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list",
-             "resources/read"},
-        ),
     ],
 )  # fmt: skip
 def test_what_is_special_about_a_method_stands_in_its_row(property_: str, methods: set[str]) -> None:
-    """HDR-4, MRT-1, RES-3."""
+    """HDR-4, MRT-1."""
     assert {name for name, row in TABLE.items() if getattr(row, property_)} == methods
 
 

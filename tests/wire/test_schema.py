@@ -258,3 +258,32 @@ def test_a_schema_may_be_a_boolean() -> None:
     """TOOL-3: an output schema's root is any schema."""
     assert compile_schema(True, where="x").check(None) is None
     assert compile_schema(False, where="x").check(None) is not None
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$id": "foo", "properties": {"a": {"$ref": "#foo"}}},
+        {"description": "text", "properties": {"a": {"$ref": "#/description/0"}}},
+        {"$id": "urn:x:y", "properties": {"a": {"$ref": "#urn:x:y"}}},
+        {"allOf": [{}], "properties": {"a": {"$ref": "#/allOf/1"}}},
+    ],
+)
+def test_an_id_is_no_anchor_and_a_text_has_no_parts(schema: dict[str, Any]) -> None:
+    """JSC-2: our own words, so that it is known which check refused."""
+    with pytest.raises(RegistrationError, match="references are never fetched"):
+        compile_schema(schema, where="tool 't'")
+
+
+def test_an_id_that_is_an_anchor_does_not_move_the_root() -> None:
+    """JSC-2: draft 7 names an anchor by `$id`."""
+    named = {"$id": "#x", "type": "integer"}
+    schema = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "definitions": {"x": named, "y": {"type": "string"}},
+        "properties": {"a": {"$ref": "#x"}, "b": {"$ref": "#/definitions/y"}},
+    }
+    validator = compile_schema(schema, where="tool 't'")
+    assert validator.fits({"a": 1, "b": "b"})
+    assert not validator.fits({"a": "a"})
+    assert not validator.fits({"b": 1})
