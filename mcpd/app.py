@@ -6,7 +6,8 @@
     stop: refuse new calls and say so on /readyz -> end listen streams -> let calls finish for `timeouts.grace_s`
           -> cancel the rest (`drain`) -> close the listener -> stop services -> exit 0
 
-A second signal ends the process at once; so does a watchdog when a peer that has stopped reading would hold it.
+A second signal ends the process at once; so does a watchdog when a peer that has stopped reading would hold it, or
+afterwards a thread that a tool has left behind.
 
 Called by: `cli`. Deliberately not: a place for behaviour.
 
@@ -20,7 +21,9 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,23 +31,28 @@ import trio
 
 import mcpd
 from mcpd.assembly import Parts, build, open_stores
-from mcpd.config import Config, Server
+from mcpd.config import Config, Server, Timeouts
+from mcpd.descriptors import claim_protocol, printing_to
 from mcpd.errors import ConfigurationError
 from mcpd.events import Changed
 from mcpd.gateway.access import Access, is_unix, startup_check
 from mcpd.gateway.app import make_app, make_metrics_app
 from mcpd.gateway.server.hypercorn import Connections, hypercorn_config, listening_ports, open_sockets, serve_http
-from mcpd.gateway.stdio import StdioTransport, claim_stdout
+from mcpd.gateway.stdio import END_OF_INPUT_S, StdioTransport
+from mcpd.messages.manager import MessageManager
 from mcpd.monitoring import logs as logging_setup
 from mcpd.monitoring.logs import Logs
+from mcpd.monitoring.loop import LoopWatch
 from mcpd.prompts.loader import FilePrompt
 from mcpd.resources.documents import follow
-from mcpd.signals import handle_signals
+from mcpd.signals import handle_signals, start_watchdog
 
 MAX_NAMED_TOOLS: Final = 20
 """Tools that the banner names; more are counted."""
 MAX_EXPIRY_WAIT_S: Final = 30.0
 _STDOUT: Final = 1
+LEAVE_S = 5.0
+"""What the interpreter's own end may take; it waits for threads that tools have left, without a bound of its own."""
 _log = logging.getLogger("mcpd")
 
 
@@ -55,7 +63,9 @@ def serve(config: Config) -> int:
     """
     logs = logging_setup.configure(config.server.log_level)
     try:
-        trio.run(_serve, config, logs)
+        with printing_to(logs.printed, "stdout", "stderr"):
+            trio.run(_serve, config, logs)
+            start_watchdog(LEAVE_S)
     finally:
         logs.close()
     return 0
@@ -76,7 +86,7 @@ async def _serve(config: Config, logs: Logs) -> None:
 async def _serve_until_signal(parts: Parts, sockets: list[socket.socket]) -> None:
     stopping = trio.Event()
     async with trio.open_nursery() as signals:
-        signals.start_soon(_handle_signals, parts, stopping)
+        signals.start_soon(_handle_signals, parts, stopping, partial(reload_keys, parts))
         async with trio.open_nursery() as running:
             await running.start(run_http, parts, sockets, stopping)
             _announce(parts, sockets)
@@ -146,6 +156,7 @@ async def _start_metrics_listener(
 
 
 async def _start_services(parts: Parts, services: trio.Nursery) -> None:
+    await services.start(LoopWatch(parts.metrics, partial(_running, parts.manager)).run)
     await services.start(parts.workers.run)
     services.start_soon(parts.sessions.expire)
     if parts.documents is not None:
@@ -165,10 +176,18 @@ async def _stop(parts: Parts) -> None:
     parts.sessions.close_all("drain")
 
 
-async def _handle_signals(parts: Parts, stopping: trio.Event) -> None:
-    timeouts = parts.config.timeouts
-    patience_s = timeouts.grace_s + 3 * timeouts.cleanup_s + timeouts.write_s
-    await handle_signals(stopping, lambda: reload_keys(parts), patience_s=patience_s)
+def _running(manager: MessageManager) -> Iterator[str]:
+    for flight in manager.in_flight():
+        target = flight.call.params.get("name") or flight.call.params.get("uri") or ""
+        yield f"{flight.call.method} {str(target)[:64]}".rstrip()
+
+
+async def _handle_signals(parts: Parts, stopping: trio.Event, reload: Callable[[], None] | None = None) -> None:
+    await handle_signals(stopping, reload, patience_s=parts.config.timeouts.grace_s + _to_end_s(parts.config.timeouts))
+
+
+def _to_end_s(timeouts: Timeouts) -> float:
+    return 3 * timeouts.cleanup_s + timeouts.write_s
 
 
 def reload_keys(parts: Parts) -> None:
@@ -247,16 +266,19 @@ def stdio(config: Config) -> int:
 
     Raises: ConfigurationError, RegistrationError, StorageError.
     """
-    private = claim_stdout()
+    source, sink = claim_protocol()
     logs = logging_setup.configure(config.server.log_level)
     try:
-        trio.run(_stdio, config, logs, private)
+        with printing_to(logs.printed, "stdout", "stderr"):
+            trio.run(_stdio, config, logs, source, sink)
+            start_watchdog(LEAVE_S)
     finally:
         logs.close()
     return 0
 
 
-async def _stdio(config: Config, logs: Logs, stdout_fd: int) -> None:
+async def _stdio(config: Config, logs: Logs, source: int, sink: int) -> None:
+    patience_s = END_OF_INPUT_S + _to_end_s(config.timeouts)
     stopping = trio.Event()
     async with open_stores(config) as stores:
         parts = build(config, logs, stores)
@@ -264,16 +286,19 @@ async def _stdio(config: Config, logs: Logs, stdout_fd: int) -> None:
             _log.info("%s", " ".join(line.split()))
         async with trio.open_nursery() as signals:
             signals.start_soon(_handle_signals, parts, stopping)
-            await run_stdio(parts, 0, stdout_fd, stopping)
+            await run_stdio(parts, source, sink, stopping, on_end=partial(start_watchdog, patience_s))
             signals.cancel_scope.cancel()
 
 
-async def run_stdio(parts: Parts, stdin_fd: int, stdout_fd: int, stopping: trio.Event) -> None:
+async def run_stdio(
+    parts: Parts, stdin_fd: int, stdout_fd: int, stopping: trio.Event, *, on_end: Callable[[], None] = lambda: None
+) -> None:
     """Serve one client on two descriptors until end of input, or until `stopping` is set; then stop in order.
 
+    `on_end` is called at the end of input, when calls may still be finishing.
     Cancellation: safe, but nobody is waited for. Resources: both descriptors are closed.
     """
-    transport = StdioTransport(parts.manager, parts.sessions, limits=parts.config.limits)
+    transport = StdioTransport(parts.manager, parts.sessions, limits=parts.config.limits, on_end=on_end)
     async with trio.open_nursery() as services:
         await _start_services(parts, services)
         async with trio.open_nursery() as serving:

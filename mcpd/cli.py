@@ -28,6 +28,7 @@ from mcpd.commands.migrate import migrate
 from mcpd.commands.options import FAILED, INTERRUPTED, WRONG_USAGE, examples
 from mcpd.commands.search import search
 from mcpd.commands.serve import serve, stdio
+from mcpd.descriptors import ensure_open
 from mcpd.errors import ConfigurationError, McpdError
 
 
@@ -48,6 +49,7 @@ def _fill_standard_descriptors() -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    ensure_open()
     try:
         code = cli.main(args=arguments, prog_name="mcpd", standalone_mode=False)
         if sys.stdout is not None:

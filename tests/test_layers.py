@@ -27,7 +27,8 @@ PACKAGES: dict[str, frozenset[str]] = {
     "config": frozenset({"errors"}),
     "settings": frozenset({"config", "errors"}),
     "deadlines": frozenset({"errors"}),
-    "signals": frozenset({"errors"}),
+    "signals": frozenset(),
+    "descriptors": frozenset(),
     "sealing": frozenset({"errors", "wire"}),
     "events": frozenset({"errors", "deadlines"}),
     "monitoring": frozenset({"errors", "config", "deadlines", "events"}),
@@ -66,7 +67,7 @@ PACKAGES: dict[str, frozenset[str]] = {
         "storage",
         "tools",
     },
-    "cli": frozenset({"commands", "errors", "__init__"}),
+    "cli": frozenset({"commands", "descriptors", "errors", "__init__"}),
     "__main__": frozenset({"cli"}),
     "__init__": frozenset({"authoring", "errors"}),
 }

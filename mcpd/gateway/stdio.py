@@ -1,12 +1,12 @@
 """The stdio transport: one JSON-RPC message per line on stdin and stdout, for clients that start mcpd as a subprocess.
 
-File descriptor 1 is moved away before anything else runs and points at stderr from then on, so that no `print` of a
-tool and no child process can write into the protocol (IO-1).
+The descriptors are private ones (`mcpd.descriptors`), so that no `print` of a tool and no child process can write into
+the protocol or read from it (IO-1).
 
 Called by: `app`. Skin around `messages.duplex`. Deliberately not: authentication; whoever started us owns both ends.
 
 Laws: a line has a length (`limits.max_message_bytes`); one that is longer is answered with a parse error and skipped to
-its end (IO-9); end of input cancels what is in flight and ends the server (IO-3).
+its end (IO-9); end of input ends the server, after the calls in flight have had `END_OF_INPUT_S` to finish (IO-3).
 
 Sources: MCP basic/transports "stdio"; IO-1..9.
 """
@@ -14,7 +14,7 @@ Sources: MCP basic/transports "stdio"; IO-1..9.
 from __future__ import annotations
 
 import logging
-import os
+from collections.abc import Callable
 
 import trio
 
@@ -25,15 +25,10 @@ from mcpd.messages.manager import MessageManager
 from mcpd.messages.sessions import Sessions
 from mcpd.wire.call import ANONYMOUS
 
+END_OF_INPUT_S = 1.5
+"""Clients of the official SDKs send SIGTERM 2 s after they have closed stdin; what is piped in wants its answers."""
 _READ_BYTES = 65536
 _log = logging.getLogger(__name__)
-
-
-def claim_stdout() -> int:
-    """Take stdout for the protocol: returns a private descriptor for it and points fd 1 at stderr."""
-    private = os.dup(1)
-    os.dup2(2, 1)
-    return private
 
 
 class Lines:
@@ -66,12 +61,24 @@ class Lines:
             self._skipping = True
         return lines
 
+    def end(self) -> bytes:
+        """Return what follows the last line's end: the last line, if its sender left the end out."""
+        return b"" if self._skipping else bytes(self._buffer)
+
+
+def _nothing() -> None:
+    """Nobody needs to know."""
+
 
 class StdioTransport:
-    """Serves one client on two file descriptors."""
+    """Serves one client on two file descriptors; `on_end` is called when its input has ended."""
 
-    def __init__(self, manager: MessageManager, sessions: Sessions, *, limits: Limits) -> None:
+    def __init__(
+        self, manager: MessageManager, sessions: Sessions, *, limits: Limits, on_end: Callable[[], None] = _nothing
+    ) -> None:
         self._limits = limits
+        self._on_end = on_end
+        self._ended = False
         self._lines = Lines(limits.max_message_bytes)
         self._ready: list[bytes | None] = []
         self._duplex = Duplex(
@@ -86,16 +93,16 @@ class StdioTransport:
                 await sink.send_all(data + b"\n")
 
             try:
-                await self._duplex.run(lambda: self._next_line(source), write)
-            except* trio.BrokenResourceError:
-                _log.info("the client has closed its end of stdout")
+                await self._duplex.run(lambda: self._next_line(source), write, linger_s=END_OF_INPUT_S)
+            except* trio.BrokenResourceError as group:
+                _log.info("stdout is closed or full: %s", _cause_of(group))
 
     async def flush(self) -> None:
         """Wait until everything said so far is written; nothing is before `run`. Cancellation: safe."""
         await self._duplex.flush()
 
     async def _next_line(self, source: trio.abc.ReceiveStream) -> bytes | None:
-        while True:
+        while not self._ended:
             while self._ready:
                 line = self._ready.pop(0)
                 if line is None:
@@ -103,6 +110,16 @@ class StdioTransport:
                 elif line.strip():
                     return line
             data = await source.receive_some(_READ_BYTES)
-            if not data:
-                return None
             self._ready = self._lines.feed(bytes(data))
+            if not data:
+                self._ended = True
+                self._on_end()
+                return self._lines.end() or None
+        return None
+
+
+def _cause_of(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first.__cause__ or first

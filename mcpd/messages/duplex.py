@@ -67,22 +67,48 @@ class Duplex:
         self.hung_up = False
         """True when the connection was ended from this side."""
 
-    async def run(self, receive: Receive, send: Send) -> None:
+    async def run(self, receive: Receive, send: Send, *, linger_s: float = 0.0) -> None:
         """Serve the connection until `receive` returns None, then cancel what is in flight.
 
+        A peer that may still read after its last word gets `linger_s` for the answers that are on their way.
         Cancellation: safe; calls in flight end as `client_gone`. Resources: the caller closes the connection.
         """
         self._outbox = Outbox(send, max_items=self._limits.max_outbox_items)
         async with trio.open_nursery() as writer:
             writer.start_soon(self._outbox.run)
-            async with trio.open_nursery() as calls:
-                try:
-                    with self._reading:
-                        while (data := await receive()) is not None:
-                            self._receive(data, calls)
-                finally:
-                    self._end()
+            try:
+                with trio.CancelScope() as lingering:
+                    async with trio.open_nursery() as calls:
+                        await self._hear(receive, calls)
+                        if linger_s and not self.hung_up:
+                            self._expect_no_more()
+                            writer.start_soon(self._hang_up_after, linger_s, lingering)  # noqa: ASYNC111 - it may be cancelled late
+                        else:
+                            self._end()
+                    await self._outbox.flush()
+            finally:
+                self._end()
             writer.cancel_scope.cancel()
+
+    async def _hear(self, receive: Receive, calls: trio.Nursery) -> None:
+        try:
+            with self._reading:
+                while (data := await receive()) is not None:
+                    self._receive(data, calls)
+        except BaseException:
+            self._end()
+            raise
+
+    def _expect_no_more(self) -> None:
+        """Nothing more will be heard: end what only its client could end, and whoever waits for an answer of it."""
+        if self._session is not None:
+            self._session.peer.leave()
+        self._calls.end("client_gone", only="subscriptions/listen")
+
+    async def _hang_up_after(self, linger_s: float, lingering: trio.CancelScope) -> None:
+        await trio.sleep(linger_s)
+        self._end()
+        lingering.cancel(reason="client_gone")
 
     async def flush(self) -> None:
         """Wait until everything said so far is written; nothing is before `run`. Cancellation: safe."""

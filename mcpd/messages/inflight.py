@@ -54,7 +54,8 @@ class InFlight:
         if flight is not None and flight.call.method != "initialize":
             flight.cancel(reason)
 
-    def end(self, reason: Reason) -> None:
-        """Cancel all: the client is gone, or is not served any longer."""
+    def end(self, reason: Reason, *, only: str | None = None) -> None:
+        """Cancel all, or `only` the calls of this method: the client is gone, or is not served any longer."""
         for flight in list(self._flights.values()):
-            flight.cancel(reason)
+            if only in (None, flight.call.method):
+                flight.cancel(reason)

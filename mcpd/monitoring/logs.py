@@ -16,6 +16,7 @@ Sources: issue "one log line per request"; SEC-6; logfmt (key=value).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -127,6 +128,11 @@ class Logs:
         self._logged_bytes += size
         self._queue.append((size, text))
         self._wake.set()
+
+    def printed(self, text: str) -> None:
+        """Queue what a tool has printed, as it is; never blocks. Any thread."""
+        with self._handler.lock or contextlib.nullcontext():
+            self._text(text)
 
     def _has_room(self, size: int) -> bool:
         return len(self._queue) < self._max_lines and self.waiting_bytes + size <= MAX_WAITING_BYTES

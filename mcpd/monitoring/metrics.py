@@ -34,6 +34,7 @@ SEARCH_MODES = ("text", "semantic", "hybrid")
 _DURATIONS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _OPERATION_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 _CANCEL_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _OPENMETRICS, _OPENMETRICS_TYPE = choose_encoder("application/openmetrics-text; version=1.0.0")
 _PLAIN, _PLAIN_TYPE = choose_encoder("text/plain")
 
@@ -105,6 +106,12 @@ class Metrics:
         self.log_lines_dropped = Counter(
             "mcpd_log_lines_dropped", "Log lines lost because stderr was full or closed.", (), registry
         )
+        self.loop_stalls = Counter(
+            "mcpd_loop_stalls", "Times that the event loop was held for over 0.5 s.", (), registry
+        )
+        self.loop_lag = Histogram(
+            "mcpd_loop_lag_seconds", "How long one pass of the event loop kept all else waiting.", (), _LAG_S, registry
+        )
         self.cache_requests = Counter(
             "mcpd_cache_requests", "What a cache was asked, by what came of it.", ("cache", "result"), registry
         )
@@ -113,6 +120,8 @@ class Metrics:
         for budget in BUDGETS:
             self.deadline_exceeded.of(budget)
         self.cancel_latency.of()
+        self.loop_stalls.of()
+        self.loop_lag.of()
 
     def _declare_gauges(self, registry: CollectorRegistry) -> None:
         declared = (

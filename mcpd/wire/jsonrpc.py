@@ -69,7 +69,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def decode(body: bytes | bytearray | memoryview | str, *, max_depth: int = 64) -> Any:
-    """Return the JSON value in `body`: one text in UTF-8 without a byte order mark.
+    """Return the JSON value in `body`: one text in UTF-8; one byte order mark before it is ignored.
 
     There may be `MAX_CONTAINERS_ITEMS` objects and arrays, nested `max_depth` deep. Numbers beyond a double or 4300
     digits are refused.
@@ -80,6 +80,7 @@ def decode(body: bytes | bytearray | memoryview | str, *, max_depth: int = 64) -
     if brackets > MAX_CONTAINERS_ITEMS and _containers(body) > MAX_CONTAINERS_ITEMS:
         raise ParseError(f"Parse error: more than {MAX_CONTAINERS_ITEMS} objects and arrays")
     try:
+        body = _unmarked(body)
         value = _decode(body)
     except msgspec.DecodeError as error:
         raise ParseError(f"Parse error: {error}") from None
@@ -90,6 +91,12 @@ def decode(body: bytes | bytearray | memoryview | str, *, max_depth: int = 64) -
     if brackets > max_depth and _deeper(value, max_depth):
         raise ParseError(f"Parse error: nested more than {max_depth} deep")
     return value
+
+
+def _unmarked(body: bytes | bytearray | memoryview | str) -> bytes | bytearray | memoryview | str:
+    if isinstance(body, str):
+        return body.removeprefix("\ufeff")
+    return body[3:] if body[:3] == b"\xef\xbb\xbf" else body
 
 
 def _brackets(body: bytes | bytearray | memoryview | str) -> int:

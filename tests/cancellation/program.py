@@ -83,15 +83,20 @@ def _ticks(pid: int) -> int:
 
 
 @asynccontextmanager
-async def serving(folder: Path, settings: str = "", tools: Sequence[str] = TOOLS) -> AsyncIterator[Program]:
-    """Run a server in `folder`, configured by `settings` (TOML); a test may end it in any way."""
+async def serving(
+    folder: Path, settings: str = "", tools: Sequence[str] = TOOLS, stderr: int | None = None
+) -> AsyncIterator[Program]:
+    """Run a server in `folder`, configured by `settings` (TOML); a test may end it in any way.
+
+    Its stderr is the file `log` unless another is given: a pipe is not read.
+    """
     (folder / "mcpd.toml").write_text(settings)
     (folder / "files").mkdir(exist_ok=True)
     words = [sys.executable, "-m", "mcpd", "serve", "--port", "0", "--files", "files", "--data", "data"]
     for name in tools:
         words += ["--tools", str(HERE / name)]
     with (folder / "log").open("wb") as log:
-        start = partial(trio.run_process, words, stdout=subprocess.PIPE, stderr=log, check=False)
+        start = partial(trio.run_process, words, stdout=subprocess.PIPE, stderr=stderr or log, check=False)
         async with trio.open_nursery() as nursery:
             process = await nursery.start(partial(start, cwd=folder, env=environment()))
             program = Program(process, await _port(process), folder / "log")

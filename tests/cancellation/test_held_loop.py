@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,29 @@ async def test_the_watchdog_ends_a_process_whose_loop_is_held(tool: str, tmp_pat
     log = (tmp_path / "log").read_text()
     assert "holding_tools.py" in log
     assert f"in {tool}" in log
+
+
+@pytest.mark.parametrize(("tool", "arguments"), [("sleep", {"seconds": 1.5}), ("backtrack", {"letters": 23})])
+async def test_a_tool_that_holds_the_loop_is_named(tool: str, arguments: dict[str, object], tmp_path: Path) -> None:
+    """The log names it and the metrics count it; a C call that holds the GIL is told of when it is over."""
+    with trio.fail_after(3 * WAIT_S):
+        async with serving(tmp_path, tools=TOOLS) as program, http_client(program, STATELESS) as client:
+            await client.call(tool, {"place": str(tmp_path), **arguments})
+            await client.settle(ended=True)
+            assert await program.metric("mcpd_loop_stalls_total") == 1
+            assert await program.metric("mcpd_loop_lag_seconds_sum") > 0.5
+    log = (tmp_path / "log").read_text()
+    assert f"tools/call {tool}" in log
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+async def test_printing_to_a_pipe_that_nobody_reads_holds_nobody_up(stream: str, tmp_path: Path) -> None:
+    """SEC-4: the tool returns, others are served; what does not fit into the pipe and the queue is dropped."""
+    with trio.fail_after(3 * WAIT_S):
+        async with serving(tmp_path, tools=TOOLS, stderr=subprocess.PIPE) as program:
+            async with http_client(program, STATELESS) as client:
+                await client.call("flood", {"place": str(tmp_path), "stream": stream})
+                await client.settle(ended=True)
+                assert client.heard[-1]["result"]["content"][0]["text"] == "printed"
+            program.process.send_signal(signal.SIGTERM)
+            assert await program.process.wait() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 from collections.abc import AsyncIterator
@@ -133,3 +134,113 @@ async def test_end_of_input_cancels_what_is_in_flight(tmp_path: Path) -> None:
             await eventually(running.stopped.is_set, "the server has ended")
             assert running.in_flight() == 0
             assert running.metric("mcpd_cancelled_total", reason="client_gone") == 1
+
+
+def words(folder: Path, settings: str = "") -> list[str]:
+    """The command line, with the tools of this folder besides."""
+    return [*command("stdio", folder, settings), "--tools", str(Path(__file__).with_name("stdio_tools.py"))]
+
+
+def shell(folder: Path, redirection: str) -> list[str]:
+    """The same, by way of a shell that closes or moves descriptors."""
+    return ["sh", "-c", f"{' '.join(map(shlex.quote, words(folder)))} {redirection}"]
+
+
+async def piped(folder: Path, said: bytes, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run `mcpd stdio` on input that ends."""
+    with trio.fail_after(WAIT_S):
+        return await trio.run_process(
+            options.pop("words", None) or words(folder, options.pop("settings", "")),
+            stdin=said,
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            cwd=folder,
+            env=environment(),
+            **options,
+        )
+
+
+def lines(*requests: tuple[str, dict[str, Any] | None]) -> bytes:
+    """Stateless requests, numbered from 0."""
+    bodies = [stateless(method, params, request_id=number)[0] for number, (method, params) in enumerate(requests)]
+    return b"".join(json.dumps(body).encode() + b"\n" for body in bodies)
+
+
+HANDSHAKE = (
+    b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},'
+    b'"clientInfo":{"name":"printf","version":"1"}}}\n'
+)
+
+
+@pytest.mark.parametrize("end", ["", "the last line has no end"])
+async def test_what_was_asked_before_the_end_of_input_is_answered(end: str, tmp_path: Path) -> None:
+    """IO-3: `printf ... | mcpd stdio` shows every answer, those of worker processes and threads too."""
+    said = HANDSHAKE + b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n'
+    said += b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}\n'
+    said += b'{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"shout"}}\n'
+    done = await piped(tmp_path, said.rstrip(b"\n") if end else said)
+    assert done.returncode == 0
+    assert sorted(json.loads(line)["id"] for line in done.stdout.splitlines()) == [0, 1, 2]
+
+
+async def test_a_question_that_nobody_can_answer_any_more_does_not_hold_the_end(tmp_path: Path) -> None:
+    """IO-3, S2C-3: a call that waits for its client learns that it has gone; a listen stream ends."""
+    requests = lines(("subscriptions/listen", {"notifications": {"toolsListChanged": True}}), ("tools/list", None))
+    done = await piped(tmp_path, requests)
+    assert done.returncode == 0
+    assert [body for body in map(json.loads, done.stdout.splitlines()) if body.get("id") == 1]
+
+
+@pytest.mark.parametrize("before", [b"", b"\n"])
+async def test_a_byte_order_mark_before_the_first_message_is_ignored(before: bytes, tmp_path: Path) -> None:
+    """IO-1: some shells and editors write one."""
+    done = await piped(tmp_path, before + b"\xef\xbb\xbf" + HANDSHAKE)
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [0]
+
+
+async def test_a_child_of_a_tool_reads_nothing_of_the_protocol(tmp_path: Path) -> None:
+    """IO-1: what is on fd 0 is nobody's, and fd 1 is not the client's."""
+    said = HANDSHAKE + b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"eat"}}\n'
+    said += b"".join(b'{"jsonrpc":"2.0","id":%d,"method":"ping"}\n' % number for number in range(2, 42))
+    done = await piped(tmp_path, said)
+    answers = {body["id"]: body for body in map(json.loads, done.stdout.splitlines())}
+    assert set(answers) == set(range(42))
+    assert answers[1]["result"]["content"][0]["text"] == "0 bytes eaten"
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full"])
+async def test_log_lines_never_stand_among_the_messages(closed: str, tmp_path: Path) -> None:
+    """IO-1: also when stderr was closed or takes nothing; no file of ours becomes what others print to."""
+    said = HANDSHAKE + b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"shout"}}\n'
+    done = await piped(tmp_path, said, words=shell(tmp_path, closed))
+    assert done.returncode == 0
+    assert sorted(json.loads(line)["id"] for line in done.stdout.splitlines()) == [0, 1]
+
+
+@pytest.mark.parametrize("where", ["/dev/full", "closed"])
+async def test_a_stdout_that_takes_nothing_ends_the_program(where: str, tmp_path: Path) -> None:
+    """IO-3: with a line in the log and no traceback."""
+    target = ">/dev/full" if where == "/dev/full" else ">&-"
+    done = await piped(tmp_path, HANDSHAKE, words=shell(tmp_path, target))
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert b"Traceback" not in done.stderr
+    assert (b"stdout is closed or full" in done.stderr) == (where == "/dev/full")
+
+
+@pytest.mark.parametrize("tool", ["hang", "leave_a_thread"])
+async def test_a_hung_tool_does_not_hold_the_end(tool: str, tmp_path: Path) -> None:
+    """IO-3: a thread that never ends is left behind, one that Python would wait for is ended by the watchdog."""
+    said = HANDSHAKE + b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"%s"}}\n' % tool.encode()
+    done = await piped(tmp_path, said, settings="[timeouts]\ncleanup_s = 0.1\nwrite_s = 0.1\n")
+    assert done.returncode == (0 if tool == "hang" else 1)
+    assert json.loads(done.stdout.splitlines()[0])["id"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+async def test_every_signal_that_means_to_stop_stops_it(number: signal.Signals, tmp_path: Path) -> None:
+    """IO-3: SIGHUP too, since its keys are nobody's and its terminal has gone."""
+    async with program(tmp_path) as process:
+        process.send_signal(number)
+        assert await process.wait() == 0
+    assert b"Traceback" not in (tmp_path / "log").read_bytes()

@@ -198,7 +198,7 @@ async def test_an_unknown_tool_is_told_although_parameter_headers_are_sent(serve
 UNREADABLE = [
     b"",
     b"{",
-    b"\xef\xbb\xbf{}",
+    b"\xef\xbb\xbf\xef\xbb\xbf{}",
     b"\xff\xfe{}",
     b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"a":NaN}}',
     b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"a":Infinity}}',
