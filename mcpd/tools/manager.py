@@ -24,6 +24,7 @@ from mcpd.authoring.context import BlockingContext, Context
 from mcpd.catalog import Listing, Paging
 from mcpd.errors import Forbidden, InvalidParams, NotFound, Overloaded, ToolError
 from mcpd.monitoring.metrics import Metrics
+from mcpd.tools.frames import Job
 from mcpd.tools.registry import Tool, ToolRegistry
 from mcpd.tools.threads import ThreadPool, call_back
 from mcpd.tools.workers import WorkerPool
@@ -154,12 +155,10 @@ class ToolManager:
 
     async def _run_in_worker(self, tool: Tool, arguments: dict[str, Any], context: Context) -> dict[str, Any]:
         result = await self._workers.call(
-            tool.declaration.source,
-            tool.name,
-            arguments,
+            Job(tool.declaration.source, tool.name, arguments, context.deadline),
             on_progress=context.progress,
             on_log=context.log,
-            deadline=context.deadline,
+            owner=context.principal.share,
         )
         return await self._check_output(tool, result)
 

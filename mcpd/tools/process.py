@@ -6,7 +6,8 @@ PR_SET_PDEATHSIG is tied to the thread that forked, so the worker would die when
 main thread costs about 1 ms of the event loop per start.
 
 The talk runs over a socket pair, never over fd 0 or 1: those may be the stdio transport. What a tool prints goes to our
-stderr. The worker leads a session of its own: Ctrl-C reaches mcpd alone, and a kill takes the tool's children along.
+stderr. The worker leads a session of its own: Ctrl-C reaches mcpd alone, and a kill takes the tool's children along;
+those that have left the session are found by their environment (`tools.descendants`).
 
 Laws: 2 (after `aclose` the pid is dead and reaped), 6 (whoever sees an exchange break kills the process).
 Elsewhere than Linux there is no pidfd, so exits are polled for, and no PR_SET_PDEATHSIG: see `tools.worker`.
@@ -27,7 +28,7 @@ from typing import Any, Final
 import msgspec
 import trio
 
-from mcpd.tools import frames
+from mcpd.tools import descendants, frames
 
 OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
 OnLog = Callable[[str, Any, str | None], Awaitable[None]]
@@ -49,12 +50,14 @@ class WorkerProcess:
     def __init__(self, *, max_message_bytes: int, preload: tuple[str, ...] = ()) -> None:
         """Start the process; blocks for the length of a fork. Raises: OSError."""
         ours, theirs = socket.socketpair()
+        self._mark = descendants.new_mark()
         with theirs, contextlib.ExitStack() as on_failure:
             on_failure.callback(ours.close)
             setup = frames.Setup(theirs.fileno(), os.getpid(), max_message_bytes, preload, os.environ.get("PYTHONPATH"))
-            self._popen = _start(setup)
+            self._popen = _start(setup, self._mark)
+            on_failure.callback(_end, self._popen)
+            self._pidfd = os.pidfd_open(self._popen.pid) if hasattr(os, "pidfd_open") else None
             on_failure.pop_all()
-        self._pidfd = os.pidfd_open(self._popen.pid) if hasattr(os, "pidfd_open") else None
         self._sock = ours
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         self._reader = frames.FrameReader(max_message_bytes)
@@ -146,7 +149,10 @@ class WorkerProcess:
             await trio.sleep(EXIT_POLL_S)
 
     async def aclose(self) -> None:
-        """Kill, reap and close; then set `gone`. Idempotent. Cancellation: leaves it dying, descriptors closed."""
+        """Kill it and all that it has started, reap it and close; then set `gone`. Idempotent.
+
+        Cancellation: leaves it dying, descriptors closed.
+        """
         if self.gone.is_set():
             return
         self.kill()
@@ -154,6 +160,7 @@ class WorkerProcess:
             await self.wait_exit()
             self.kill()
             self._popen.wait()
+            await trio.to_thread.run_sync(descendants.kill_marked, self._mark, abandon_on_cancel=True)
         finally:
             self._stream.socket.close()
             if self._pidfd is not None:
@@ -162,7 +169,12 @@ class WorkerProcess:
             self.gone.set()
 
 
-def _start(setup: frames.Setup) -> subprocess.Popen[bytes]:
+def _end(popen: subprocess.Popen[bytes]) -> None:
+    popen.kill()
+    popen.wait()
+
+
+def _start(setup: frames.Setup, mark: str) -> subprocess.Popen[bytes]:
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "mcpd.tools.worker", msgspec.json.encode(setup).decode()],
@@ -170,5 +182,5 @@ def _start(setup: frames.Setup) -> subprocess.Popen[bytes]:
         stdout=2,
         pass_fds=[setup.fd],
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, descendants.VARIABLE: mark},
     )

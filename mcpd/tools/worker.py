@@ -162,7 +162,7 @@ def perform(job: frames.Job, toolbox: Toolbox, channel: Channel) -> frames.Reply
         return frames.Refused("arguments", str(error))
     except ToolError as error:
         return frames.Refused("tool", str(error))
-    except Exception as error:  # noqa: BLE001 - the process boundary: a tool may raise anything
+    except BaseException as error:  # noqa: BLE001 - the process boundary: sys.exit and asyncio's own, too
         return _failed(error)
     finally:
         context.close()
@@ -172,7 +172,7 @@ def fit(reply: frames.Reply, max_message_bytes: int) -> bytes:
     """Return the frame of `reply`, or of what can be said instead of it."""
     try:
         frame = frames.encode(reply)
-    except (TypeError, ValueError, RecursionError) as error:
+    except Exception as error:  # noqa: BLE001 - the process boundary: a value may raise anything while it is encoded
         return frames.encode(_failed(error))
     size = len(frame) - frames.HEADER_BYTES
     if size <= max_message_bytes:
@@ -192,7 +192,8 @@ def die_with(parent: int) -> None:
 
 
 def main(argument: str) -> None:
-    """Serve until the server hangs up."""
+    """Serve until the server hangs up. A child that a tool has forked off and let return is no worker, and leaves."""
+    own = os.getpid()
     setup = msgspec.json.decode(argument, type=frames.Setup)
     die_with(setup.parent)
     _become_ordinary(setup)
@@ -200,7 +201,10 @@ def main(argument: str) -> None:
     _preload(toolbox, setup.preload)
     channel.send(frames.encode(frames.Ready()))
     while (job := channel.receive()) is not None:
-        channel.send(fit(perform(job, toolbox, channel), setup.max_message_bytes))
+        frame = fit(perform(job, toolbox, channel), setup.max_message_bytes)
+        if os.getpid() != own:
+            os._exit(0)
+        channel.send(frame)
 
 
 def _become_ordinary(setup: frames.Setup) -> None:
@@ -218,10 +222,24 @@ def _preload(toolbox: Toolbox, targets: tuple[str, ...]) -> None:
             toolbox.load(target)
         except McpdError as error:
             sys.stderr.write(f"mcpd worker {os.getpid()}: {error}\n")
+        except BaseException as error:  # noqa: BLE001 - the process boundary: a call of the tool will say what is wrong
+            sys.stderr.write(f"mcpd worker {os.getpid()}: {target}: {type(error).__name__}\n")
 
 
-def _failed(error: Exception) -> frames.Failed:
-    return frames.Failed(repr(error)[:1000], "".join(traceback.format_exception(error))[-20_000:])
+def _failed(error: BaseException) -> frames.Failed:
+    return frames.Failed(_plain(lambda: repr(error))[:1000], _plain(lambda: _trace(error))[-20_000:])
+
+
+def _trace(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def _plain(render: Callable[[], str]) -> str:
+    """Return a text that can be sent, whatever an exception's own methods do."""
+    try:
+        return render().encode("utf-8", "backslashreplace").decode()
+    except Exception as error:  # noqa: BLE001 - a broken `__repr__` or `__str__` must not end the worker
+        return f"an exception that cannot be shown: {type(error).__name__}"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 A few workers are kept warm; more are started while calls wait, up to a maximum, and retired when they have been idle
 for a while. A call owns one worker from its job to its reply. A call that ends in any other way (cancelled, crashed,
 garbage) kills its worker and waits, under a bounded shield, until the pid is reaped; the pool then starts another.
+Calls wait in `tools.waiting`, fairly by owner.
 
 Called by: `tools.manager` for tools with `isolation="process"`; `run` is one of the services of `app`. Runs
 `tools.process`, one task per process. Deliberately not: the owner of a deadline (that is the caller's scope) and not
@@ -21,9 +22,10 @@ import msgspec
 import trio
 
 from mcpd.deadlines import bounded_shield
-from mcpd.errors import Draining, InvalidParams, McpdError, Overloaded, RegistrationError, ToolError
+from mcpd.errors import Draining, InvalidParams, McpdError, RegistrationError, ToolError
 from mcpd.tools import frames
 from mcpd.tools.process import OnLog, OnProgress, WorkerBroken, WorkerProcess
+from mcpd.tools.waiting import Waiter, Waiting
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +36,11 @@ class WorkerCrashed(McpdError):
 
 class WorkerToolFailed(McpdError):
     """The tool raised something unforeseen in its worker. Its text is the worker's traceback: for the log only."""
+
+    def __init__(self, traceback: str, error: str = "") -> None:
+        super().__init__(traceback)
+        self.error = error
+        """Type and message of what was raised, as `repr` shows it."""
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,15 +83,6 @@ class WorkerStatistics(msgspec.Struct, frozen=True):
     """All live processes, oldest first."""
 
 
-class _Waiter:
-    __slots__ = ("decided", "error", "worker")
-
-    def __init__(self) -> None:
-        self.decided = trio.Event()
-        self.worker: WorkerProcess | None = None
-        self.error: McpdError | None = None
-
-
 class WorkerPool:
     """Run tools in processes that can be killed. `run` must be running for `call` to work."""
 
@@ -97,8 +95,8 @@ class WorkerPool:
         self._workers: dict[WorkerProcess, None] = {}
         self._starting = 0
         self._idle: list[WorkerProcess] = []
-        self._waiters: dict[_Waiter, None] = {}
-        self._busy = self._started = self._crashed = self._killed = self._refused = self._failures = 0
+        self._waiters: Waiting[WorkerProcess] = Waiting(self.settings.max_queued)
+        self._busy = self._started = self._crashed = self._killed = self._failures = 0
         self._last_start_s = 0.0
         self._changed = trio.Event()
         self._surplus = trio.Event()
@@ -117,7 +115,7 @@ class WorkerPool:
                     await self._retire_surplus()
                 finally:
                     self._nursery = None
-                    self._refuse_waiters(Draining("The server is stopping"))
+                    self._waiters.refuse_all(Draining("The server is stopping"))
         finally:
             self._starting = 0
 
@@ -126,40 +124,34 @@ class WorkerPool:
         while self._starting or len(self._idle) + self._busy < self.settings.warm:
             await self._changed.wait()
 
-    async def call(
-        self,
-        target: str,
-        tool: str,
-        arguments: dict[str, Any],
-        *,
-        on_progress: OnProgress,
-        on_log: OnLog,
-        deadline: float,
-    ) -> dict[str, Any]:
-        """Run `tool` of the file or module `target`; return the body of its `tools/call` result.
+    async def call(self, job: frames.Job, *, on_progress: OnProgress, on_log: OnLog, owner: str = "") -> dict[str, Any]:
+        """Run a tool and return the body of its `tools/call` result.
 
-        `deadline`, on the `time.monotonic()` clock, is what the tool sees as `ctx.deadline`; the caller enforces it.
+        `owner` is whose call it is: workers are shared out fairly between owners, whatever each has waiting. The job's
+        deadline is what the tool sees as `ctx.deadline`; the caller enforces it.
         The callbacks run in the calling task. Arguments are taken as checked already where the tool has a raw
         `input_schema`; a raw `output_schema` is the caller's to check.
         Cancellation: kills the worker, returns when its pid is reaped (at most `cleanup_s` later).
         Raises: ToolError (the tool's own, a wrong argument, a result too large), RegistrationError, WorkerToolFailed,
         WorkerCrashed, InvalidParams (arguments too large), Overloaded, Draining.
         """
-        job = self._encode(frames.Job(target, tool, arguments, deadline))
-        worker = await self._acquire()
+        frame = self._encode(job)
+        worker = await self._acquire(owner)
         self._busy += 1
+        self._waiters.began(owner)
         try:
-            reply = await worker.exchange(job, on_progress, on_log)
+            reply = await worker.exchange(frame, on_progress, on_log)
         except WorkerBroken as broken:
             self._crashed += 1
             await self._discard(worker)  # noqa: ASYNC120 - shielded and bounded inside
-            raise WorkerCrashed(f"The worker process of {tool!r} is lost: {broken} ({worker.fate})") from broken
+            raise WorkerCrashed(f"The worker process of {job.tool!r} is lost: {broken} ({worker.fate})") from broken
         except BaseException:
             self._killed += 1
             await self._discard(worker)  # noqa: ASYNC102 - shielded and bounded inside
             raise
         finally:
             self._busy -= 1
+            self._waiters.ended(owner)
         self._offer(worker)
         return _result_of(reply)
 
@@ -173,7 +165,7 @@ class WorkerPool:
             started_total=self._started,
             crashed_total=self._crashed,
             killed_total=self._killed,
-            refused_total=self._refused,
+            refused_total=self._waiters.refused,
             last_start_s=self._last_start_s,
             pids=tuple(worker.pid for worker in self._workers),
         )
@@ -186,7 +178,7 @@ class WorkerPool:
             )
         return frame
 
-    async def _acquire(self) -> WorkerProcess:
+    async def _acquire(self, owner: str) -> WorkerProcess:
         if self._nursery is None:
             raise Draining("The worker processes are not running")
         while self._idle:
@@ -194,26 +186,21 @@ class WorkerPool:
             if worker.quiet():
                 return worker
             worker.kill()
-        if len(self._waiters) >= self.settings.max_queued:
-            self._refused += 1
-            raise Overloaded(f"{len(self._waiters)} calls already wait for a worker process")
-        return await self._wait_turn()
+        return await self._wait_turn(self._waiters.enter(owner))
 
-    async def _wait_turn(self) -> WorkerProcess:
-        waiter = _Waiter()
-        self._waiters[waiter] = None
+    async def _wait_turn(self, waiter: Waiter[WorkerProcess]) -> WorkerProcess:
         self._balance()
         try:
             await waiter.decided.wait()
         except BaseException:
-            self._waiters.pop(waiter, None)
-            if waiter.worker is not None:
-                self._offer(waiter.worker)
+            self._waiters.leave(waiter)
+            if waiter.given is not None:
+                self._offer(waiter.given)
             raise
-        if waiter.worker is None:
+        if waiter.given is None:
             assert waiter.error is not None
             raise waiter.error
-        return waiter.worker
+        return waiter.given
 
     async def _discard(self, worker: WorkerProcess) -> None:
         worker.kill()
@@ -221,15 +208,11 @@ class WorkerPool:
             await worker.gone.wait()
 
     def _offer(self, worker: WorkerProcess) -> None:
-        """Give a worker to the call that has waited longest, or keep it; kill it if it is dead or has babbled."""
+        """Give a worker to a call that waits, or keep it; kill it if it is dead or has babbled."""
         if not worker.quiet():
             worker.kill()
             return
-        waiter = next(iter(self._waiters), None)
-        if waiter is not None:
-            del self._waiters[waiter]
-            waiter.worker = worker
-            waiter.decided.set()
+        if self._waiters.give(worker):
             return
         worker.idle_since = trio.current_time()
         self._idle.append(worker)
@@ -309,13 +292,7 @@ class WorkerPool:
         self._starting -= 1
         self._failures += 1
         _log.error("a worker process could not be started: %s", why)
-        self._refuse_waiters(WorkerCrashed(f"A worker process could not be started: {why}"))
-
-    def _refuse_waiters(self, error: McpdError) -> None:
-        for waiter in self._waiters:
-            waiter.error = error
-            waiter.decided.set()
-        self._waiters.clear()
+        self._waiters.refuse_all(WorkerCrashed(f"A worker process could not be started: {why}"))
 
     async def _retire_surplus(self) -> None:
         while True:
@@ -345,7 +322,7 @@ def _result_of(reply: frames.Reply) -> dict[str, Any]:
     if isinstance(reply, frames.Done):
         return reply.result
     if isinstance(reply, frames.Failed):
-        raise WorkerToolFailed(reply.traceback)
+        raise WorkerToolFailed(reply.traceback, reply.error)
     if reply.kind == "registration":
         raise RegistrationError(reply.text)
     raise ToolError(reply.text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -156,3 +157,75 @@ def loud(text: str) -> str:
     """Print to standard output."""
     print(text, flush=True)
     return "printed"
+
+
+@tool(isolation="process")
+def detach(place: str, end: str) -> None:
+    """Start a child in a session of its own and one that outlives its parent; then spin, crash or return."""
+    folder = Path(place)
+    nap = [sys.executable, "-c", "import time; time.sleep(1000)"]
+    _write(folder / "session", subprocess.Popen(nap, start_new_session=True).pid)
+    twice = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:], start_new_session=True, stdout=2).pid)"
+    done = subprocess.run([sys.executable, "-c", twice, *nap], stdout=subprocess.PIPE, check=True)
+    _write(folder / "orphan", int(done.stdout))
+    while not (folder / "go").exists():
+        time.sleep(0.005)
+    if end == "cancelled":
+        sum(range(10**14))
+    elif end == "crashed":
+        os._exit(7)
+
+
+def _write(path: Path, pid: int) -> None:
+    path.with_suffix(".new").write_text(str(pid))
+    path.with_suffix(".new").replace(path)
+
+
+@tool(isolation="process")
+def fork_and_return() -> str:
+    """Return in two processes."""
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+    return "returned"
+
+
+@tool(isolation="process")
+def exit_politely() -> None:
+    """Leave by the ordinary way."""
+    sys.exit(3)
+
+
+class Own(BaseException):
+    """No Exception."""
+
+
+class Unshowable(Exception):
+    """Cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise LookupError("no text")
+
+    __str__ = __repr__
+
+
+@tool(isolation="process")
+def raise_odd(kind: str) -> None:
+    """Raise what nobody expects."""
+    kinds: dict[str, BaseException] = {
+        "asyncio": importlib.import_module("asyncio").CancelledError(),
+        "generator": GeneratorExit(),
+        "interrupt": KeyboardInterrupt(),
+        "own": Own(),
+        "unshowable": Unshowable(),
+        "surrogate": ValueError("\udc80"),
+    }
+    raise kinds[kind]
+
+
+@tool(isolation="process")
+def give_odd(kind: str) -> dict[str, Any]:
+    """Return what cannot be encoded."""
+    cycle: dict[str, Any] = {}
+    cycle["cycle"] = cycle
+    return {"object": {"value": object()}, "cycle": cycle}[kind]

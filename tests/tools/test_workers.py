@@ -6,7 +6,9 @@ bound; nothing sleeps for a guessed time.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ import trio
 import trio.testing
 
 from mcpd.errors import Draining, InvalidParams, Overloaded, RegistrationError, ToolError
+from mcpd.tools.frames import Job
 from mcpd.tools.workers import WorkerCrashed, WorkerPool, WorkerSettings, WorkerToolFailed
 
 TOOLS = str(Path(__file__).with_name("process_tools.py"))
@@ -49,10 +52,10 @@ async def ignore(*_: Any) -> None:
     """Take a notification and do nothing."""
 
 
-async def call(pool: WorkerPool, tool: str, **arguments: Any) -> dict[str, Any]:
+async def call(pool: WorkerPool, tool: str, *, owner: str = "", **arguments: Any) -> dict[str, Any]:
     """Call a tool of `process_tools.py`."""
     deadline = time.monotonic() + 20
-    return await pool.call(TOOLS, tool, arguments, on_progress=ignore, on_log=ignore, deadline=deadline)
+    return await pool.call(Job(TOOLS, tool, arguments, deadline), on_progress=ignore, on_log=ignore, owner=owner)
 
 
 def text_of(result: dict[str, Any]) -> str:
@@ -126,6 +129,78 @@ async def test_what_a_killed_tool_started_dies_with_it(tmp_path: Path) -> None:
             pid = await pid_in(tmp_path / "pid")
             nursery.cancel_scope.cancel()
         await until(lambda: not running(pid))
+
+
+@pytest.mark.parametrize("end", ["cancelled", "crashed", "retired"])
+async def test_what_a_tool_started_dies_with_its_worker_though_it_has_left_it(end: str, tmp_path: Path) -> None:
+    """Law 2: a child in a session of its own, and one whose parent has ended."""
+    async with open_pool(warm=0, idle_s=0.1) as pool:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(detach, pool, str(tmp_path), end))
+            pids = [await pid_in(tmp_path / "session"), await pid_in(tmp_path / "orphan")]
+            assert all(map(running, pids))
+            (tmp_path / "go").touch()
+            if end == "cancelled":
+                nursery.cancel_scope.cancel()
+        await until(lambda: not any(map(running, pids)))
+
+
+async def detach(pool: WorkerPool, place: str, end: str) -> None:
+    """Call `detach`; a crash of its worker is what is wanted."""
+    with contextlib.suppress(WorkerCrashed):
+        await call(pool, "detach", place=place, end=end)
+
+
+async def test_a_process_that_forks_in_a_tool_answers_once() -> None:
+    """Law 6: the child that returns from the tool, too, is no worker, and takes no jobs."""
+    async with open_pool() as pool:
+        assert text_of(await call(pool, "fork_and_return")) == "returned"
+        assert [text_of(await call(pool, "echo", text=text)) for text in "abc"] == ["a", "b", "c"]
+        assert pool.statistics().crashed_total == 0
+
+
+async def test_cancel_storms_leave_the_pool_whole(tmp_path: Path) -> None:
+    """Law 2: whatever the calls of three owners were doing when they were cancelled, no worker and no place is lost."""
+    moments = random.Random(8)
+    async with open_pool(warm=1, max_workers=3, max_queued=8) as pool:
+        for _ in range(4):
+            async with trio.open_nursery() as nursery:
+                for number in range(12):
+                    nursery.start_soon(storm, pool, f"owner {number % 3}", moments.uniform(0, 0.4))
+        await until(lambda: pool.statistics().idle == 1 and len(pool.statistics().pids) == 1)
+        assert (pool.statistics().waiting, pool.statistics().busy) == (0, 0)
+        assert text_of(await call(pool, "echo", text="whole")) == "whole"
+
+
+async def storm(pool: WorkerPool, owner: str, seconds: float) -> None:
+    """Make calls until cancelled; to be refused is part of it."""
+    with trio.move_on_after(seconds):
+        while True:
+            with contextlib.suppress(Overloaded):
+                await call(pool, "echo", text="x" * 1000, owner=owner)
+            await trio.lowlevel.checkpoint()
+
+
+async def test_workers_are_shared_out_fairly_between_owners(tmp_path: Path) -> None:
+    """Law 8: one owner's long queue does not keep another's first call waiting, nor does it keep it out."""
+    order: list[str] = []
+
+    async def one(owner: str) -> None:
+        try:
+            await call(pool, "wait", go=str(tmp_path / "go"), owner=owner)
+            order.append(owner)
+        except Overloaded:
+            order.append(f"{owner} refused")
+
+    async with open_pool(warm=1, max_workers=1, max_queued=4) as pool, trio.open_nursery() as nursery:
+        for owner in ["greedy"] * 5:
+            nursery.start_soon(one, owner)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(one, "modest")
+        await until(lambda: order == ["greedy refused"])
+        (tmp_path / "go").touch()
+        await until(lambda: len(order) == 6)
+    assert order[:3] == ["greedy refused", "greedy", "modest"]
 
 
 def running(pid: int) -> bool:
@@ -219,7 +294,7 @@ async def test_progress_and_log_arrive_before_the_result() -> None:
 
     async with open_pool() as pool:
         result = await pool.call(
-            TOOLS, "report", {}, on_progress=on_progress, on_log=on_log, deadline=time.monotonic() + 100
+            Job(TOOLS, "report", {}, time.monotonic() + 100), on_progress=on_progress, on_log=on_log
         )
     assert seen == [(1, 2, "half"), ("info", {"at": 1}, "tests"), (2, 2, None)]
     assert text_of(result) == "100"
@@ -234,7 +309,7 @@ async def test_a_callback_that_fails_ends_the_call_and_its_worker() -> None:
     async with open_pool() as pool:
         (pid,) = pool.statistics().pids
         with pytest.raises(LookupError):
-            await pool.call(TOOLS, "report", {}, on_progress=on_progress, on_log=ignore, deadline=time.monotonic() + 9)
+            await pool.call(Job(TOOLS, "report", {}, time.monotonic() + 9), on_progress=on_progress, on_log=ignore)
         assert not exists(pid)
 
 
@@ -247,6 +322,15 @@ async def test_a_callback_that_fails_ends_the_call_and_its_worker() -> None:
         ("blunder", {}, WorkerToolFailed, "ZeroDivisionError: secret detail"),
         ("not_a_number", {}, WorkerToolFailed, "ValueError"),
         ("ask", {}, WorkerToolFailed, "only deadline, progress and log do"),
+        ("exit_politely", {}, WorkerToolFailed, "SystemExit"),
+        ("raise_odd", {"kind": "asyncio"}, WorkerToolFailed, "CancelledError"),
+        ("raise_odd", {"kind": "generator"}, WorkerToolFailed, "GeneratorExit"),
+        ("raise_odd", {"kind": "interrupt"}, WorkerToolFailed, "KeyboardInterrupt"),
+        ("raise_odd", {"kind": "own"}, WorkerToolFailed, "Own"),
+        ("raise_odd", {"kind": "unshowable"}, WorkerToolFailed, "Unshowable"),
+        ("raise_odd", {"kind": "surrogate"}, WorkerToolFailed, "udc80"),
+        ("give_odd", {"kind": "object"}, WorkerToolFailed, "Error"),
+        ("give_odd", {"kind": "cycle"}, WorkerToolFailed, "Error"),
         ("no_such_tool", {}, RegistrationError, "no_such_tool"),
         ("echo", {"text": "x" * 5000}, InvalidParams, "4096 are allowed"),
     ],
@@ -345,6 +429,7 @@ async def test_a_stopped_pool_refuses_calls() -> None:
 
 SERVER = """
     import time, trio
+    from mcpd.tools.frames import Job
     from mcpd.tools.workers import WorkerPool, WorkerSettings
 
     async def ignore(*_): pass
@@ -353,8 +438,8 @@ SERVER = """
         pool = WorkerPool(WorkerSettings())
         async with trio.open_nursery() as nursery:
             await nursery.start(pool.run)
-            await pool.call({tools!r}, "spin", {{"marker": {marker!r}}}, on_progress=ignore, on_log=ignore,
-                            deadline=time.monotonic() + 60)
+            job = Job({tools!r}, "spin", {{"marker": {marker!r}}}, time.monotonic() + 60)
+            await pool.call(job, on_progress=ignore, on_log=ignore)
 
     trio.run(main)
 """
