@@ -61,11 +61,11 @@ class LoopWatch(trio.abc.Instrument):
             trio.lowlevel.remove_instrument(self)
             over.set()
 
-    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - Trio's signature
+    def after_io_wait(self, _wait_s: float) -> None:
         """Note that the loop has begun a pass."""
         self._since = perf_counter()
 
-    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - Trio's signature
+    def before_io_wait(self, _wait_s: float) -> None:
         """Note that the loop has ended a pass."""
         since, self._since = self._since, 0.0
         if since:
