@@ -65,7 +65,7 @@ def with_normal_authority(uri: str) -> str:
 def with_normal_scheme(uri: str) -> str:
     """Return `uri` tidied, its scheme in small letters; an authority, which may hold a variable, keeps its letters."""
     scheme, colon, rest = uri.partition(":")
-    return f"{scheme.lower()}{colon}{tidy(rest)}"
+    return tidy(f"{scheme.lower()}{colon}{rest}")
 
 
 def tidy(text: str) -> str:

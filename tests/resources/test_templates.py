@@ -47,6 +47,7 @@ def test_a_uri_made_from_a_template_gives_its_values(template: str, uri: str, va
         ("Notes://{id}", "notes://Todo", {"id": "Todo"}),
         ("notes://{id}", "notes://Todo/", {"id": "Todo"}),
         ("notes://{id}", "notes://caf%C3%A9", {"id": "café"}),
+        ("notes://{+path}", "notes://a/", {"path": "a/"}),
         ("http://example.com:80/{id}", "http://EXAMPLE.com/1", {"id": "1"}),
         ("notes:{id}", "Notes:A", {"id": "A"}),
         ("notes://x?q={q}", "notes://X?q=a%26b", {"q": "a&b"}),

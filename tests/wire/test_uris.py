@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpd.wire.uris import normalise, tidy
+from mcpd.wire.uris import normalise, tidy, with_normal_authority
 
 SAME = [
     ("notes://café", "notes://caf%C3%A9", "notes://caf%c3%a9/", "NOTES://café", "notes://xn--caf-dma", "notes://CAFÉ"),
@@ -26,6 +26,7 @@ SAME = [
     ("http://[::1]/a", "http://[::1]:80/a"),
     ("http://me@X/", "http://me@x"),
     ("notes://x::", "NOTES://x::/"),
+    ("notes://123/", "NOTES://123"),
 ]
 APART = [
     ("notes://x/a", "notes://x/A"),
@@ -67,6 +68,16 @@ def test_dots_in_a_path_are_followed_as_a_client_follows_them(path: str, left: s
 )
 def test_a_normal_uri_is_left_alone(uri: str) -> None:
     assert normalise(uri) == uri
+
+
+def test_a_host_of_digits_is_no_port() -> None:
+    assert normalise("notes://123") == "notes://123/"
+    assert with_normal_authority("Notes://123/É") == "notes://123/%C3%89"
+
+
+@pytest.mark.parametrize("text", ["no scheme é", "notes:é"])
+def test_what_has_no_authority_is_tidied(text: str) -> None:
+    assert with_normal_authority(text) == text.replace("é", "%C3%A9").replace(" ", "%20")
 
 
 def test_tidying_leaves_reserved_characters_as_they_are() -> None:
