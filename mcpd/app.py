@@ -37,6 +37,7 @@ from mcpd.errors import ConfigurationError
 from mcpd.events import Changed
 from mcpd.gateway.access import Access, is_unix, startup_check
 from mcpd.gateway.app import make_app, make_metrics_app
+from mcpd.gateway.server.descriptors import claim as claim_descriptors
 from mcpd.gateway.server.hypercorn import Connections, hypercorn_config, listening_ports, open_sockets, serve_http
 from mcpd.gateway.stdio import END_OF_INPUT_S, StdioTransport
 from mcpd.messages.manager import MessageManager
@@ -75,6 +76,7 @@ async def _serve(config: Config, logs: Logs) -> None:
     async with open_stores(config) as stores:
         parts = build(config, logs, stores)
         startup_check(config, parts.keys)
+        claim_descriptors(config.limits.max_connections)
         sockets = open_sockets(config.server, config.timeouts)
         try:
             await _serve_until_signal(parts, sockets)
@@ -119,7 +121,7 @@ async def run_http(
             nursery=services,
         )
         services.start_soon(_expire_keys, parts)
-        connections = Connections(config.limits, config.timeouts, parts.metrics)
+        connections = Connections(config.limits, config.timeouts, parts.metrics, trusted=config.server.trusted_proxies)
         async with trio.open_nursery() as serving:
             await serving.start(_listen, application, hypercorn_config(config, sockets), connections, closed)
             if config.server.metrics_bind is not None:

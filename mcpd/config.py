@@ -95,6 +95,9 @@ class Server:
     )
     tls_cert: Path | None = field(default=None, metadata=_about("PEM file", "Needs tls_key; without it: plain HTTP."))
     tls_key: Path | None = field(default=None, metadata=_about("PEM file", "Needs tls_cert."))
+    http2: bool = field(
+        default=False, metadata=_about("true or false", "Offers HTTP/2 on TLS; it is less guarded than HTTP/1.1.")
+    )
     allowed_hosts: tuple[str, ...] = field(
         default=(), metadata=_about("host[:port]", "Besides loopback names; stops DNS rebinding. `*` allows any.")
     )
@@ -240,8 +243,8 @@ class Limits:
     )
     max_batch_items: int = field(default=64, metadata=_count("messages", "Batches exist only in 2025-03-26."))
     max_connections: int = field(default=1000, metadata=_count("connections", "Below the usual limit of open files."))
-    max_requests_per_connection: int = field(
-        default=1_000_000, metadata=_count("requests", "High enough that a busy client is not disconnected.")
+    max_connections_per_address: int = field(
+        default=500, metadata=_count("connections", "One client cannot take all; trusted proxies are exempt.")
     )
     max_listen_streams: int = field(default=1000, metadata=_count("streams", "Each holds a connection open."))
     max_subscription_uris: int = field(default=256, metadata=_count("URIs", "Of one listen stream or session."))

@@ -104,8 +104,8 @@ IMPURE = {
 OWNERS: dict[str, tuple[str, ...]] = {
     "quart": ("mcpd.gateway.",),
     "quart_trio": ("mcpd.gateway.",),
-    "hypercorn": ("mcpd.gateway.server.hypercorn",),
-    "h11": ("mcpd.gateway.server.http11",),
+    "hypercorn": ("mcpd.gateway.server.hypercorn", "mcpd.gateway.server.http2"),
+    "h11": ("mcpd.gateway.server.http11", "mcpd.gateway.server.heads"),
     "wsproto": ("mcpd.gateway.server.rfc6455",),
     "graphql": ("mcpd.gateway.",),
     "httpx": ("mcpd.drivers.",),

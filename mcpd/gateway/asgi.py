@@ -68,11 +68,12 @@ def client_address(scope: Scope) -> str:
 class Head:
     """What the transports want to know from a request's headers, found in one pass."""
 
-    __slots__ = ("accept", "body", "content_type", "length", "origin", "request_id", "traceparent")
+    __slots__ = ("accept", "body", "content_type", "encoding", "length", "origin", "request_id", "traceparent")
 
     def __init__(self, scope: Scope) -> None:
         self.accept: bytes | None = None
         self.content_type: bytes | None = None
+        self.encoding: bytes | None = None
         self.length: bytes | None = None
         self.origin: bytes | None = None
         self.request_id: bytes | None = None
@@ -104,6 +105,7 @@ class Head:
 
 _SLOTS = {
     b"accept": "accept",
+    b"content-encoding": "encoding",
     b"content-type": "content_type",
     b"content-length": "length",
     b"origin": "origin",
@@ -113,7 +115,7 @@ _SLOTS = {
 
 
 class BodyRefused(Exception):
-    """The body was not read to its end: `status` 413 (too large) or 408 (too slow)."""
+    """The body was not read to its end: `status` 413 (too large), 408 (too slow) or 415 (compressed)."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -126,6 +128,8 @@ class ClientGone(Exception):
 
 async def read_body(head: Head, receive: Receive, *, max_bytes: int, timeout_s: float) -> bytes:
     """Return the whole body. Raises: BodyRefused, ClientGone."""
+    if head.encoding is not None and head.encoding.lower() != b"identity":
+        raise BodyRefused(415, "Send the body as it is, without Content-Encoding")
     if head.length is not None and head.length.isdigit() and int(head.length[:20]) > max_bytes:
         raise BodyRefused(413, f"The body may have {max_bytes} bytes")
     if head.body is not None and len(head.body) <= max_bytes:
@@ -139,7 +143,7 @@ async def read_body(head: Head, receive: Receive, *, max_bytes: int, timeout_s: 
 
 
 async def _collect(receive: Receive, max_bytes: int) -> bytes:
-    body = b""
+    body = bytearray()
     while True:
         event = await receive()
         if event["type"] == "http.disconnect":
@@ -148,7 +152,7 @@ async def _collect(receive: Receive, max_bytes: int) -> bytes:
         if len(body) > max_bytes:
             raise BodyRefused(413, f"The body may have {max_bytes} bytes")
         if not event.get("more_body", False):
-            return body
+            return bytes(body)
 
 
 async def wait_disconnect(receive: Receive) -> None:

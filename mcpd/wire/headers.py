@@ -40,8 +40,8 @@ _ROUTING: Final = frozenset({"MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"})
 class RoutingHeaders(msgspec.Struct, frozen=True):
     """The headers that mirror a message, as sent: optional white space stripped, nothing decoded.
 
-    `duplicates` names a routing or parameter header that came twice, whatever its values. A session or event id that
-    came twice is joined with a comma, as RFC 9110 has it, and so matches nothing.
+    `duplicates` names a routing or parameter header that came twice, whatever its values. What came twice is joined
+    with a comma, since two lines and one with a comma are the same (RFC 9110 section 5.3), and so matches nothing.
     """
 
     version: str | None = None
@@ -84,11 +84,9 @@ def _params(others: dict[bytes, str]) -> dict[str, str]:
 
 
 def _repeat(found: dict[bytes, str], name: bytes, value: bytes) -> str | None:
-    shown = _NAMES.get(name)
-    if shown in _ROUTING or name.startswith(_PARAM):
-        return shown or name.decode("latin-1")
     found[name] += ", " + value.strip(b" \t").decode("latin-1")
-    return None
+    shown = _NAMES.get(name)
+    return shown or name.decode("latin-1") if shown in _ROUTING or name.startswith(_PARAM) else None
 
 
 _PREFIX: Final = "=?base64?"

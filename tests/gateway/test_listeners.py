@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -97,25 +98,30 @@ def test_a_port_in_use_is_one_line_that_says_what_to_do(tmp_path: Path, free_por
     assert "Traceback" not in second.stderr
 
 
-def test_tls_serves_http_1_and_http_2(tmp_path: Path, free_port: int, need: Callable[[str], Path]) -> None:
-    """CAN-2 needs HTTP/2 to exist; ALPN chooses it."""
+@pytest.mark.parametrize(("setting", "best"), [("", "HTTP/1.1"), ("server.http2 = true\n", "HTTP/2")])
+def test_tls_serves_http_1_and_http_2_only_when_told(
+    tmp_path: Path, free_port: int, need: Callable[[str], Path], setting: str, best: str
+) -> None:
+    """ALPN chooses; without the setting only HTTP/1.1 is offered."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     make = f"req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {cert} -days 2 -subj /CN=localhost"
     command = [str(need("openssl")), *make.split(), "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     subprocess.run(command, check=True, capture_output=True)
     trust = ssl.create_default_context(cafile=str(cert))
     base = f"https://localhost:{free_port}"
-    with serving(tmp_path, "--port", str(free_port), "--tls-cert", str(cert), "--tls-key", str(key)):
+    with serving(tmp_path, "--port", str(free_port), "--tls-cert", str(cert), "--tls-key", str(key), config=setting):
         with httpx.Client(verify=trust) as client:
             assert ask(client, base) == "HTTP/1.1"
-        with httpx.Client(verify=trust, http2=True, http1=False) as client:
-            assert ask(client, base) == "HTTP/2"
+        with httpx.Client(verify=trust, http2=True) as client:
+            assert ask(client, base) == best
 
 
 def test_connections_beyond_the_limit_are_turned_away_and_places_come_back(tmp_path: Path, free_port: int) -> None:
     """SEC-4: Hypercorn has no limit of its own, and keeps a left connection until its keep-alive timeout."""
     with serving(tmp_path, "--port", str(free_port), config="limits.max_connections = 3\n"):
         held = [socket.create_connection(("127.0.0.1", free_port)) for _ in range(3)]
+        for connection in held:
+            connection.sendall(b"GET /healthz")  # an idle one would give way
         with socket.create_connection(("127.0.0.1", free_port)) as fourth:
             fourth.settimeout(PATIENCE_S)
             assert fourth.recv(100).startswith(b"HTTP/1.1 503")
@@ -162,3 +168,53 @@ def test_every_reply_carries_a_request_id_and_keeps_a_well_formed_one(
         url = f"http://127.0.0.1:{free_port}{path}"
         assert client.get(url, headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
         assert client.get(url, headers={"x-request-id": "not mine"}).headers["x-request-id"] != "not mine"
+
+
+def test_files_are_read_when_connections_have_taken_all_descriptors(tmp_path: Path, free_port: int) -> None:
+    """Connections are refused before the last descriptors are gone, and the start says that there are few."""
+    (tmp_path / "a.txt").write_text("here")
+    (tmp_path / "mcpd.toml").write_text("")
+    serve = f"exec {sys.executable} -m mcpd serve --port {free_port} --files . 2>log"
+    process = subprocess.Popen(["/bin/sh", "-c", f"ulimit -n 200; {serve}"], cwd=tmp_path, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    held = []
+    try:
+        assert b"mcpd" in process.stdout.readline()
+        with httpx.Client(base_url=f"http://127.0.0.1:{free_port}", timeout=PATIENCE_S) as client:
+            for _ in range(190):
+                held.append(socket.create_connection(("127.0.0.1", free_port)))
+                held[-1].sendall(b"GET /healthz HTTP/1.1\r\n")
+            wait_read(client)
+    finally:
+        for connection in held:
+            connection.close()
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+        process.stdout.close()
+    assert "limits.max_connections is 1000, but only 200 files may be open" in (tmp_path / "log").read_text()
+
+
+def wait_read(client: httpx.Client) -> None:
+    """Ask for a file until a place is there."""
+    arguments = f'"name":"read_file","arguments":{{"path":"a.txt"}},{_META}'
+    body = f'{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{{arguments}}}}}'
+    headers = {**HEADERS, "mcp-method": "tools/call", "mcp-name": "read_file"}
+    until = time.monotonic() + PATIENCE_S
+    while (reply := client.post("/mcp", content=body, headers=headers)).status_code == 503:
+        assert time.monotonic() < until, "no place came back"
+    assert "here" in reply.text
+
+
+def test_the_limit_of_open_files_is_raised_to_what_the_limits_promise(tmp_path: Path, free_port: int) -> None:
+    (tmp_path / "mcpd.toml").write_text("")
+    serve = f"exec {sys.executable} -m mcpd serve --port {free_port} 2>log"
+    process = subprocess.Popen(["/bin/sh", "-c", f"ulimit -Sn 256; {serve}"], cwd=tmp_path, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        assert b"mcpd" in process.stdout.readline()
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE)[0] >= 1000
+    finally:
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+        process.stdout.close()
+    assert "max_connections" not in (tmp_path / "log").read_text()

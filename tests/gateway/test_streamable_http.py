@@ -307,6 +307,7 @@ async def test_a_notification_is_accepted_without_a_body_and_an_unusable_one_is_
     [
         ({}, 415),
         ({"content-type": "text/plain"}, 415),
+        ({"content-type": "application/json", "content-encoding": "gzip"}, 415),
         ({"content-type": "application/json; charset=utf-8"}, 200),
         ({"content-type": "Application/JSON"}, 200),
         ({**JSON, "accept": "text/html"}, 406),

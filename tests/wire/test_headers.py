@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,6 +71,13 @@ def test_absent_headers_are_none_and_empty_ones_are_not() -> None:
 def test_a_routing_header_sent_twice_is_named(name: bytes, shown: str, second: bytes) -> None:
     """Ladder step 5: also when both values are equal."""
     assert RoutingHeaders.read([(name, b"a"), (b"accept", b"*/*"), (name, second)]).duplicates == shown
+
+
+@pytest.mark.parametrize("name", [b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-session-id"])
+def test_two_lines_and_one_with_a_comma_are_the_same_value(name: bytes) -> None:
+    """RFC 9110 section 5.3: what a proxy may join on the way must not change the answer."""
+    twice, joined = RoutingHeaders.read([(name, b"a"), (name, b" a")]), RoutingHeaders.read([(name, b"a, a")])
+    assert msgspec.structs.replace(twice, duplicates=None) == joined
 
 
 def test_a_session_sent_twice_matches_no_session_but_is_no_routing_error() -> None:

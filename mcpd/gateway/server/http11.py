@@ -1,15 +1,15 @@
 """The lean HTTP/1.1 path: one task for a connection, h11 for the protocol, the ASGI application called in that task.
 
 Hypercorn spends some 19 task switches, 7 cancel scopes and 3 writes on a request; here it is one write and none of the
-rest. Hypercorn still listens and takes over what is neither HTTP/1.1 nor a WebSocket on it: an HTTP/2 preface or an
-upgrade to h2c is handed on with the bytes that have come.
+rest. Hypercorn still listens. Nothing on a connection leads from here to HTTP/2.
 
 Called by: `gateway.server.hypercorn`. Calls: any ASGI application; `gateway.server.rfc6455` for an upgrade.
 Deliberately not: routing, access, TLS, a general server (no trailers, no push, no lifespan).
 
-Laws: an idle connection ends after `keep_alive_s`, a head that trickles in after `header_s`; what comes behind a
-request's body waits in a bounded buffer and does not hide that the client has gone; an exchange that broke poisons its
-connection (law 6). A reply with a length leaves in one write; one without begins at once.
+Laws: an idle connection ends after `keep_alive_s`, a head that trickles in after `header_s`, a reader that stops after
+`write_s`; what comes behind a request's body waits in a bounded buffer and does not hide that the client has gone; an
+exchange that broke poisons its connection (law 6); between two turns of the scheduler a connection gets a bounded
+number of events. A reply with a length leaves in one write; one without begins at once.
 
 Sources: RFC 9112; ASGI HTTP specification 2.3; architecture traps 5, 6, 11, 12; h11's state machine.
 """
@@ -19,19 +19,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import socket
+import re
 import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
-from typing import Any
-from urllib.parse import unquote
 
 import h11
 import trio
 
 from mcpd.config import Limits, Timeouts
-from mcpd.gateway.asgi import REQUEST_ID, WHOLE_BODY, Event, Scope
+from mcpd.gateway.asgi import REQUEST_ID, WHOLE_BODY, Event
+from mcpd.gateway.server.heads import Head
 from mcpd.gateway.server.rfc6455 import WebSocket
+from mcpd.gateway.server.streams import LOST, address_of, base_scope, send_within
 
 Application = Callable[..., Awaitable[None]]
 _log = logging.getLogger(__name__)
@@ -39,27 +39,30 @@ _RECEIVE_BYTES = 65536
 _MAX_AHEAD_BYTES = 65536
 """Bytes of later requests that are kept while one is being answered. Left unread, more would hide that the client has
 gone: the receive window fills, and its FIN stays behind it. So the surplus ends the connection and the call."""
+_EVENTS_PER_TURN = 64
+"""Parts of a body that are taken before others get a turn: 64 KiB of chunks of one byte are 11,000 parts."""
 _LINGER_S = 1.0
 """So long a client that is still sending may take to read a refusal before the connection is reset."""
+_BLANK_LINES = re.compile(rb"(?:\r?\n)*")
 _GONE: Event = {"type": "http.disconnect"}
-_LOST = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class Front:
-    """What all connections of one listener share."""
+    """What all connections of one server share."""
 
     def __init__(self, limits: Limits, timeouts: Timeouts) -> None:
         self.limits = limits
         self.timeouts = timeouts
         self.closing = False
-        self.idle: set[trio.CancelScope] = set()
-        """What can be cancelled at once when the server closes: idle connections and WebSockets."""
+        self.idle: dict[trio.CancelScope, str | None] = {}
+        """Connections that wait for a request, with the client's address; the one that waits longest comes first."""
+        self.websockets: set[trio.CancelScope] = set()
         self._date = (0, b"")
 
     def close(self) -> None:
         """End idle connections and WebSockets now, and every other after its reply. Not a checkpoint."""
         self.closing = True
-        for scope in list(self.idle):
+        for scope in [*self.idle, *self.websockets]:
             scope.cancel()
 
     def date(self) -> bytes:
@@ -71,119 +74,123 @@ class Front:
 
 
 class Connection:
-    """One connection, until it ends or turns out to be something else."""
+    """One connection, until it ends."""
 
     def __init__(self, application: Application, front: Front, stream: trio.abc.Stream) -> None:
         self._application = application
         self._front = front
         self._stream = stream
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=front.limits.max_header_bytes)
-        self._head = bytearray()
-        self._keeps = True
-        """True while a head is awaited: its bytes are kept, they may be Hypercorn's."""
+        self._http = self._new_http()
+        self._awaits_head = True
+        """True while a request's head is awaited: blank lines before it are passed over."""
+        self._head_bytes = 0
+        """What has come since the last request, perhaps with something of this one's body."""
+        self._held: bytes | None = b""
+        """A carriage return that may begin a blank line, or nothing; None once the head has begun."""
         self._reading = False
         self._torn = False
         self.gone = False
         """The client has closed its side or sent too much ahead, or the connection broke."""
         self.scope = trio.CancelScope()
-        self._requests = 0
-        self._base = _base_scope(stream)
+        self._ambiguous = False
+        self._base = base_scope(stream)
+        self._address = address_of(stream)
 
-    async def run(self) -> bytes | None:
-        """Serve requests. Return None when the connection is closed, else all bytes of a head that is Hypercorn's.
+    def _new_http(self) -> h11.Connection:
+        return h11.Connection(h11.SERVER, max_incomplete_event_size=self._front.limits.max_header_bytes)
 
-        Cancellation: safe; the connection is then closed.
-        """
-        handed_on = None
+    async def run(self) -> None:
+        """Serve requests until the connection is closed. Cancellation: safe; the connection is then closed."""
         try:
             with self.scope:
-                handed_on = await self._serve()
+                await self._serve()
         finally:
-            if handed_on is None:
-                await trio.aclose_forcefully(self._stream)
-        return handed_on
+            await trio.aclose_forcefully(self._stream)
 
-    async def _serve(self) -> bytes | None:
+    async def _serve(self) -> None:
         try:
             while (request := await self._next_request()) is not None:
-                upgrade = _upgrade(request)
-                if upgrade == b"websocket":
-                    await self._serve_websocket(request)
-                    return None
-                if upgrade is not None:
-                    return bytes(self._head)
-                if not await self._answer(request):
+                head = Head(request)
+                if head.websocket:
+                    await self._serve_websocket(head)
+                    return
+                if not await self._answer(head, request.method):
                     break
         except h11.RemoteProtocolError as error:
             await self.refuse(error.error_status_hint)
         await self._end()
-        return None
 
     async def _next_request(self) -> h11.Request | None:
         """Return the next request's head, None when there is none and the connection can be closed."""
-        self._head, self._keeps, trickles = bytearray(self._http.trailing_data[0]), True, False
+        self._begin_head()
+        trickles = False
         self.scope.deadline = trio.current_time() + self._front.timeouts.keep_alive_s
         while (event := self._http.next_event()) is h11.NEED_DATA:
-            if self._head and not trickles:
+            if self._head_bytes and not trickles:
                 trickles = True
                 self.scope.deadline = trio.current_time() + self._front.timeouts.header_s
-            if not await (self._read() if self._head else self._read_idle()):
+            if not await (self._read() if self._head_bytes else self._read_idle()):
                 return None
         self.scope.deadline = math.inf
-        if len(self._head) - len(self._http.trailing_data[0]) > self._front.limits.max_header_bytes:
+        self._awaits_head = False
+        longest = self._front.limits.max_header_bytes
+        if self._head_bytes > longest and self._head_bytes - len(self._http.trailing_data[0]) > longest:
             raise h11.RemoteProtocolError("the head is too long", error_status_hint=431)
         return event if isinstance(event, h11.Request) else None
+
+    def _begin_head(self) -> None:
+        carried = self._http.trailing_data[0]
+        self._awaits_head, self._head_bytes, self._held = True, 0, b""
+        if carried[:1] in (b"\r", b"\n"):
+            self._http = self._new_http()
+            self._take(carried)
+        elif carried:
+            self._head_bytes, self._held = len(carried), None
+
+    def _take(self, data: bytes) -> None:
+        """Give h11 what has come. Before a head, blank lines are passed over (RFC 9112 section 2.2)."""
+        if self._awaits_head:
+            self._head_bytes += len(data)
+            if self._held is not None:
+                data = _skip_blank_lines(self._held + data)
+                self._held = data if data == b"\r" else None if data else b""
+                if self._held is not None:
+                    return
+        self._http.receive_data(data)
 
     async def _read_idle(self) -> bool:
         front = self._front
         if front.closing:
             return False
-        front.idle.add(self.scope)
+        front.idle[self.scope] = self._address
         try:
-            return await self._read()
+            return await self._read() and not self.scope.cancel_called
         finally:
-            front.idle.discard(self.scope)
+            front.idle.pop(self.scope, None)
 
-    async def _answer(self, request: h11.Request) -> bool:
+    async def _answer(self, head: Head, method: bytes) -> bool:
         """Run the application for one request. True when another may follow."""
-        self._requests += 1
-        self._keeps = False
-        exchange = _Exchange(self, self._http, request.method)
-        scope = self._scope_of(request)
+        self._ambiguous = head.ambiguous
+        exchange = _Exchange(self, self._http, method)
+        scope = head.scope(self._base)
         if exchange.gather():
-            scope["extensions"][WHOLE_BODY] = exchange.body
+            scope["extensions"][WHOLE_BODY] = exchange.look()
         try:
             await self._application(scope, exchange.receive, exchange.send)
         except Exception:  # noqa: BLE001 - the last line of defence: one request's bug must not end the server (law 7)
             _log.exception("the application failed, request %s", scope.get(REQUEST_ID, "-"))
         return await exchange.finish() and self._recycle()
 
-    def _scope_of(self, request: h11.Request) -> Scope:
-        path, _, query = request.target.partition(b"?")
-        return {
-            **self._base,
-            "http_version": request.http_version.decode("ascii"),
-            "method": request.method.decode("ascii").upper(),
-            "path": unquote(path.decode("ascii")),
-            "raw_path": path,
-            "query_string": query,
-            "headers": list(request.headers),
-            "state": {},
-            "extensions": {},
-        }
-
-    async def _serve_websocket(self, request: h11.Request) -> None:
+    async def _serve_websocket(self, head: Head) -> None:
         socket, front = WebSocket(self._stream, self._front.limits, self._front.timeouts), self._front
-        front.idle.add(socket.scope)
+        front.websockets.add(socket.scope)
         try:
-            await socket.run(self._application, self._scope_of(request), self._http.trailing_data[0])
+            await socket.run(self._application, head.scope(self._base), self._http.trailing_data[0])
         finally:
-            front.idle.discard(socket.scope)
+            front.websockets.discard(socket.scope)
 
     def _recycle(self) -> bool:
         http = self._http
-        while http.their_state is h11.SEND_BODY and http.next_event() is not h11.NEED_DATA:
-            pass
         if self.gone or self._torn or http.our_state is not h11.DONE or http.their_state is not h11.DONE:
             return False
         http.start_next_cycle()
@@ -191,8 +198,7 @@ class Connection:
 
     def closing_headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers that every reply of this connection gets; one before the request's end is the last."""
-        full = self._requests >= self._front.limits.max_requests_per_connection
-        last = full or self._front.closing or self._http.their_state is h11.SEND_BODY
+        last = self._ambiguous or self._front.closing or self._http.their_state is h11.SEND_BODY
         date = (b"date", self._front.date())
         return [date, (b"connection", b"close")] if last else [date]
 
@@ -204,16 +210,14 @@ class Connection:
         self._reading = True
         try:
             data = bytes(await self._stream.receive_some(_RECEIVE_BYTES))
-        except _LOST:
+        except LOST:
             data = b""
         finally:
             self._reading = False
         if not data:
             self.gone = True
             return False
-        self._http.receive_data(data)
-        if self._keeps:
-            self._head += data
+        self._take(data)
         return True
 
     async def feed(self) -> bool:
@@ -235,12 +239,10 @@ class Connection:
         if self.gone or self._torn or not data:
             return
         self._torn = True
-        try:
-            await self._stream.send_all(data)
-        except _LOST:
-            self.gone = True
-        else:
+        if await send_within(self._stream, data, self._front.timeouts.write_s):
             self._torn = False
+        else:
+            self.gone = True
 
     async def refuse(self, status: int) -> None:
         """Send an empty reply with this status, unless one has begun; the connection then ends."""
@@ -253,42 +255,57 @@ class Connection:
         """Close so that a client that is still sending can read the reply: a close on unread bytes is a reset."""
         if self.gone or self._torn:
             return
-        with trio.move_on_after(_LINGER_S), contextlib.suppress(*_LOST):
+        with trio.move_on_after(_LINGER_S), contextlib.suppress(*LOST):
             if isinstance(self._stream, trio.SocketStream):
                 await self._stream.send_eof()
             if self._http.their_state in (h11.SEND_BODY, h11.ERROR):
                 while await self._stream.receive_some(_RECEIVE_BYTES):
                     pass
-        with trio.move_on_after(_LINGER_S), contextlib.suppress(*_LOST):
+        with trio.move_on_after(_LINGER_S), contextlib.suppress(*LOST):
             await self._stream.aclose()
+
+
+def _skip_blank_lines(data: bytes) -> bytes:
+    found = _BLANK_LINES.match(data)
+    return data[found.end() :] if found is not None else data
 
 
 class _Exchange:
     """One request and its reply: the application's `receive` and `send`."""
 
-    __slots__ = ("_bodiless", "_connection", "_ended", "_http", "_start", "_started", "_told", "body")
+    __slots__ = ("_bodiless", "_connection", "_ended", "_http", "_parts", "_start", "_started", "_told")
 
     def __init__(self, connection: Connection, http: h11.Connection, method: bytes) -> None:
         self._connection = connection
         self._http = http
-        self.body = b""
-        """Bytes of the body that have come and were not handed out yet."""
+        self._parts: list[bytes] = []
+        """What has come of the body and was not handed out yet."""
         self._ended = self._told = False
         self._started = False
         self._bodiless = method == b"HEAD"
         self._start: Event | None = None
 
     def gather(self) -> bool:
-        """Take what h11 has of the body; True when that is its end. Raises: h11.RemoteProtocolError."""
-        while not self._ended:
+        """Take what h11 has of the body, but not all that may be; True when it is complete.
+
+        Raises: h11.RemoteProtocolError.
+        """
+        for _ in range(0 if self._ended else _EVENTS_PER_TURN):
             event = self._http.next_event()
             if isinstance(event, h11.Data):
-                self.body += event.data
+                self._parts.append(event.data)
             elif isinstance(event, h11.EndOfMessage):
                 self._ended = True
+                break
             else:
                 break
         return self._ended
+
+    def look(self) -> bytes:
+        """Return what `gather` has found, and keep it for `receive`."""
+        body = b"".join(self._parts)
+        self._parts = [body]
+        return body
 
     async def receive(self) -> Event:
         """The body, as it comes; then, when the client has gone, that. Cancellation: safe."""
@@ -299,13 +316,15 @@ class _Exchange:
         if http.they_are_waiting_for_100_continue:
             await self._connection.write(http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
         try:
-            while not self.gather() and not self.body:
+            while not self.gather() and not self._parts:
                 if not await self._connection.feed():
                     return _GONE
+            if not self._ended:
+                await trio.lowlevel.checkpoint()
         except h11.RemoteProtocolError as error:
             await self._connection.refuse(error.error_status_hint)
             return _GONE
-        body, self.body, self._told = self.body, b"", self._ended
+        body, self._parts, self._told = b"".join(self._parts), [], self._ended
         return {"type": "http.request", "body": body, "more_body": not self._ended}
 
     async def send(self, event: Event) -> None:
@@ -352,32 +371,3 @@ class _Exchange:
 
 def _has_length(headers: list[tuple[bytes, bytes]]) -> bool:
     return any(name == b"content-length" for name, _ in headers)
-
-
-def _upgrade(request: h11.Request) -> bytes | None:
-    """Return the protocol to go on with, `websocket` or `h2c`; None for plain HTTP/1.1, other upgrades ignored."""
-    if request.method == b"PRI":
-        return b"h2c"
-    for name, value in request.headers:
-        if name == b"upgrade":
-            wanted = bytes(value.lower())
-            return wanted if wanted == b"h2c" or (wanted == b"websocket" and request.method == b"GET") else None
-    return None
-
-
-def _base_scope(stream: trio.abc.Stream) -> dict[str, Any]:
-    secure = isinstance(stream, trio.SSLStream)
-    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-    sock = transport.socket if isinstance(transport, trio.SocketStream) else None
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "scheme": "https" if secure else "http",
-        "root_path": "",
-        "client": None if sock is None else _address(sock.family, sock.getpeername()),
-        "server": None if sock is None else _address(sock.family, sock.getsockname()),
-    }
-
-
-def _address(family: int, name: Any) -> tuple[str, int] | None:
-    return (name[0], name[1]) if family in (socket.AF_INET, socket.AF_INET6) else None

@@ -1,22 +1,23 @@
 """Hypercorn as we run it: its configuration from ours, the sockets it listens on, and what it lacks.
 
-Everything that knows Hypercorn is here. It listens and serves HTTP/2; HTTP/1.1 and the WebSockets on it go the lean
-path (`gateway.server.http11`) to the same ASGI application. Added: a limit of connections, a kernel timeout for peers
-that stop reading, an end for connections whose client has gone, no WebSocket compression, and a wall: what goes wrong
-in one connection ends that connection and is logged (Hypercorn would let it end the server).
+It listens and accepts, and HTTP/2 is its own; HTTP/1.1 and the WebSockets on it go the lean path
+(`gateway.server.http11`) to the same ASGI application. Added: places for connections (`gateway.server.places`), a
+kernel timeout for peers that have vanished, no WebSocket compression, and a boundary: what goes wrong in one connection
+ends that connection and is logged (Hypercorn would let it end the server).
 
 Called by: `app`. Deliberately not: ASGI applications.
 
-Laws: one peer that stops reading cannot hold the shutdown (TCP_USER_TIMEOUT, inherited by accepted sockets); frames are
-never inflated (a 200 KB frame can hold 300 MB).
+Laws: HTTP/2 is offered on TLS alone, by ALPN, and only with `server.http2`; one peer that stops reading cannot hold the
+shutdown (TCP_USER_TIMEOUT, inherited by accepted sockets); frames are never inflated (a 200 KB frame can hold 300 MB).
 
-Sources: Hypercorn 0.18 documentation and `hypercorn.trio`; tcp(7); RFC 7692; architecture traps 5, 13, 14.
+Sources: Hypercorn 0.18 documentation and `hypercorn.trio`; tcp(7); RFC 7692; architecture traps 5, 9, 12, 13.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,17 +29,21 @@ import hypercorn.trio.run
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.events import Event, RawData, Updated
-from hypercorn.trio.tcp_server import TCPServer
 
 from mcpd.config import Config, Limits, Server, Timeouts
 from mcpd.errors import ConfigurationError
-from mcpd.gateway.server.http11 import Connection as Http11Connection
-from mcpd.gateway.server.http11 import Front
+from mcpd.gateway.server.http2 import MAX_STREAMS, Http2Connection
+from mcpd.gateway.server.http11 import Connection, Front
+from mcpd.gateway.server.places import Places
 from mcpd.monitoring.metrics import Metrics
 
+HYPERCORN_VERSION = "0.18.0"
+"""What the replacements in `serve_http` and `gateway.server.http2` were checked against."""
 _log = logging.getLogger(__name__)
 _BACKLOG = 512
+_QUIET_S = 10.0
+_ENDLESS = 2**62
+"""Requests on one connection; Hypercorn would end it after 1,000, whatever else is under way there."""
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -121,9 +126,11 @@ def hypercorn_config(config: Config, sockets: Sequence[socket.socket]) -> Hyperc
     ours.errorlog = None
     ours.include_server_header = False
     ours.keep_alive_timeout = timeouts.keep_alive_s
-    ours.keep_alive_max_requests = limits.max_requests_per_connection
+    ours.keep_alive_max_requests = _ENDLESS
     ours.graceful_timeout = timeouts.cleanup_s
-    ours.h11_max_incomplete_size = limits.max_header_bytes
+    ours.ssl_handshake_timeout = timeouts.header_s
+    ours.alpn_protocols = ["h2", "http/1.1"] if server.http2 else ["http/1.1"]
+    ours.h2_max_concurrent_streams = MAX_STREAMS
     ours.h2_max_header_list_size = limits.max_header_bytes
     ours.websocket_max_message_size = limits.max_message_bytes
     ours.websocket_ping_interval = timeouts.ping_s
@@ -140,73 +147,63 @@ class _PlainHandshake(hypercorn.protocol.ws_stream.Handshake):
         self.extensions = None
 
 
-class _Connection(TCPServer):
-    """A connection of Hypercorn's that begins with `received`, and ends when its client has gone.
-
-    Hypercorn's own waits for the keep-alive timeout first, although nothing can come any more.
-    """
-
-    received = b""
-    _gone = False
-
-    async def _read_data(self) -> None:
-        if self.received:
-            await self.protocol.handle(RawData(self.received))
-        await super()._read_data()
-        self._gone = True
-        await self.idle_task.stop()
-
-    async def protocol_send(self, event: Event) -> None:
-        if self._gone and isinstance(event, Updated):
-            return
-        # Closing and a ping may meet in the socket: the connection ends, so nothing is lost with the ping.
-        with contextlib.suppress(trio.BusyResourceError):
-            await super().protocol_send(event)
-
-
 class Connections:
-    """Runs each accepted connection, up to a number."""
+    """Runs each accepted connection, if there is a place for it."""
 
-    def __init__(self, limits: Limits, timeouts: Timeouts, metrics: Metrics) -> None:
-        self._max = limits.max_connections
+    def __init__(self, limits: Limits, timeouts: Timeouts, metrics: Metrics, trusted: Sequence[str] = ()) -> None:
         self._metrics = metrics
-        self._open = 0
         self.front = Front(limits, timeouts)
-        metrics.watch("connections", lambda: self._open, "http")
+        self._places = Places(limits, trusted, self.front)
+        metrics.watch("connections", lambda: self._places.taken, "http")
 
     async def serve(self, wrapper: ASGIWrapper, config: HypercornConfig, *arguments: Any) -> None:
         """Serve one connection; the arguments are those of Hypercorn's TCPServer, the stream last."""
         stream = arguments[-1]
-        if self._open >= self._max:
+        place = self._places.take(stream)
+        if place is None:
             self._metrics.rejected("connections")
             await _turn_away(stream)
             return
-        self._open += 1
         try:
-            received = await self._serve_http11(wrapper, config, stream)
-            if received is not None:
-                connection = _Connection(wrapper, config, *arguments)
-                connection.received = received
-                await connection
+            await self._serve(wrapper, config, *arguments)
         except* OSError:
             pass
         except* Exception:  # noqa: BLE001 - fan-out: one connection must not end the others (law 7)
             _log.exception("a connection failed")
         finally:
-            self._open -= 1
+            self._places.leave(place)
 
-    async def _serve_http11(self, wrapper: ASGIWrapper, config: HypercornConfig, stream: Any) -> bytes | None:
-        """Return None when the connection is over, else the bytes that Hypercorn shall begin with."""
+    async def _serve(self, wrapper: ASGIWrapper, config: HypercornConfig, *arguments: Any) -> None:
+        stream = arguments[-1]
         if isinstance(stream, trio.SSLStream):
             try:
                 with trio.fail_after(config.ssl_handshake_timeout):
                     await stream.do_handshake()
             except (trio.BrokenResourceError, trio.TooSlowError):
                 await trio.aclose_forcefully(stream)
-                return None
+                return
             if stream.selected_alpn_protocol() == "h2":
-                return b""
-        return await Http11Connection(wrapper.app, self.front, stream).run()
+                await Http2Connection(self.front.timeouts, wrapper, config, *arguments)
+                return
+        await Connection(wrapper.app, self.front, stream).run()
+
+
+class _Seldom(logging.Filter):
+    """Lets one line pass in `_QUIET_S`: Trio tries a failed accept again ten times a second, and says so each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = None
+        passes = record.created >= self._next
+        self._next = record.created + _QUIET_S if passes else self._next
+        return passes
+
+
+_ACCEPTING = logging.getLogger("trio.serve_listeners")
+_ACCEPTING.addFilter(_Seldom())
 
 
 async def _turn_away(stream: trio.abc.Stream) -> None:
@@ -223,7 +220,13 @@ async def serve_http(
     stop: Callable[[], Awaitable[None]],
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `application` until `stop` returns; then wait for open connections, `graceful_timeout` at most."""
+    """Serve `application` until `stop` returns; then wait for open connections, `graceful_timeout` at most.
+
+    Replaces two globals of Hypercorn: the class of its connections, whose arguments `Connections.serve` takes instead,
+    and that of its WebSocket handshakes. Hypercorn offers no other way in. Checked against the version in
+    `HYPERCORN_VERSION`; `tests/gateway/server/test_hypercorn.py` fails with another, and when what is replaced has
+    changed.
+    """
 
     async def wait_stop() -> None:
         await stop()

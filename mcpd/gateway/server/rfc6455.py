@@ -1,14 +1,15 @@
 """The lean WebSocket path: frames by wsproto, the ASGI application called in the connection's own task.
 
 Its `receive` reads the socket and its `send` writes it: no channel and no task switch lies between a frame and the
-application. Hypercorn keeps WebSockets over HTTP/2.
+application.
 
 Called by: `gateway.server.http11`, with the request that asked for the upgrade. Calls: any ASGI application.
 Deliberately not: what the messages mean, who may connect.
 
 Laws: compression is never agreed on (a 200 KB frame can hold 300 MB, trap 13); a message has a size (close 1009);
-frames leave whole and one after another; a close is answered, a broken frame is told why; a ping goes out every
-`ping_s`, so that the kernel notices a peer that has stopped (TCP_USER_TIMEOUT).
+frames leave whole and one after another; a close is answered, a broken frame is told why. A ping goes out every
+`ping_s`, and a client that has sent nothing by the next one has gone; a frame or a message that is not complete within
+`body_s` ends the connection. Between two turns of the scheduler a connection gets a bounded number of frames.
 
 Sources: RFC 6455; ASGI WebSocket specification 2.3, extension `websocket.http.response`.
 """
@@ -17,7 +18,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+import math
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import trio
@@ -28,6 +30,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from mcpd.config import Limits, Timeouts
 from mcpd.gateway.asgi import REQUEST_ID, Event, Headers, Scope
+from mcpd.gateway.server.streams import LOST, send_within
 
 Application = Callable[..., Awaitable[None]]
 _log = logging.getLogger(__name__)
@@ -35,7 +38,9 @@ _RECEIVE_BYTES = 65536
 _LINGER_S = 1.0
 """So long a client may take to answer our close frame."""
 _NORMAL, _GOING_AWAY, _PROTOCOL_ERROR, _NO_STATUS, _LOST, _TOO_BIG, _BUG = 1000, 1001, 1002, 1005, 1006, 1009, 1011
-_BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
+_POLICY = 1008
+_FRAMES_PER_TURN = 4
+"""Frames that are taken before others get a turn: one read may bring 9,000 that each cost a call's refusal."""
 
 
 class WebSocket:
@@ -44,14 +49,21 @@ class WebSocket:
     def __init__(self, stream: trio.abc.Stream, limits: Limits, timeouts: Timeouts) -> None:
         self._stream = stream
         self._max_bytes = limits.max_message_bytes
-        self._ping_s = timeouts.ping_s
+        self._timeouts = timeouts
         self._ws = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
         self._sending = trio.Lock()
-        self._events: Iterable[frames.Event] = iter(())
-        self._parts: list[Any] = []
+        self._events: Iterator[frames.Event] = iter(())
+        self._taken = 0
+        """Frames since others had a turn."""
+        self._parts: bytearray | None = None
+        """The message that is not complete yet."""
         self._size = 0
         self._rest = b""
         self._greeted = self._gone = False
+        self._frame_began = self._message_began = math.inf
+        """When the first bytes came of what is not complete yet; infinite when all is."""
+        self._listens_since = math.inf
+        """Since when nothing has come although it is waited for."""
         self.scope = trio.CancelScope()
         """Cancel it to take leave of the client: 1001."""
 
@@ -78,7 +90,7 @@ class WebSocket:
         try:
             with self.scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._ping)
+                    nursery.start_soon(self._watch)
                     await application(scope, self.receive, self.send)
                     nursery.cancel_scope.cancel()
         except* Exception:  # noqa: BLE001 - the last line of defence: one connection's bug must not end the server (law 7)
@@ -88,11 +100,28 @@ class WebSocket:
             return _BUG
         return _GOING_AWAY if self.scope.cancelled_caught else _NORMAL
 
-    async def _ping(self) -> None:
-        while True:
-            await trio.sleep(self._ping_s)
-            if self._ws.state is ConnectionState.OPEN:
-                await self._send(frames.Ping())
+    async def _watch(self) -> None:
+        """Ping, and end the connection of a client that does not answer or does not complete what it has begun."""
+        ping_s, body_s = self._timeouts.ping_s, self._timeouts.body_s
+        pinged, now = -math.inf, trio.current_time()
+        ping_at = now + ping_s
+        while not self._gone:
+            await trio.sleep_until(min(ping_at, now + body_s))
+            now = trio.current_time()
+            if min(self._frame_began, self._message_began) <= now - body_s:
+                await self._give_up(f"a message has to be complete within {body_s:g} s")
+            elif ping_at <= now:
+                if self._listens_since < pinged:
+                    await self._give_up("no answer to a ping")
+                pinged, ping_at = now, now + ping_s
+                if self._ws.state is ConnectionState.OPEN:
+                    await self._send(frames.Ping())
+
+    async def _give_up(self, reason: str) -> None:
+        if self._ws.state is ConnectionState.OPEN:
+            await self._send(frames.CloseConnection(_POLICY, reason))
+        self._gone = True
+        await trio.aclose_forcefully(self._stream)
 
     async def _leave(self, code: int) -> None:
         with trio.move_on_after(_LINGER_S):
@@ -109,23 +138,24 @@ class WebSocket:
             self._greeted = True
             return {"type": "websocket.connect"}
         while not self._gone:
-            for frame in self._events:
-                event = await self._take(frame)
-                if event is not None:
-                    return event
-            await self._read()
+            if self._taken >= _FRAMES_PER_TURN:
+                self._taken = 0
+                await trio.lowlevel.checkpoint()
+            frame = next(self._events, None)
+            if frame is None:
+                await self._read()
+            elif (event := await self._take(frame)) is not None:
+                return event
         return {"type": "websocket.disconnect", "code": _LOST}
 
     async def _read(self) -> None:
-        data, self._rest = self._rest, b""
-        if not data:
-            try:
-                data = bytes(await self._stream.receive_some(_RECEIVE_BYTES))
-            except _BROKEN:
-                data = b""
+        data, self._rest = self._rest or await self._receive(), b""
         if not data:
             self._gone = True
             return
+        self._taken = 0
+        if self._frame_began == math.inf:
+            self._frame_began = trio.current_time()
         try:
             self._ws.receive_data(data)
         except RemoteProtocolError as error:
@@ -133,9 +163,22 @@ class WebSocket:
             self._gone = True
         self._events = self._ws.events()
 
+    async def _receive(self) -> bytes:
+        self._listens_since = trio.current_time()
+        try:
+            return bytes(await self._stream.receive_some(_RECEIVE_BYTES))
+        except LOST:
+            return b""
+        finally:
+            self._listens_since = math.inf
+
     async def _take(self, frame: frames.Event) -> Event | None:
+        self._taken += 1
         if isinstance(frame, frames.Message):
+            if frame.frame_finished:
+                self._frame_began = math.inf
             return await self._put_together(frame)
+        self._frame_began = math.inf
         if isinstance(frame, frames.Ping):
             await self._send(frame.response())
         elif isinstance(frame, frames.CloseConnection):
@@ -153,13 +196,20 @@ class WebSocket:
             await self._send(frames.CloseConnection(_TOO_BIG, f"a message may have {self._max_bytes} bytes"))
             self._gone = True
             return {"type": "websocket.disconnect", "code": _TOO_BIG}
-        if self._parts or not frame.message_finished:
-            self._parts.append(data)
+        if self._parts is not None or not frame.message_finished:
+            whole = self._collect(data)
             if not frame.message_finished:
                 return None
-            data, self._parts = ("" if kind == "text" else b"").join(self._parts), []
-        self._size = 0
+            data = whole.decode() if kind == "text" else bytes(whole)
+        self._size, self._parts, self._message_began = 0, None, math.inf
         return {"type": "websocket.receive", kind: data}
+
+    def _collect(self, data: str | bytes) -> bytearray:
+        """Add a part of a message. It costs what its bytes do, be it empty or one character."""
+        if self._parts is None:
+            self._parts, self._message_began = bytearray(), trio.current_time()
+        self._parts += data.encode() if isinstance(data, str) else data
+        return self._parts
 
     async def send(self, event: Event) -> None:
         """Send what the application says; nothing happens when the client has gone. Cancellation: poisons it."""
@@ -192,14 +242,11 @@ class WebSocket:
             self._sending.release()
 
     async def _write(self, data: bytes) -> None:
-        if self._gone:
+        if self._gone or not data:
             return
         torn = True
         try:
-            await self._stream.send_all(data)
-            torn = False
-        except _BROKEN:
-            pass
+            torn = not await send_within(self._stream, data, self._timeouts.write_s)
         finally:
             if torn:
                 self._gone = True

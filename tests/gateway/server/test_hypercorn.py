@@ -1,15 +1,26 @@
-"""What we add around Hypercorn, by itself: the wall around each connection."""
+"""What we add around Hypercorn, by itself: the boundary of each connection, and what we rely on in it."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import inspect
+import logging
+
+import hypercorn.protocol.ws_stream
+import hypercorn.trio.run
 import pytest
 import trio
 import trio.testing
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
+from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
+from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import EventWrapper
 
 from mcpd.config import Limits, Timeouts
-from mcpd.gateway.server.hypercorn import Connections
+from mcpd.gateway.server.hypercorn import HYPERCORN_VERSION, Connections
 from mcpd.monitoring.metrics import Metrics
 
 
@@ -39,3 +50,39 @@ async def test_what_goes_wrong_in_a_connection_is_logged_and_ends_only_that(capl
 async def test_a_connection_that_breaks_in_the_system_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
     await serve(ConnectionResetError("reset"))
     assert not caplog.records
+
+
+def test_hypercorn_is_the_version_that_was_checked() -> None:
+    """Whoever takes another one reads `serve_http` and `http2` again, then writes it there."""
+    assert importlib.metadata.version("hypercorn") == HYPERCORN_VERSION
+
+
+def test_what_we_replace_in_hypercorn_is_what_it_uses() -> None:
+    """Its server looks these names up when it needs them, and calls the first with these arguments."""
+    assert "TCPServer" in hypercorn.trio.run.worker_serve.__code__.co_names
+    assert list(inspect.signature(TCPServer).parameters) == ["app", "config", "context", "state", "stream"]
+    assert "Handshake" in WSStream.handle.__code__.co_names
+    plain = hypercorn.protocol.ws_stream.Handshake([(b"sec-websocket-extensions", b"permessage-deflate")], "2")
+    assert hasattr(plain, "extensions")
+
+
+@pytest.mark.parametrize("name", ["_read_data", "protocol_send", "send_lock", "protocol", "_task_group"])
+def test_what_our_http2_connections_override_is_there(name: str) -> None:
+    assert name in inspect.getsource(TCPServer)
+
+
+async def test_what_our_http2_connections_look_into_is_there() -> None:
+    source = inspect.getsource(H2Protocol)
+    assert "self.streams[event.stream_id].handle(" in source
+    assert "self.streams.pop(stream_id)" in source
+    assert "self.stream_buffers[request.stream_id] = StreamBuffer(" in source
+    assert StreamBuffer(EventWrapper).buffer == b""
+    async with TaskGroup() as group:
+        assert group._nursery is not None
+
+
+def test_a_failing_accept_is_said_seldom(caplog: pytest.LogCaptureFixture) -> None:
+    """Trio tries again ten times a second, and would say so each time."""
+    for _ in range(5):
+        logging.getLogger("trio.serve_listeners").error("accept returned %s", "EMFILE")
+    assert len(caplog.records) <= 1

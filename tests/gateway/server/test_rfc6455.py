@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +16,8 @@ from trio.testing import MockClock
 
 from mcpd.config import Limits, Timeouts
 from mcpd.gateway.server.http11 import Connection, Front
-from tests.gateway.server.test_http11 import socket_pair
+from tests.gateway.server.test_heads import count_turns
+from tests.gateway.server.test_http11 import socket_pair, trickle
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 BOUND_S = 500.0
@@ -69,9 +71,11 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(app: App = mirror, limits: Limits | None = None, *, real: bool = False) -> AsyncIterator[Client]:
+async def connected(
+    app: App = mirror, limits: Limits | None = None, *, real: bool = False, timeouts: Timeouts | None = None
+) -> AsyncIterator[Client]:
     theirs, ours = socket_pair() if real else trio.testing.memory_stream_pair()
-    client = Client(theirs, Front(limits or Limits(), Timeouts()))
+    client = Client(theirs, Front(limits or Limits(), timeouts or Timeouts()))
 
     async def run() -> None:
         await Connection(app, client.front, ours).run()
@@ -363,3 +367,128 @@ async def test_an_upgrade_that_is_not_accepted_is_refused(app: App, status: byte
     async with connected(app) as client:
         await client.stream.send_all(HEAD)
         assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 " + status)
+
+
+async def test_a_client_that_answers_no_ping_is_left(autojump_clock: MockClock) -> None:
+    """Its kernel may acknowledge pings for ever."""
+    async with connected() as client:
+        await client.open()
+        begin = trio.current_time()
+        assert isinstance(await client.next(), frames.Ping)
+        assert (await client.next()).code == 1008
+        await client.ended.wait()
+        assert trio.current_time() - begin == pytest.approx(30)
+
+
+@pytest.mark.parametrize("answer", [frames.Pong(), frames.TextMessage("here"), frames.Ping()])
+async def test_a_client_that_says_anything_between_pings_stays(answer: frames.Event, autojump_clock: MockClock) -> None:
+    seen: list[Any] = []
+    async with connected(keep_in(seen)) as client:
+        await client.open()
+        begin = trio.current_time()
+        while trio.current_time() < begin + 300:
+            if isinstance(await client.next(), frames.Ping):
+                await client.send(answer)
+        await client.stream.aclose()
+
+
+async def test_an_application_that_does_not_listen_is_no_silence_of_its_client(autojump_clock: MockClock) -> None:
+    async def busy(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await trio.sleep(299)
+        await receive()
+        assert (await receive())["text"] == "still here"
+
+    async with connected(busy) as client:
+        await client.open()
+        await client.send(frames.TextMessage("still here"))
+        for _ in range(19):
+            assert isinstance(await client.next(), frames.Ping)
+        assert (await client.next()).code == 1000
+
+
+HEADER = b"\x81\xfe\x10\x00\x00\x00\x00\x00"
+"""Of a text frame of 4,096 bytes; every byte is sent as it is, for the mask is zero."""
+PING = b"\x89\x80\x00\x00\x00\x00"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [HEADER[at : at + 1] for at in range(7)],
+        [HEADER, *[b"x"] * 4000],
+        [b"\x89\xfd\x00\x00\x00\x00", *[b"x"] * 100],
+        [b"\x01\x81\x00\x00\x00\x00x", *[b"\x00\x81\x00\x00\x00\x00x", PING] * 100],
+        [b"\x01\x80\x00\x00\x00\x00", *[b"\x00\x80\x00\x00\x00\x00", PING] * 100],
+    ],
+    ids=["header", "payload", "ping", "fragments", "empty fragments"],
+)
+async def test_what_trickles_in_has_to_be_complete_in_time(pieces: list[bytes], autojump_clock: MockClock) -> None:
+    """Each byte comes in time; all of them do not. `ping_s` has nothing to do with it."""
+    async with connected(timeouts=Timeouts(ping_s=1000, body_s=30)) as client:
+        await client.open()
+        begin = trio.current_time()
+        with pytest.raises(trio.BrokenResourceError):
+            await trickle(client.stream, pieces, every_s=7)
+        assert 30 <= trio.current_time() - begin <= 75
+
+
+@pytest.mark.parametrize(
+    ("part", "most"),
+    [(b"\x00\x80\x00\x00\x00\x00", 200_000), (b"\x00\x83\x00\x00\x00\x00xxx", 600_000)],
+    ids=["empty", "tiny"],
+)
+async def test_fragments_cost_no_more_memory_than_their_bytes(
+    part: bytes, most: int, autojump_clock: MockClock
+) -> None:
+    """Law 8: no size counts empty ones, and a list of tiny strings has sixty bytes for each."""
+    async with connected() as client:
+        await client.open()
+        await client.stream.send_all(b"\x01\x81\x00\x00\x00\x00x")
+        await trio.testing.wait_all_tasks_blocked()
+        tracemalloc.start()
+        try:
+            for _ in range(10):
+                await client.stream.send_all(part * 5_000)
+                await trio.testing.wait_all_tasks_blocked()
+            assert tracemalloc.get_traced_memory()[0] < most
+        finally:
+            tracemalloc.stop()
+        await client.stream.send_all(b"\x80\x80\x00\x00\x00\x00")
+        assert set((await client.next()).data) == {"x"}
+        await client.stream.aclose()
+
+
+async def test_tiny_messages_leave_others_their_turns(autojump_clock: MockClock) -> None:
+    """A read of 64 KiB may bring 9,000 messages, each of which costs a call or its refusal."""
+    turns, seen = [0], []
+
+    async def swallow(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] != "websocket.disconnect":
+            seen.append(event)
+
+    async with connected(swallow) as client:
+        await client.open()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count_turns, turns)
+            await client.stream.send_all(b"\x81\x81\x00\x00\x00\x00x" * 4000)
+            await client.stream.aclose()
+            await client.ended.wait()
+            nursery.cancel_scope.cancel()
+    assert len(seen) == 4001
+    assert turns[0] >= 1000
+
+
+async def test_a_reader_that_stops_is_cut_off(autojump_clock: MockClock) -> None:
+    """On a Unix socket, too, where no kernel would end it."""
+
+    async def talk(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "x" * 10_000_000})
+
+    async with connected(talk, real=True) as client:
+        await client.stream.send_all(HEAD)
+        begin = trio.current_time()
+        await client.ended.wait()
+        assert trio.current_time() - begin == pytest.approx(15)

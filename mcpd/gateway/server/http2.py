@@ -1,0 +1,103 @@
+"""HTTP/2, which is Hypercorn's, with what its connections lack: an end.
+
+Only a TLS connection whose client chose `h2` by ALPN comes here, and only with `server.http2`.
+
+Called by: `gateway.server.hypercorn`. Deliberately not: HTTP/1.1, h2c, flow control, a bound of the memory that waits
+behind windows which a client opens a little at a time (README, "Rough edges").
+
+Laws: a connection ends `keep_alive_s` after its last stream, whatever frames come; `write_s` after its client has
+stopped reading, be it the socket or every window; `cleanup_s` after its client has gone. DATA for a stream that was
+answered early is dropped, and its siblings go on.
+
+Sources: Hypercorn 0.18.0 `hypercorn.trio.tcp_server`, `hypercorn.protocol.h2`; RFC 9113 sections 5.1 and 5.2;
+architecture trap 9.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.trio.tcp_server import TCPServer
+
+from mcpd.config import Timeouts
+from mcpd.gateway.server.streams import send_within
+
+MAX_STREAMS = 32
+"""At once on one connection. Each may hold a whole result that waits for the client's window."""
+
+
+class _Answered:
+    """Takes the place of a stream that was answered before all of its request had come."""
+
+    idle = True
+
+    async def handle(self, event: object) -> None:
+        """Drop what still comes."""
+
+
+class _Streams(dict[int, Any]):
+    """The streams of one connection by id. Hypercorn looks up those that are over, too."""
+
+    def __missing__(self, stream_id: int) -> _Answered:
+        return _Answered()
+
+
+class Http2Connection(TCPServer):
+    """One connection."""
+
+    def __init__(self, timeouts: Timeouts, wrapper: Any, config: HypercornConfig, *arguments: Any) -> None:
+        super().__init__(wrapper, config, *arguments)
+        self._timeouts = timeouts
+        self._sent = False
+        """True when anything was sent since the watch looked last."""
+
+    async def _read_data(self) -> None:
+        self._h2.streams = _Streams()
+        self._task_group.spawn(self._watch)
+        await super()._read_data()
+        self._scope.deadline = trio.current_time() + self._timeouts.cleanup_s
+
+    @property
+    def _h2(self) -> H2Protocol:
+        protocol = self.protocol.protocol
+        assert isinstance(protocol, H2Protocol)
+        return protocol
+
+    @property
+    def _scope(self) -> trio.CancelScope:
+        nursery = self._task_group._nursery  # noqa: SLF001 - checked by the test of Hypercorn's version
+        assert nursery is not None
+        return nursery.cancel_scope
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send, within `write_s`, also while the application is being cancelled: half a frame breaks all streams."""
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        async with self.send_lock:
+            with trio.CancelScope(shield=True):
+                sent = await send_within(self.stream, event.data, self._timeouts.write_s)
+        self._sent = True
+        if not sent:
+            await self.protocol.handle(Closed())
+
+    async def _watch(self) -> None:
+        """End the connection when no stream is open for `keep_alive_s`, or all that waits is stuck for `write_s`."""
+        timeouts = self._timeouts
+        used = moved = trio.current_time()
+        while True:
+            await trio.sleep(min(timeouts.keep_alive_s, timeouts.write_s) / 2)
+            now = trio.current_time()
+            used = now if self._h2.streams else used
+            moved = now if self._sent or not self._waits() else moved
+            self._sent = False
+            if now - used >= timeouts.keep_alive_s or now - moved >= timeouts.write_s:
+                await trio.aclose_forcefully(self.stream)
+                self._scope.cancel()
+
+    def _waits(self) -> bool:
+        return any(buffer.buffer for buffer in self._h2.stream_buffers.values())
