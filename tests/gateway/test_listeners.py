@@ -180,11 +180,13 @@ def test_files_are_read_when_connections_have_taken_all_descriptors(tmp_path: Pa
     held = []
     try:
         assert b"mcpd" in process.stdout.readline()
-        with httpx.Client(base_url=f"http://127.0.0.1:{free_port}", timeout=PATIENCE_S) as client:
-            for _ in range(190):
-                held.append(socket.create_connection(("127.0.0.1", free_port)))
-                held[-1].sendall(b"GET /healthz HTTP/1.1\r\n")
-            wait_read(client)
+        held.append(open_websocket(free_port))
+        for _ in range(190):
+            held.append(socket.create_connection(("127.0.0.1", free_port)))
+            held[-1].sendall(b"GET /healthz HTTP/1.1\r\n")
+        with socket.create_connection(("127.0.0.1", free_port), PATIENCE_S) as another:
+            assert another.recv(100).startswith(b"HTTP/1.1 503")
+        assert b"here" in read_file(held[0], "a.txt")
     finally:
         for connection in held:
             connection.close()
@@ -194,15 +196,24 @@ def test_files_are_read_when_connections_have_taken_all_descriptors(tmp_path: Pa
     assert "limits.max_connections is 1000, but only 200 files may be open" in (tmp_path / "log").read_text()
 
 
-def wait_read(client: httpx.Client) -> None:
-    """Ask for a file until a place is there."""
-    arguments = f'"name":"read_file","arguments":{{"path":"a.txt"}},{_META}'
-    body = f'{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{{arguments}}}}}'
-    headers = {**HEADERS, "mcp-method": "tools/call", "mcp-name": "read_file"}
-    until = time.monotonic() + PATIENCE_S
-    while (reply := client.post("/mcp", content=body, headers=headers)).status_code == 503:
-        assert time.monotonic() < until, "no place came back"
-    assert "here" in reply.text
+def open_websocket(port: int) -> socket.socket:
+    """Shake hands at `/ws`."""
+    connection = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+    lines = (
+        f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    connection.sendall(lines.encode())
+    assert connection.recv(4096).startswith(b"HTTP/1.1 101")
+    return connection
+
+
+def read_file(websocket: socket.socket, path: str) -> bytes:
+    """Call the tool, in a frame whose mask is zero, and return what comes back first."""
+    arguments = f'"name":"read_file","arguments":{{"path":"{path}"}},{_META}'
+    body = f'{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{{arguments}}}}}'.encode()
+    websocket.sendall(b"\x81\xfe" + len(body).to_bytes(2, "big") + b"\x00\x00\x00\x00" + body)
+    return websocket.recv(4096)
 
 
 def test_the_limit_of_open_files_is_raised_to_what_the_limits_promise(tmp_path: Path, free_port: int) -> None:

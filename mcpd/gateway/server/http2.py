@@ -5,9 +5,9 @@ Only a TLS connection whose client chose `h2` by ALPN comes here, and only with 
 Called by: `gateway.server.hypercorn`. Deliberately not: HTTP/1.1, h2c, flow control, a bound of the memory that waits
 behind windows which a client opens a little at a time (README, "Rough edges").
 
-Laws: a connection ends `keep_alive_s` after its last stream, whatever frames come; `write_s` after its client has
-stopped reading, be it the socket or every window; `cleanup_s` after its client has gone. DATA for a stream that was
-answered early is dropped, and its siblings go on.
+Laws: a connection ends `keep_alive_s` after its last stream, whatever frames come (that is Hypercorn's own);
+`write_s` after its client has stopped reading, be it the socket or every window; `cleanup_s` after it has gone. DATA
+for a stream that was answered early is dropped, and its siblings go on.
 
 Sources: Hypercorn 0.18.0 `hypercorn.trio.tcp_server`, `hypercorn.protocol.h2`; RFC 9113 sections 5.1 and 5.2;
 architecture trap 9.
@@ -86,16 +86,14 @@ class Http2Connection(TCPServer):
             await self.protocol.handle(Closed())
 
     async def _watch(self) -> None:
-        """End the connection when no stream is open for `keep_alive_s`, or all that waits is stuck for `write_s`."""
-        timeouts = self._timeouts
-        used = moved = trio.current_time()
+        """End the connection when all that waits to be sent is stuck for `write_s`."""
+        write_s, moved = self._timeouts.write_s, trio.current_time()
         while True:
-            await trio.sleep(min(timeouts.keep_alive_s, timeouts.write_s) / 2)
+            await trio.sleep(write_s / 2)
             now = trio.current_time()
-            used = now if self._h2.streams else used
             moved = now if self._sent or not self._waits() else moved
             self._sent = False
-            if now - used >= timeouts.keep_alive_s or now - moved >= timeouts.write_s:
+            if now - moved >= write_s:
                 await trio.aclose_forcefully(self.stream)
                 self._scope.cancel()
 

@@ -91,7 +91,7 @@ def gone(running: Running) -> Callable[[], bool]:
     return lambda: running.metric("mcpd_connections", transport="http") == 0
 
 
-@pytest.mark.parametrize("says", ["nothing", "pings", "half a head"])
+@pytest.mark.parametrize("says", ["nothing", "pings", "half a head", "a reset"])
 async def test_a_connection_without_a_request_ends(tmp_path: Path, certificate: Certificate, says: str) -> None:
     """What keeps an idle HTTP/1.1 connection from staying keeps this one, whatever frames come."""
     async with serving(tmp_path, certificate, keep_alive_s=0.3) as running:
@@ -105,6 +105,10 @@ async def test_a_connection_without_a_request_ends(tmp_path: Path, certificate: 
 
             if says == "half a head":
                 await client.stream.send_all(b"\x00\x00\x04\x01\x00\x00\x00\x00\x01\x82\x84\x87\x41")
+            elif says == "a reset":
+                client.h2.send_headers(1, POST)
+                client.h2.reset_stream(1)
+                await client.flush()
             nursery.start_soon(ignoring_the_end, talk)
             await client.until_closed()
             nursery.cancel_scope.cancel()
