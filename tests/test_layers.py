@@ -38,7 +38,7 @@ PACKAGES: dict[str, frozenset[str]] = {
     "authoring": frozenset({"errors", "wire"}),
     # what is kept
     "drivers": frozenset({"errors", "deadlines"}),
-    "storage": frozenset({"errors", "deadlines", "drivers"}),
+    "storage": frozenset({"errors", "deadlines", "drivers", "events"}),
     # documents
     "search": LEAVES | {"storage", "drivers"},
     "ingest": LEAVES | {"search", "storage"},
@@ -84,6 +84,7 @@ PURE = (
     "mcpd.drivers.resp",
     "mcpd.drivers.redis.address",
     "mcpd.drivers.redis.errors",
+    "mcpd.storage.redis.keys",
     "mcpd.search.chunking",
     "mcpd.search.outline",
     "mcpd.search.hashing",

@@ -1,0 +1,1 @@
+"""What several processes share through Redis; `keys` names every key and channel."""

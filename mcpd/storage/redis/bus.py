@@ -1,0 +1,233 @@
+"""Change events between replicas: a `LocalBus` whose events also go to, and come from, a stream and a channel of Redis.
+
+    publish   delivers here at once, and queues the event for the others; never waits
+    run       sends what is queued, hears what others send
+
+A channel forgets, so each event is an entry of the stream first: after every (re)connection, and every `POLL_S`, what
+the stream holds behind the last entry that was heard is delivered. A message names its predecessor, so that hearing on
+cannot hide a gap. When that entry is no longer there (Redis lost its
+data, or this replica was away for longer than the stream reaches), everything may have changed, and subscribers are
+told so.
+
+Called by: the composition root; `messages`, caches and sessions through the `Bus` Protocol. Deliberately not: a queue
+of everything that happened; what waits to be sent is a set, an event that waits already is not queued again.
+
+Laws: each event carries its origin and a number, and is delivered once, also when it was sent twice because the first
+outcome was unknown; what waits is bounded (`MAX_WAITING`), beyond that the others are told that anything may have
+changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import trio
+
+from mcpd.drivers.redis import Message, Redis, RedisError, Script
+from mcpd.events import Changed, LocalBus, Subscription
+from mcpd.storage.redis.keys import EVENTS_TTL_MS, MAX_EVENTS, Keys
+
+POLL_S: Final = 2.0
+"""How often the stream is read without having been called: a message on a channel can be lost in silence."""
+
+RETRY_S: Final = 0.5
+MAX_WAITING: Final = 1_000
+"""Distinct events that wait while Redis is away."""
+
+MAX_ORIGINS: Final = 1_000
+"""Replicas whose last number is remembered."""
+
+READ_ITEMS: Final = 500
+EVERYTHING: Final = (Changed("tools"), Changed("prompts"), Changed("resources"), Changed("resource"))
+"""What is told when nobody knows what has changed."""
+
+_log = logging.getLogger(__name__)
+
+_ID: Final = re.compile(r"(\d{1,20})-(\d{1,20})")
+_AFTER_ALL: Final = (1 << 64, 0)
+_EMIT: Final = Script("""
+local before = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+local id = redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[2], '*', 'event', ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('PUBLISH', ARGV[1], id .. ' ' .. (before[1] and before[1][1] or '-') .. ' ' .. ARGV[4])
+return id
+""")
+
+_READ: Final = Script("""
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return {#redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]),
+        redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[3])}
+""")
+
+
+class _Entry(msgspec.Struct, array_like=True, frozen=True):
+    """An event as it is written. A `hello` has no kind: it marks where a replica begins to listen."""
+
+    origin: str
+    number: int
+    kind: str = ""
+    uri: str | None = None
+
+
+class Statistics(NamedTuple):
+    """A bus at one moment."""
+
+    waiting: int
+    heard: int
+    resyncs: int
+
+
+class RedisBus:
+    """The bus of one replica; others hear it while `run` runs."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._local = LocalBus()
+        self.origin = secrets.token_urlsafe(9)
+        self._number = 0
+        self._waiting: dict[Changed, None] = {}
+        self._news = trio.Event()
+        self._last = ""
+        """The id of the last entry that was heard; empty until this replica has written its hello."""
+        self._numbers: OrderedDict[str, int] = OrderedDict()
+        self._reading = trio.Lock()
+        self._heard = self._resyncs = 0
+
+    def subscribe(self, callback: Callable[[Changed], None]) -> Subscription:
+        """Have `callback` called with every later event of any replica; it must neither block nor raise."""
+        return self._local.subscribe(callback)
+
+    def publish(self, event: Changed) -> None:
+        """Deliver to the subscribers here, and queue for the other replicas. Cancellation: not a checkpoint."""
+        self._local.publish(event)
+        if len(self._waiting) >= MAX_WAITING and event not in self._waiting:
+            self._waiting = dict.fromkeys(EVERYTHING)
+        else:
+            self._waiting[event] = None
+        self._news.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Send and hear until cancelled; what Redis does not take now is sent when it is back."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send)
+            nursery.start_soon(self._listen)
+            nursery.start_soon(self._poll)
+            task_status.started()
+
+    async def _send(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            while self._waiting:
+                event = next(iter(self._waiting))
+                del self._waiting[event]
+                self._number += 1
+                await self._emit(_Entry(self.origin, self._number, event.kind, event.uri))
+
+    async def _emit(self, entry: _Entry) -> str:
+        """Write one entry, until it is written. Twice does no harm: whoever hears it knows the number."""
+        key = self._keys.events
+        arguments = (key, MAX_EVENTS, EVENTS_TTL_MS, msgspec.json.encode(entry))
+        while True:
+            try:
+                written = await self._redis.run_script(_EMIT, keys=[key], arguments=arguments, idempotent=True)
+            except RedisError as error:
+                _log.debug("an event waits for Redis: %s", error)
+                await trio.sleep(RETRY_S)
+            else:
+                return _text(written)
+
+    async def _listen(self) -> None:
+        async with self._redis.subscribe(self._keys.events) as subscription:
+            while True:
+                try:
+                    async for item in subscription:
+                        if not (isinstance(item, Message) and self._follows(item.payload)):
+                            await self._read()
+                except RedisError as error:
+                    _log.error("change events of other replicas are not heard: %s", error)
+                    await trio.sleep(POLL_S)
+
+    def _follows(self, message: bytes) -> bool:
+        """Take `ID PREDECESSOR PAYLOAD` if its predecessor is the last entry heard, or if it was heard already."""
+        name, _, rest = message.partition(b" ")
+        before, _, payload = rest.partition(b" ")
+        if self._last and _order(name) <= _order(self._last):
+            return True
+        if not self._last or before.decode("ascii", "replace") != self._last:
+            return False
+        self._hear(name, payload)
+        return True
+
+    async def _poll(self) -> None:
+        while True:
+            await trio.sleep(POLL_S)
+            await self._read()
+
+    async def _read(self) -> None:
+        """Deliver what the stream holds behind the last entry; say hello first where there is none."""
+        async with self._reading:
+            while True:
+                if not self._last:
+                    await self._begin()
+                try:
+                    arguments = (self._last, EVENTS_TTL_MS, READ_ITEMS)
+                    known, entries = await self._redis.run_script(
+                        _READ, keys=[self._keys.events], arguments=arguments, idempotent=True
+                    )
+                except RedisError as error:
+                    _log.debug("the stream of events cannot be read: %s", error)
+                    return
+                if not known:
+                    _log.warning("the stream of change events has a gap: everything may have changed")
+                    self._resyncs += 1
+                    await self._begin()
+                for name, fields in entries if known else ():
+                    if _order(name) > _order(self._last):
+                        self._hear(name, fields[1])
+                if known and len(entries) < READ_ITEMS:
+                    return
+
+    async def _begin(self) -> None:
+        """Mark where hearing begins; what happened before has not been heard, so anything may have changed."""
+        self._last = await self._emit(_Entry(self.origin, 0))
+        for event in EVERYTHING:
+            self._local.publish(event)
+
+    def _hear(self, name: bytes, payload: bytes) -> None:
+        """Take the next entry, from the channel or the stream; nothing is delivered twice."""
+        self._last = _text(name)
+        try:
+            entry = msgspec.json.decode(payload, type=_Entry)
+        except msgspec.MsgspecError as error:
+            _log.warning("a change event that cannot be read: %s", error)
+            return
+        if entry.origin == self.origin or not entry.kind or entry.number <= self._numbers.get(entry.origin, 0):
+            return
+        self._numbers[entry.origin] = entry.number
+        self._numbers.move_to_end(entry.origin)
+        if len(self._numbers) > MAX_ORIGINS:
+            self._numbers.popitem(last=False)
+        self._heard += 1
+        self._local.publish(Changed(entry.kind, entry.uri))  # type: ignore[arg-type]
+
+    def statistics(self) -> Statistics:
+        """Return how the bus stands."""
+        return Statistics(len(self._waiting), self._heard, self._resyncs)
+
+
+def _order(name: bytes | str) -> tuple[int, int]:
+    """Return what entries are ordered by; whatever is no entry's id comes last, so that it follows nothing."""
+    found = _ID.fullmatch(_text(name))
+    return (int(found[1]), int(found[2])) if found else _AFTER_ALL
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
