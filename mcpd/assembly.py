@@ -174,7 +174,7 @@ def _search_of(searcher: Searcher | None, limits: Limits) -> Callable[[Json, Pri
         return None
 
     async def search(body: Json, principal: Principal) -> Json:
-        return await searcher.search(parse(body, limits=limits), owner=principal.name)
+        return await searcher.search(parse(body, limits=limits), owner=principal.share)
 
     return search
 

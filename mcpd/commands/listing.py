@@ -28,6 +28,7 @@ from mcpd.ingest.sources import origin_of
 from mcpd.search.options import parse_filter_options
 from mcpd.search.query import parse
 from mcpd.storage.documents import Condition, Document, Documents, Head, Outcome, Remove, Where
+from mcpd.storage.uris import spellings
 
 PAGE_ITEMS = 500
 SHOWN_ITEMS = 5
@@ -131,7 +132,8 @@ def show_document(uri: str, config: Config, *, as_json: bool) -> int:
 
 async def _show_document(uri: str, config: Config, show: Callable[[Document], None]) -> int:
     async with stores.open_store(config) as documents:
-        document = await documents.get(uri)
+        found = [await documents.get(spelling) for spelling in spellings(uri)]
+        document = next((one for one in found if one is not None), None)
     if document is None:
         terminal.echo(f"mcpd: there is no document {terminal.line(uri)}; see: mcpd documents list", err=True)
         return FAILED

@@ -21,14 +21,13 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
-from urllib.parse import quote, unquote_to_bytes
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from mcpd.errors import McpdError
 from mcpd.ingest.ignore import Rule, glob_rule, ignored
 from mcpd.ingest.walking import OnError, walk
-
-SCHEME: Final = "docs:///"
+from mcpd.storage.uris import SCHEME, encoded
 
 Identity = tuple[int, int]
 """Device and inode of a folder: another one when a file system was mounted there, or no longer is."""
@@ -65,11 +64,11 @@ class Source(NamedTuple):
     @property
     def prefix(self) -> str:
         """How the URIs of all its documents begin."""
-        return f"{SCHEME}{_encoded(self.name)}/"
+        return f"{SCHEME}{encoded(os.fsencode(self.name))}/"
 
     def uri(self, relative: str) -> str:
         """Return the URI of a file, given its path from the root with `/`."""
-        return self.prefix + "/".join(map(_encoded, relative.split("/")))
+        return self.prefix + "/".join(encoded(os.fsencode(part)) for part in relative.split("/"))
 
     def relative(self, uri: str) -> str:
         """Return the path from the root with `/` of one of its URIs."""
@@ -160,7 +159,3 @@ def gone(source: Source, relatives: Iterable[str], rules: tuple[Rule, ...], root
     """Return those of the files that are gone; none when the root is no longer the folder `root`."""
     found = [relative for relative in relatives if is_gone(source, relative, rules)]
     return found if root is not None and identity_of(source) == root else []
-
-
-def _encoded(part: str) -> str:
-    return quote(os.fsencode(part), safe="")

@@ -16,7 +16,6 @@ import logging
 import re
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import unquote
 
 import trio
 
@@ -25,12 +24,12 @@ from mcpd.errors import InvalidParams, ResourceNotFound
 from mcpd.events import Changed, LocalBus
 from mcpd.storage.documents import Condition, Document, Documents, Head, Notice, StorageError
 from mcpd.storage.refusals import answering
+from mcpd.storage.uris import SCHEME, shown, spellings, stored
 
 Entry = dict[str, Any]
 RETRY_S = 2.0
 """How long after a failure the store is watched again."""
 _log = logging.getLogger(__name__)
-SCHEME = "docs:///"
 TEMPLATE: Entry = {
     "uriTemplate": SCHEME + "{+path}",
     "name": "documents",
@@ -40,16 +39,6 @@ TEMPLATE: Entry = {
 _MAX_COMPLETIONS_ITEMS = 101
 """One more than is shown, so that a client learns that there are more."""
 _SPAN = re.compile(r"char=(\d{1,12}),(\d{1,12})")
-
-
-def is_document(uri: str) -> bool:
-    """True for a URI that only the document store can serve; the document need not exist."""
-    return uri.startswith(SCHEME)
-
-
-def whole(uri: str) -> str:
-    """Return the URI of the whole document: without a fragment."""
-    return uri.partition("#")[0]
 
 
 class DocumentResources:
@@ -65,22 +54,29 @@ class DocumentResources:
         return [_entry(head) for head in page.items], page.cursor
 
     async def read(self, uri: str) -> dict[str, Any]:
-        """Return `{"contents": [...]}` of a whole document. Raises: ResourceNotFound, StoreUnavailable."""
+        """Return `{"contents": [...]}` of a whole document, by any spelling of its URI.
+
+        Raises: ResourceNotFound, StoreUnavailable.
+        """
         with answering():
-            document = await self._documents.get(uri)
-        if document is None:
-            raise ResourceNotFound(uri)
-        return {"contents": [_content(document)]}
+            for spelling in spellings(uri):
+                document = await self._documents.get(spelling)
+                if document is not None:
+                    return {"contents": [_content(document)]}
+        raise ResourceNotFound(uri)
 
 
 def path_completion(documents: Documents) -> CompletionDeclaration:
-    """Return the completion of the template's `path`: the documents whose URI goes on from what is typed."""
+    """Return the completion of the template's `path`: the documents whose path goes on from what is typed.
+
+    Both are decoded text (`storage.uris`): put into the template, a value is the URI of its document.
+    """
 
     async def complete_path(value: str) -> list[str]:
-        begun = Condition("uri", prefix=SCHEME + value)
+        begun = Condition("uri", prefix=SCHEME + stored(value))
         with answering():
             page = await documents.page((begun,), None, _MAX_COMPLETIONS_ITEMS)
-        return [head.uri.removeprefix(SCHEME) for head in page.items]
+        return [shown(head.uri) for head in page.items]
 
     return CompletionDeclaration(for_=TEMPLATE["uriTemplate"], fn=complete_path, argument="path")
 
@@ -109,14 +105,14 @@ async def follow(
 
 
 def cut(result: dict[str, Any], uri: str) -> dict[str, Any]:
-    """Return the part that the fragment of `uri` names; the whole without one.
+    """Return the part that the fragment of `uri` names, the whole without one, under `uri` as it was asked for.
 
     Raises: InvalidParams for a fragment of another form, a span outside of the text, or a document without text.
     """
     fragment = uri.partition("#")[2]
-    if not fragment:
-        return result
     content = result["contents"][0]
+    if not fragment:
+        return {"contents": [{**content, "uri": uri}]}
     found = _SPAN.fullmatch(fragment)
     if found is None or "text" not in content:
         raise InvalidParams("A part of a text is named by the fragment #char=START,END, in characters")
@@ -139,7 +135,7 @@ def _entry(head: Head) -> Entry:
     modified = datetime.fromtimestamp(head.updated_s, UTC).isoformat(timespec="seconds")
     entry: Entry = {
         "uri": head.uri,
-        "name": unquote(head.uri.rpartition("/")[2]) or head.uri,
+        "name": shown(head.uri).rpartition("/")[2] or head.uri,
         "mimeType": head.mime_type,
         "size": head.size,
         "annotations": {"lastModified": modified.replace("+00:00", "Z")},

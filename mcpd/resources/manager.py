@@ -28,8 +28,9 @@ from mcpd.authoring.signatures import ArgumentError, inspect_function
 from mcpd.catalog import Catalog, Listing, Paging
 from mcpd.errors import InvalidParams, RegistrationError, ResourceNotFound
 from mcpd.resources.cache import Key, ResourceCache
-from mcpd.resources.documents import TEMPLATE, DocumentResources, cut, is_document, whole
+from mcpd.resources.documents import TEMPLATE, DocumentResources, cut
 from mcpd.resources.templates import Template, is_template, is_uri
+from mcpd.storage.uris import canonical, is_document
 from mcpd.wire.call import ANONYMOUS, Principal
 from mcpd.wire.cursors import decode_cursor, encode_cursor
 from mcpd.wire.uris import normalise
@@ -223,8 +224,8 @@ class ResourceManager:
         return {**result, "ttlMs": d.ttl_ms or 0, "cacheScope": scope}
 
     async def _read_document(self, documents: DocumentResources, uri: str) -> dict[str, Any]:
-        name = whole(uri)
-        result = await self._cache.get(Key(name), lambda: documents.read(name), ttl_s=DOCUMENT_TTL_S)
+        name = canonical(uri)
+        result = await self._cache.get(Key(name), lambda: documents.read(uri), ttl_s=DOCUMENT_TTL_S)
         return {**cut(result, uri), "ttlMs": 0, "cacheScope": "private"}
 
 

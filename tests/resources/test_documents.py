@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import re
+from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -14,6 +18,7 @@ from mcpd.authoring.declarations import ResourceDeclaration
 from mcpd.catalog import Paging
 from mcpd.errors import InvalidParams, ResourceNotFound
 from mcpd.events import Changed, LocalBus
+from mcpd.ingest.sources import Source
 from mcpd.resources.cache import ResourceCache
 from mcpd.resources.documents import RETRY_S, DocumentResources, follow, path_completion
 from mcpd.resources.manager import DOCUMENT_TTL_S, ResourceManager
@@ -21,6 +26,7 @@ from mcpd.storage.documents import Document, Put, Remove, StoreUnreachable
 from mcpd.storage.memory.documents import MemoryDocuments
 from mcpd.wire.call import Principal
 from mcpd.wire.cursors import KeyRing
+from mcpd.wire.uris import normalise
 
 RING = KeyRing([("k1", b"s" * 32)])
 OTHER = Principal("other", frozenset())
@@ -131,6 +137,41 @@ async def test_documents_are_offered_as_a_template_whose_path_completes() -> Non
     assert await path_completion(server.store).fn("n/") == ["n/a", "n/b"]
     await server.store.write([document(f"many/{number}") for number in range(110)])
     assert len(await path_completion(server.store).fn("many/")) == 101, "one more than a client is shown"
+
+
+@pytest.mark.parametrize(
+    "name", ["a (b)", "a+b&c", "it's", "me@home,1=2!", "x[1]", "caf\u00e9", "\u043f\u043b\u0430\u043d", "100%25"]
+)
+async def test_a_document_is_read_by_whatever_a_client_makes_of_its_uri(name: str, tmp_path: Path) -> None:
+    """RSC-1, RSC-3: of the listed URI, and of the template with the completed path, which is decoded text."""
+    server = Parts()
+    source = Source(tmp_path, "n")
+    put = document("").document
+    await server.store.write([Put(document=msgspec.structs.replace(put, uri=source.uri(f"{name}.md")))])
+    (listed,) = (await server.pages())[0]
+    (path,) = await path_completion(server.store).fn(f"n/{name[:3]}")
+    assert path == f"n/{name.replace('%', '%25')}.md"
+    expanded = "docs:///" + quote(path, safe=":/?#[]@!$&'()*+,;=%")
+    lower = re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), listed)
+    iri = "docs:///n/" + quote(name, safe="()+&'@,=![]\u00e9\u043f\u043b\u0430\u043d") + ".md"
+    for asked in (listed, lower, expanded, iri, normalise(listed), listed.replace("docs", "DOCS")):
+        assert await server.read(asked) == {"uri": asked, "mimeType": "text/plain", "text": "text"}
+        assert (await server.read(f"{asked}#char=1,3"))["text"] == "ex"
+    with pytest.raises(ResourceNotFound):
+        await server.read("docs:///n/other.md")
+
+
+async def test_every_spelling_of_a_document_is_one_entry_of_the_cache(nursery: trio.Nursery) -> None:
+    """A change of the document reaches what was read under another spelling of its URI."""
+    server = Parts()
+    bus = LocalBus()
+    bus.subscribe(lambda event: server.cache.forget(event.uri))
+    await nursery.start(follow, server.store, bus)
+    await server.store.write([document("n/a%28b%29", "one")])
+    for spelling in ("docs:///n/a(b)", "docs:///n/a%28b)"):
+        assert (await server.read(spelling))["text"] == "one"
+    await server.store.write([document("n/a%28b%29", "two")])
+    assert (await server.read("docs:///n/a(b)"))["text"] == "two"
 
 
 async def test_the_template_of_the_documents_stands_once_and_last() -> None:
