@@ -51,7 +51,7 @@ from mcpd.search.query import parse
 from mcpd.search.searcher import Searcher
 from mcpd.service import Managers, McpService, Sealing
 from mcpd.storage.documents import Documents, Json, StorageError
-from mcpd.storage.sqlite.documents import open_documents
+from mcpd.storage.open import open_documents
 from mcpd.tools.builtin.documents import document_tools
 from mcpd.tools.builtin.files import file_tools
 from mcpd.tools.builtin.protected import own_places
@@ -97,7 +97,7 @@ class Stores:
 @asynccontextmanager
 async def open_stores(config: Config) -> AsyncIterator[Stores]:
     """Open the stores that the configuration names. Raises: ConfigurationError, StorageError."""
-    async with open_documents(config.data.folder) as documents, open_provider(config.embeddings) as provider:
+    async with open_documents(config) as documents, open_provider(config.embeddings) as provider:
         yield Stores(documents, provider)
 
 
@@ -218,7 +218,7 @@ def _watch_work(metrics: Metrics, health: Health, threads: ThreadPool, workers: 
 def _watch_store(health: Health, documents: Documents) -> None:
     async def check_documents() -> Finding:
         try:
-            await documents.versions(["docs:///"])
+            await documents.ping()
         except StorageError as error:
             return Finding("down", str(error))
         return Finding("ok")

@@ -38,7 +38,7 @@ PACKAGES: dict[str, frozenset[str]] = {
     "authoring": frozenset({"errors", "wire"}),
     # what is kept
     "drivers": frozenset({"errors", "deadlines"}),
-    "storage": frozenset({"errors", "deadlines", "drivers", "events"}),
+    "storage": frozenset({"errors", "config", "deadlines", "drivers", "events"}),
     # documents
     "search": LEAVES | {"storage", "drivers"},
     "ingest": LEAVES | {"search", "storage"},
@@ -161,6 +161,17 @@ def test_a_package_imports_only_what_its_line_allows() -> None:
     for found in OURS:
         here, there = package_of(found.importer), package_of(found.imported)
         if here != there and here not in ROOTS and there not in PACKAGES[here]:
+            wrong.append(told(found))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_only_one_module_names_backends() -> None:
+    """Which stores there are is the configuration's to say and `storage.open`'s to know."""
+    backends = ("mcpd.storage.sqlite", "mcpd.storage.memory")
+    wrong = []
+    for found in OURS:
+        home = next((one for one in backends if f"{found.imported}.".startswith(f"{one}.")), None)
+        if home is not None and not f"{found.importer}.".startswith((f"{home}.", "mcpd.storage.open.")):
             wrong.append(told(found))
     assert not wrong, "\n".join(wrong)
 

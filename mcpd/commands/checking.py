@@ -27,8 +27,7 @@ from mcpd.drivers.mounts import network_file_system
 from mcpd.errors import ConfigurationError, McpdError, RegistrationError
 from mcpd.gateway.access import startup_check
 from mcpd.gateway.keys import KeyStore
-from mcpd.storage.sqlite.documents import FILE_NAME, SqliteDocuments, open_database, schema_version
-from mcpd.storage.sqlite.schema import VERSION
+from mcpd.storage.open import open_documents, schema_of
 from mcpd.tools.builtin.files import file_tools
 from mcpd.tools.builtin.jail import missing_support
 from mcpd.tools.builtin.protected import own_places
@@ -115,24 +114,26 @@ def _check_data(config: Config) -> Iterator[Finding]:
 
 def _check_store(config: Config) -> Iterator[Finding]:
     """Open the store that is there; one that is not is made by whoever needs it first, and not by a check."""
-    path = config.data.folder / FILE_NAME
     kind = network_file_system(config.data.folder)
     if kind is not None:
         yield Finding(wrong=True, text=f"data.folder {config.data.folder}: on a network file system ({kind})")
-    elif path.exists():
-        yield trio.run(_ask_store, config.data.folder)
+    else:
+        yield from trio.run(_ask_store, config)
 
 
-async def _ask_store(folder: Path) -> Finding:
-    async with open_database(folder) as database:
-        version = await schema_version(database)
-        if version != VERSION:
-            advice = (
-                "opening it brings it up to date" if version < VERSION else "it is of a newer mcpd: update this one"
-            )
-            return Finding(wrong=version > VERSION, text=f"{FILE_NAME}: schema {version} of {VERSION}; {advice}")
-        found = await SqliteDocuments(database).statistics()
-    return Finding(wrong=False, text=f"{FILE_NAME}: {found.documents} documents in {found.chunks} chunks")
+async def _ask_store(config: Config) -> list[Finding]:
+    state = await schema_of(config).status()
+    name = Path(state.place).name
+    if not state.exists:
+        return []
+    if state.version != state.latest:
+        is_older = state.version < state.latest
+        advice = "opening it brings it up to date" if is_older else "it is of a newer mcpd: update this one"
+        text = f"{name}: schema {state.version} of {state.latest}; {advice}"
+        return [Finding(wrong=not is_older, text=text)]
+    async with open_documents(config) as documents:
+        found = await documents.statistics()
+    return [Finding(wrong=False, text=f"{name}: {found.documents} documents in {found.chunks} chunks")]
 
 
 def _check_files(config: Config) -> Iterator[Finding]:

@@ -28,6 +28,7 @@ from mcpd.ingest.pipeline import Ingestion, Options
 from mcpd.ingest.sources import BadSource, Selection, Source, entries, glob_rules, source_of
 from mcpd.ingest.watch import Watch
 from mcpd.search.providers import open_provider
+from mcpd.storage.open import open_documents
 
 
 class Order(NamedTuple):
@@ -59,7 +60,7 @@ def run(order: Order, config: Config) -> int:
 
 async def _ingest(sources: Sequence[Source], options: Options, order: Order, config: Config) -> int:
     progress = terminal.Progress()
-    async with stores.open_store(config) as documents, open_provider(config.embeddings) as provider:
+    async with open_documents(config) as documents, open_provider(config.embeddings) as provider:
         ingestion = Ingestion(documents, provider, options, progress.heard)
         told = _Told(ingestion, progress, order)
         try:

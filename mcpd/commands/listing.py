@@ -28,6 +28,7 @@ from mcpd.ingest.sources import origin_of
 from mcpd.search.options import parse_filter_options
 from mcpd.search.query import parse
 from mcpd.storage.documents import Condition, Document, Documents, Head, Outcome, Remove, Where
+from mcpd.storage.open import open_documents
 from mcpd.storage.uris import spellings
 
 PAGE_ITEMS = 500
@@ -62,7 +63,7 @@ def show_list(wanted: Wanted, limit: int | None, config: Config, *, as_json: boo
 
 
 async def _show_list(where: Where, limit: int | None, config: Config, show: ShowList) -> int:
-    async with stores.open_store(config) as documents:
+    async with open_documents(config) as documents:
         await show(_heads(documents, where, limit))
     return 0
 
@@ -131,7 +132,7 @@ def show_document(uri: str, config: Config, *, as_json: bool) -> int:
 
 
 async def _show_document(uri: str, config: Config, show: Callable[[Document], None]) -> int:
-    async with stores.open_store(config) as documents:
+    async with open_documents(config) as documents:
         found = [await documents.get(spelling) for spelling in spellings(uri)]
         document = next((one for one in found if one is not None), None)
     if document is None:
@@ -177,13 +178,13 @@ def remove(order: Removal, config: Config) -> int:
 
 
 async def _uris(where: Where, config: Config) -> list[str]:
-    async with stores.open_store(config) as documents:
+    async with open_documents(config) as documents:
         return [head.uri async for head in _heads(documents, where)]
 
 
 async def _remove(uris: Sequence[str], config: Config) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    async with stores.open_store(config) as documents:
+    async with open_documents(config) as documents:
         for start in range(0, len(uris), PAGE_ITEMS):
             outcomes += await documents.write([Remove(uri=uri) for uri in uris[start : start + PAGE_ITEMS]])
     return outcomes

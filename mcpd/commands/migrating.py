@@ -1,7 +1,7 @@
 """What `mcpd migrate` does: bring the store's schema to another version, or say which one it has.
 
-Called by: `commands.migrate`. Calls `storage.sqlite.documents`. Deliberately not: the steps themselves, and no step
-happens only here: opening the store migrates it up as well. `status` changes nothing and makes no file.
+Called by: `commands.migrate`. Calls the `Schema` that `storage.open` gives. Deliberately not: the steps themselves, and
+no step happens only here: opening the store migrates it up as well. `status` changes nothing and makes no file.
 
 Sources: surfaces "Command line" (migrate).
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,72 +17,60 @@ import click
 from mcpd.commands import stores, terminal
 from mcpd.commands.options import FAILED, print_json
 from mcpd.config import Config
-from mcpd.storage.sqlite.documents import FILE_NAME, migrate, open_database, schema_version
-from mcpd.storage.sqlite.schema import VERSION
+from mcpd.storage.documents import SchemaState
+from mcpd.storage.open import schema_of
 
 
 def status(config: Config, *, as_json: bool) -> int:
     """Print the schema's version and the one that this mcpd works with. Raises: StorageError."""
-    path = config.data.folder / FILE_NAME
-    version = stores.run(partial(_version, config.data.folder)) if path.exists() else 0
+    now = stores.run(schema_of(config).status)
     if as_json:
-        print_json(_state(path, version) | {"exists": path.exists()})
-    elif not path.exists():
-        terminal.echo(f"{path} does not exist yet; the first use makes it, at schema {VERSION}")
+        print_json(_json(now) | {"exists": now.exists})
+    elif not now.exists:
+        terminal.echo(f"{now.place} does not exist yet; the first use makes it, at schema {now.latest}")
     else:
-        terminal.echo(f"{path} has schema {version}, this mcpd works with {VERSION}: {_advice(version)}")
+        terminal.echo(f"{now.place} has schema {now.version}, this mcpd works with {now.latest}: {_advice(now)}")
     return 0
 
 
-async def _version(folder: Path) -> int:
-    async with open_database(folder) as database:
-        return await schema_version(database)
+def _json(state: SchemaState) -> dict[str, Any]:
+    return {"store": state.store, "path": state.place, "version": state.version, "latest": state.latest}
 
 
-def _state(path: Path, version: int) -> dict[str, Any]:
-    return {"store": "sqlite", "path": str(path), "version": version, "latest": VERSION}
-
-
-def _advice(version: int) -> str:
-    if version == VERSION:
+def _advice(state: SchemaState) -> str:
+    if state.version == state.latest:
         return "nothing to do"
-    return "run mcpd migrate up" if version < VERSION else "a newer mcpd wrote it"
+    return "run mcpd migrate up" if state.version < state.latest else "a newer mcpd wrote it"
 
 
-def _change(before: int, target: int, config: Config, *, as_json: bool) -> int:
-    stores.run(partial(_migrate, target, config.data.folder))
-    path = config.data.folder / FILE_NAME
+def _tell(before: SchemaState, after: SchemaState, *, as_json: bool) -> int:
     if as_json:
-        print_json(_state(path, target) | {"before": before})
+        print_json(_json(after) | {"before": before.version})
     else:
-        terminal.echo(f"{path}: schema {before} -> {target}")
+        terminal.echo(f"{after.place}: schema {before.version} -> {after.version}")
     return 0
 
 
 def up(target: int | None, config: Config, *, as_json: bool) -> int:
     """Migrate up, to the newest version unless told otherwise. Raises: StorageError, click.UsageError."""
-    target = VERSION if target is None else target
-    version = stores.run(partial(_version, config.data.folder))
-    if target < version:
-        raise click.UsageError(f"the schema has version {version}: {target} is not up")
-    return _change(version, target, config, as_json=as_json)
+    schema = schema_of(config)
+    before = stores.run(schema.status)
+    if target is not None and target < before.version:
+        raise click.UsageError(f"the schema has version {before.version}: {target} is not up")
+    return _tell(before, stores.run(partial(schema.up, target)), as_json=as_json)
 
 
 def down(target: int | None, config: Config, *, sure: bool, as_json: bool) -> int:
     """Migrate down, by one version unless told otherwise, after asking. Raises: StorageError, click.UsageError."""
-    version = stores.run(partial(_version, config.data.folder))
-    target = version - 1 if target is None else target
-    if target >= version:
-        raise click.UsageError(f"the schema has version {version}: {target} is not down")
-    if not sure and not _agreed(version, target):
+    schema = schema_of(config)
+    before = stores.run(schema.status)
+    target = before.version - 1 if target is None else target
+    if target >= before.version:
+        raise click.UsageError(f"the schema has version {before.version}: {target} is not down")
+    if not sure and not _agreed(before.version, target):
         terminal.echo("Nothing was changed", err=True)
         return FAILED
-    return _change(version, target, config, as_json=as_json)
-
-
-async def _migrate(target: int, folder: Path) -> int:
-    async with open_database(folder) as database:
-        return await migrate(database, target)
+    return _tell(before, stores.run(partial(schema.down, target)), as_json=as_json)
 
 
 def _agreed(before: int, after: int) -> bool:

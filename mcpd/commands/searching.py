@@ -23,6 +23,7 @@ from mcpd.search.options import parse_filter_options
 from mcpd.search.providers import open_provider
 from mcpd.search.query import Search, parse
 from mcpd.search.searcher import Searcher
+from mcpd.storage.open import open_documents
 
 
 class Order(NamedTuple):
@@ -58,7 +59,7 @@ def _body(order: Order) -> dict[str, Any]:
 
 
 async def _search(request: Search, config: Config, *, as_json: bool) -> int:
-    async with stores.open_store(config) as documents, open_provider(config.embeddings) as provider:
+    async with open_documents(config) as documents, open_provider(config.embeddings) as provider:
         searcher = Searcher(documents, provider, patience_s=config.embeddings.patience_s)
         answer = await searcher.search(request, marks=PLAIN if as_json else PRIVATE)
     if as_json:

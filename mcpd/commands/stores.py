@@ -1,7 +1,7 @@
-"""How a command comes to the document store, and how it ends: done, failed, or interrupted.
+"""How a command's work on the document store is run, and how it ends: done, failed, or interrupted.
 
-Called by: the bodies of the commands. Calls the embedded store. Deliberately not: a server; a command opens the store
-beside whatever servers and other commands use it.
+Called by: the bodies of the commands, which open the store themselves (`storage.open`), beside whatever servers and
+other commands use it.
 
 Laws: the first SIGINT or SIGTERM cancels the work, which may finish and tell what it has begun; the second ends the
 process at once. Nobody is asked anything while the store is open: a question waits as long as a person likes.
@@ -11,8 +11,7 @@ Sources: surfaces "Command line".
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,17 +19,8 @@ import click
 
 from mcpd.config import Config
 from mcpd.signals import Interrupted, run_until_interrupted
-from mcpd.storage.documents import Documents
-from mcpd.storage.sqlite.documents import open_documents
 
 T = TypeVar("T")
-
-
-@asynccontextmanager
-async def open_store(config: Config) -> AsyncIterator[Documents]:
-    """Open the documents that the configuration names. Raises: StorageError. Resources: closed with the block."""
-    async with open_documents(config.data.folder) as documents:
-        yield documents
 
 
 def kept_apart(config: Config) -> tuple[Path, ...]:

@@ -14,6 +14,7 @@ same `model`; nothing here holds the event loop for more than a few milliseconds
 from __future__ import annotations
 
 import hashlib
+import math
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -135,3 +136,10 @@ def _key(model: str, text: str) -> bytes:
 
 def _cost(vector: array[float]) -> int:
     return len(vector) * vector.itemsize + ENTRY_BYTES
+
+
+def normalised(vector: Sequence[float]) -> array[float]:
+    """Return the vector with length one, as 32-bit floats; all zeros stay what they are."""
+    length = math.hypot(*vector)
+    scale = 1.0 / length if length > 0 else 0.0
+    return array("f", [value * scale for value in vector])

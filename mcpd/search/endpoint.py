@@ -36,10 +36,9 @@ import trio
 from mcpd.config import Embeddings, Secret
 from mcpd.drivers.http import HttpClient, HttpError, Reply, Unreachable
 from mcpd.errors import ConfigurationError
-from mcpd.search.embeddings import EmbeddingError, VectorCache
+from mcpd.search.embeddings import EmbeddingError, VectorCache, normalised
 from mcpd.search.together import run_together
 from mcpd.storage.documents import StoreUnreachable
-from mcpd.storage.sqlite.codes import normalised
 
 MAX_REPLY_BYTES: Final = 32 * 1024 * 1024
 """A batch of 64 vectors of 8,192 numbers with 20 digits each is a third of this."""

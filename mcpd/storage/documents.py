@@ -3,7 +3,7 @@
 Written for a distributed store first; an embedded one obeys it too. `Documents` is one store seen as a whole: the
 documents themselves, their chunks in a full-text and a vector index, their metadata, and the relations between them.
 
-Called by: `search`, `ingest`, `resources`, `app`. Implemented by: `storage.memory`,
+Called by: `search`, `ingest`, `resources`, the commands; opened by `storage.open`. Implemented by: `storage.memory`,
 `storage.sqlite.documents`. Values and Protocols; nothing here runs. Deliberately not: ranking across retrievers
 (`search.fusion`), embedding, chunking, or the grammar of queries (`search.query`).
 
@@ -162,7 +162,7 @@ class Condition(msgspec.Struct, frozen=True):
     """One field has to fit.
 
     `field` is `uri`, `origin`, `tags`, `mimeType`, `created`, `updated` or `metadata.<path>`, where a path goes through
-    objects by dots. `anything_of`: equal to one of these (for a list: one member is). `least`/`most` with their `open`
+    objects by dots. `any_of`: equal to one of these (for a list: one member is). `least`/`most` with their `open`
     flags: an interval of numbers, or of strings (ISO 8601 times for `created` and `updated`). `exists`: the field has
     a value, or has none. `prefix`: a string that begins so. All that is given must hold.
     """
@@ -279,8 +279,36 @@ class Notice(msgspec.Struct, frozen=True):
     listed: bool
 
 
+class SchemaState(msgspec.Struct, frozen=True):
+    """Which version the schema has where the store is, and the one that this mcpd works with."""
+
+    store: str
+    """The kind of store, such as `sqlite`."""
+    place: str
+    exists: bool
+    version: int
+    """0 for a store that does not exist yet."""
+    latest: int
+
+
+class Schema(Protocol):
+    """The versions of a store's schema. Opening a store brings it up to date as well. Errors: StorageError."""
+
+    async def status(self) -> SchemaState:
+        """Return the state. Changes nothing and makes nothing."""
+
+    async def up(self, target: int | None = None) -> SchemaState:
+        """Go up to `target`, by default the latest, and return the state then; a store that is not there is made."""
+
+    async def down(self, target: int) -> SchemaState:
+        """Go down to `target` and return the state then. What only the newer version has is lost."""
+
+
 class Documents(Protocol):
     """A store of documents; see the contract above. Errors everywhere: StorageError and its kinds."""
+
+    async def ping(self) -> None:
+        """Return when the store answers, having asked it as little as possible."""
 
     async def write(self, changes: Sequence[Change]) -> list[Outcome]:
         """Apply changes, each by itself, and return one outcome for each, in order."""

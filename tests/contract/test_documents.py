@@ -451,3 +451,9 @@ async def test_cancelled_at_any_moment_a_store_works_on(documents: Documents) ->
     with trio.fail_after(5):
         assert (await documents.match(Matching(text="word"))).total == 50
         assert await statuses(documents, put("last")) == ["created"]
+
+
+async def test_a_store_that_answers_is_pinged_without_an_error(documents: Documents) -> None:
+    await documents.ping()
+    await documents.write([put("a", "word")])
+    await documents.ping()

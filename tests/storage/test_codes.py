@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcpd.search.embeddings import normalised
 from mcpd.search.hashing import HashEmbedding
 from mcpd.storage.sqlite import codes
-from mcpd.storage.sqlite.codes import MAX_DIMS, SAMPLE_ITEMS, Coder, from_bytes, normalised, rank, to_bytes
+from mcpd.storage.sqlite.codes import MAX_DIMS, SAMPLE_ITEMS, Coder, from_bytes, rank, to_bytes
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 

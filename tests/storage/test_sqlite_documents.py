@@ -12,10 +12,18 @@ import trio
 
 from mcpd.drivers import mounts
 from mcpd.drivers.sqlite import Connection, Database
+from mcpd.search.embeddings import normalised
 from mcpd.storage.documents import Condition, Facet, Matching, Near, Notice, Remove, StorageError, StoreUnreachable
 from mcpd.storage.sqlite import codes, schema, writes
 from mcpd.storage.sqlite import vectors as nearest
-from mcpd.storage.sqlite.documents import FILE_NAME, migrate, open_database, open_documents, schema_version
+from mcpd.storage.sqlite.documents import (
+    FILE_NAME,
+    SqliteSchema,
+    migrate,
+    open_database,
+    open_documents,
+    schema_version,
+)
 from mcpd.storage.sqlite.vectors import _Codes
 from mcpd.storage.words import phrases
 from tests.contract.backends import having, put, uris
@@ -288,7 +296,7 @@ async def test_a_watcher_too_far_behind_is_told_that_anything_may_have_changed(
 
 
 def unit(draw: random.Random, dims: int) -> tuple[float, ...]:
-    return tuple(codes.normalised([draw.gauss(0, 1) for _ in range(dims)]))
+    return tuple(normalised([draw.gauss(0, 1) for _ in range(dims)]))
 
 
 @pytest.mark.parametrize("slice_items", [700, nearest.SLICE_ITEMS])
@@ -375,3 +383,22 @@ async def test_a_filter_that_fits_little_is_quick_and_right_in_a_large_store(tmp
 
 def test_a_query_has_at_most_so_many_phrases() -> None:
     assert len(phrases(" ".join(map(str, range(5_000))))) == 256
+
+
+async def test_a_ping_fails_when_the_tables_are_gone(tmp_path: Path) -> None:
+    async with open_documents(tmp_path) as documents, open_database(tmp_path) as database:
+        await documents.ping()
+        await run(database, "ALTER TABLE documents RENAME TO elsewhere")
+        with pytest.raises(StorageError):
+            await documents.ping()
+
+
+async def test_the_state_of_a_schema_is_told_without_making_or_changing_anything(tmp_path: Path) -> None:
+    kept = SqliteSchema(tmp_path / "data")
+    before = await kept.status()
+    assert (before.exists, before.version, before.latest) == (False, 0, schema.VERSION)
+    assert not (tmp_path / "data").exists()
+    assert (await kept.up()).version == schema.VERSION
+    assert (await kept.down(1)).version == 1
+    assert (await kept.status()).version == 1
+    assert (await kept.up(2)).version == 2

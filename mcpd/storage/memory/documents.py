@@ -1,6 +1,6 @@
 """Documents in memory: the contract in plain Python, for tests, and an oracle for the other backends.
 
-Called by: tests, and `app` when nothing is to be kept. Everything is looked at one by one, and every answer computed
+Called by: tests. Everything is looked at one by one, and every answer computed
 anew; there is no index and no thread. Words are folded (case, accents), endings are not. Nothing survives the process,
 so "acknowledged means durable" is as true as it can be; all the rest of the contract is kept to the letter.
 """
@@ -67,6 +67,10 @@ class MemoryDocuments:
         self._relations: set[Relation] = set()
         self._last = 0
         self._watchers: set[Callable[[Notice], None]] = set()
+
+    async def ping(self) -> None:
+        """See `Documents`."""
+        await trio.lowlevel.checkpoint()
 
     async def write(self, changes: Sequence[Change]) -> list[Outcome]:
         """See `Documents`. A checkpoint before each change: a cancelled write has applied the first ones."""

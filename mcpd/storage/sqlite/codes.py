@@ -173,7 +173,7 @@ def rescore(
 ) -> list[tuple[int, float]]:
     """Return the `limit` best of (key, vector as `to_bytes` made it) as (key, cosine), best first, equal ones by key.
 
-    Query and vectors have length one (`normalised`): the cosine comes from the distance between their ends, which
+    Query and vectors have length one: the cosine comes from the distance between their ends, which
     the standard library computes faster than a sum of products. A vector is unpacked, used and let go at once: a
     thousand kept ones are a quarter of a million objects.
 
@@ -182,13 +182,6 @@ def rescore(
     target, unpack = tuple(query), struct.Struct(f"<{len(query)}f").unpack
     scored = sorted([(math.dist(target, unpack(data)), key) for key, data in stored])
     return [(key, 1.0 - distance * distance / 2.0) for distance, key in scored[:limit]]
-
-
-def normalised(vector: Sequence[float]) -> array[float]:
-    """Return the vector with length one, as 32-bit floats; all zeros stay what they are."""
-    length = math.hypot(*vector)
-    scale = 1.0 / length if length > 0 else 0.0
-    return array("f", [value * scale for value in vector])
 
 
 def to_bytes(vector: Sequence[float]) -> bytes:

@@ -8,7 +8,7 @@
 This file is the adapter over them: it cuts writes into transactions, runs reads in snapshots, and tells watchers. Any
 number of processes on one machine may share the file; writers queue, readers never wait. Over `drivers.sqlite`.
 
-Called by: `app`, `mcpd migrate`. Bounds: a transaction holds at most `BATCH_ITEMS` changes and about `BATCH_WEIGHT` of
+Called by: `storage.open`. Bounds: a transaction holds at most `BATCH_ITEMS` changes and about `BATCH_WEIGHT` of
 text and chunks, or one change that is larger; that is also how long a cancelled `write` goes on.
 
 Laws: 2, 7, 12. A write is acknowledged when its transaction is on the disk.
@@ -41,6 +41,7 @@ from mcpd.storage.documents import (
     Page,
     Put,
     Relation,
+    SchemaState,
     Statistics,
     StorageError,
     Where,
@@ -88,6 +89,10 @@ class SqliteDocuments:
         self._stirred.set()
         self._stirred = trio.Event()
         return result
+
+    async def ping(self) -> None:
+        """See `Documents`."""
+        await self._read(reads.ping)
 
     async def write(self, changes: Sequence[Change]) -> list[Outcome]:
         """See `Documents`. Cancellation: between transactions; the one that has begun is finished."""
@@ -270,3 +275,34 @@ async def schema_version(database: Database) -> int:
     """Return the version of the schema in the file, 0 when it is empty. Raises: StorageError."""
     with translated(database.path):
         return await database.read(schema.version_of)
+
+
+class SqliteSchema:
+    """Implements `Schema` for the database in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def status(self) -> SchemaState:
+        """See `Schema`."""
+        path = self._folder / FILE_NAME
+        if not path.exists():
+            return self._state(0, exists=False)
+        async with open_database(self._folder) as database:
+            return self._state(await schema_version(database))
+
+    async def up(self, target: int | None = None) -> SchemaState:
+        """See `Schema`."""
+        return await self._migrate(schema.VERSION if target is None else target)
+
+    async def down(self, target: int) -> SchemaState:
+        """See `Schema`."""
+        return await self._migrate(target)
+
+    async def _migrate(self, target: int) -> SchemaState:
+        async with open_database(self._folder) as database:
+            await migrate(database, target)
+            return self._state(await schema_version(database))
+
+    def _state(self, version: int, *, exists: bool = True) -> SchemaState:
+        return SchemaState("sqlite", str(self._folder / FILE_NAME), exists, version, schema.VERSION)

@@ -48,6 +48,11 @@ def prepare(connection: Connection) -> None:
     connection.execute("CREATE TEMP TABLE hits (document INTEGER PRIMARY KEY)")
 
 
+def ping(connection: Connection) -> None:
+    """Look into the table of documents."""
+    connection.one("SELECT 1 FROM documents LIMIT 1")
+
+
 def document(connection: Connection, uri: str) -> Document | None:
     """Return the document, whole."""
     sql = f"SELECT {_HEAD}, d.kind FROM documents d WHERE uri = ?"  # noqa: S608 - names of ours
