@@ -49,7 +49,7 @@ from mcpd.search.embeddings import EmbeddingProvider
 from mcpd.search.providers import open_provider
 from mcpd.search.query import parse
 from mcpd.search.searcher import Searcher
-from mcpd.service import Managers, McpService, Sealing
+from mcpd.service import Managers, McpService, Offer, Sealing
 from mcpd.storage.documents import Documents, Json, StorageError
 from mcpd.storage.open import open_documents
 from mcpd.tools.builtin.documents import document_tools
@@ -121,7 +121,7 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     threads = ThreadPool(limits.max_threads, limits.max_abandoned_threads, cleanup_s=timeouts.cleanup_s)
     workers = WorkerPool(_worker_settings(config, declarations))
     _watch_work(metrics, health, threads, workers)
-    paging = Paging(ring, limits.page_size)
+    paging = Paging(ring, limits.page_size, round(config.server.listing_ttl_s * 1000))
     registry = ToolRegistry()
     registry.replace(_of(ToolDeclaration, declarations))
     metrics.know_tools(tool.name for tool in registry.catalog)
@@ -129,19 +129,17 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     stored = None if documents is None else DocumentResources(documents)
     resources = ResourceManager(_of(ResourceDeclaration, declarations), paging, cache=cache, documents=stored)
     prompts = PromptManager(_of(PromptDeclaration, declarations), paging)
-    most = limits.max_result_bytes
-    tools = ToolManager(
-        registry, paging=paging, threads=threads, workers=workers, metrics=metrics, max_result_bytes=most
-    )
+    masked = config.tools.errors == "masked"
+    tools = ToolManager(registry, paging=paging, threads=threads, workers=workers, metrics=metrics, mask_errors=masked)
     completing = _of(CompletionDeclaration, declarations)
     if documents is not None:
         completing.append(path_completion(documents))
     completions = Completions(completing, prompts, resources)
     service = McpService(
         _server_info(config),
-        config.server.instructions,
+        Offer(config.server.instructions, paging.ttl_ms, config.server.change_notices),
         managers=Managers(tools, resources, prompts, completions, threads, _search_of(searcher, limits)),
-        sealing=Sealing(ring, ttl_s=timeouts.request_state_s, max_rounds=limits.max_input_rounds),
+        sealing=Sealing(ring, ttl_s=timeouts.request_state_s),
         bus=bus,
     )
     listens = Listens(service, bus, limits=limits, metrics=metrics)
@@ -157,7 +155,6 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
 def _resource_cache(limits: Limits, metrics: Metrics, bus: LocalBus) -> ResourceCache:
     cache = ResourceCache(
         max_bytes=limits.max_cache_bytes,
-        max_items=limits.max_cache_items,
         observe=partial(metrics.cache_asked, "resources"),
     )
     bus.subscribe(lambda event: cache.forget(event.uri) if event.kind == "resource" else None)

@@ -76,6 +76,7 @@ class Secret:
         return hash(self._value)
 
 
+TOOL_ERRORS = ("shown", "masked")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -113,6 +114,13 @@ class Server:
     )
     metrics_bind: str | None = field(
         default=None, metadata=_about("host:port", "Moves /metrics off the main listener, where it needs a scope.")
+    )
+    listing_ttl_s: float = field(
+        default=60.0, metadata=_about("seconds", "Clients keep listings so long (`ttlMs`).", minimum=0, maximum=86400)
+    )
+    change_notices: bool = field(
+        default=True,
+        metadata=_about("true or false", "false: no `listChanged` and no `subscribe` offered."),
     )
     insecure: bool = field(
         default=False, metadata=_about("true or false", "Only true starts a non-loopback server without keys.")
@@ -161,6 +169,14 @@ class Tools:
 
     modules: tuple[str, ...] = field(
         default=(), metadata=_about("files or modules", "Loaded in this order, after the built-in tools.")
+    )
+    errors: str = field(
+        default="shown",
+        metadata=_about(
+            "shown or masked",
+            "A model reads `Type: message`; masked: see the log.",
+            choices=TOOL_ERRORS,
+        ),
     )
 
 
@@ -263,7 +279,6 @@ class Limits:
         default=256, metadata=_count("messages", "Waiting for a slow reader; then progress and log are dropped.")
     )
     max_message_bytes: int = field(default=4 * MIB, metadata=_count("bytes", "A WebSocket message or stdio line."))
-    max_input_rounds: int = field(default=16, metadata=_count("rounds", "Questions of one call, one after another."))
     max_threads: int = field(default=40, metadata=_count("threads", "For tools written as plain `def`."))
     max_abandoned_threads: int = field(
         default=20, metadata=_count("threads", "Half the pool may be stuck before `def` calls are refused.")
@@ -272,10 +287,9 @@ class Limits:
         default=1, metadata=_count("processes", "Kept warm for process tools; a cold one takes 50 ms.", minimum=0)
     )
     max_worker_processes: int = field(default=4, metadata=_count("processes", "Process tools running at once."))
-    max_result_bytes: int = field(default=16 * MIB, metadata=_count("bytes", "Of one result; more is an error."))
+    max_result_bytes: int = field(default=16 * MIB, metadata=_count("bytes", "Of an answer as JSON; more is an error."))
     page_size: int = field(default=100, metadata=_count("items", "A listing's page."))
     max_cache_bytes: int = field(default=64 * MIB, metadata=_count("bytes", "Resources read lately, in memory."))
-    max_cache_items: int = field(default=10_000, metadata=_count("items", "Of the same; small ones cost, too."))
     max_read_bytes: int = field(default=1 * MIB, metadata=_count("bytes", "Of one read_file; it can go on."))
     max_write_bytes: int = field(default=1 * MIB, metadata=_count("bytes", "Of one write_file."))
     max_list_items: int = field(default=1000, metadata=_count("items", "Of one list_files; it can go on."))

@@ -19,7 +19,9 @@
     │   ├── Draining              the server is stopping
     │   ├── RateLimited           too many calls of one caller
     │   ├── StoreUnavailable      a backing store does not answer
+    │   ├── ResultTooLarge        the answer is longer than the server may send
     │   └── InternalError         a bug: the caller learns a request id and nothing else
+    ├── ToolCrashed               a tool raised something unforeseen: a result with `isError`, and a line in the log
     └── ToolError                 the tool's own failure: a result with `isError`
 
 Everybody may import this file; it imports nothing of ours. Only the Message Manager and the transports' refusals
@@ -49,6 +51,10 @@ class ToolError(McpdError):
     """Raised by a tool to report its own failure; the text reaches the model as an `isError` result."""
 
 
+class ToolCrashed(McpdError):
+    """A tool's function raised something unforeseen, its `__cause__`; the text is what the model may read of it."""
+
+
 class WireError(McpdError):
     """A refusal or failure on its way to the client.
 
@@ -62,7 +68,11 @@ class WireError(McpdError):
 
 
 class ParseError(WireError):
-    """The bytes are not one JSON text within the limits."""
+    """The bytes are not one JSON text within the limits. `request_id` is the id to answer with, if it could be read."""
+
+    def __init__(self, message: str, *, request_id: str | int | None = None) -> None:
+        super().__init__(message)
+        self.request_id = request_id
 
 
 class InvalidRequest(WireError):
@@ -172,11 +182,70 @@ class StoreUnavailable(Retryable):
     reason = "store_unavailable"
 
 
+class ResultTooLarge(WireError):
+    """The answer is longer than the server may send."""
+
+    def __init__(self, size_bytes: int, most_bytes: int) -> None:
+        super().__init__(
+            f"The result is {size_bytes} bytes long; at most {most_bytes} bytes are allowed",
+            {"reason": "result_too_large", "sizeBytes": size_bytes, "limitBytes": most_bytes},
+        )
+
+
 class InternalError(WireError):
     """A bug of ours or of a tool's code; the text given to the client is always the same."""
 
     def __init__(self, request_id: str) -> None:
         super().__init__("Internal error", {"requestId": request_id})
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """Return what a group of exceptions holds, at any depth; an exception that is no group is its own only leaf.
+
+    Groups are walked, not split: an author's own class of group may refuse to be split.
+    """
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, BaseExceptionGroup):
+            waiting.extend(reversed(one.exceptions))
+        else:
+            found.append(one)
+    return found
+
+
+def plain(error: BaseException) -> BaseException:
+    """Return the ToolError or WireError that a group stands for; any other error as it is.
+
+    A nursery puts what its tasks raise into a group, also a single ToolError.
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    found = leaves(error)
+    if not all(isinstance(leaf, ToolError | WireError) for leaf in found):
+        return error
+    refusal = next((leaf for leaf in found if isinstance(leaf, WireError)), None)
+    return refusal or ToolError("\n".join(dict.fromkeys(map(str, found))))
+
+
+def describe(error: BaseException) -> str:
+    """Return `Type: message`, a line for each leaf of a group: first lines only, and a bounded number of them."""
+    lines = dict.fromkeys(_line(leaf) for leaf in leaves(error)[:MAX_LEAVES_ITEMS])
+    return "\n".join(lines)
+
+
+def _line(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        text = str(error)[:MAX_LINE_CHARS].strip()
+    except BaseException:  # noqa: ASYNC103, BLE001 - an author's `__str__` may raise anything, too
+        return name  # noqa: ASYNC104 - as above
+    return f"{name}: {text.splitlines()[0]}" if text else name
+
+
+MAX_LEAVES_ITEMS = 5
+MAX_LINE_CHARS = 500
 
 
 class Facing(NamedTuple):
@@ -225,6 +294,7 @@ TABLE: dict[type[McpdError], Facing] = {
     Draining: _row(-32603, 503, 503, "DRAINING", "rejected", retryable=True),
     RateLimited: _row(-32603, 429, 429, "RATE_LIMITED", "rejected", retryable=True),
     StoreUnavailable: _row(-32603, 503, 503, "STORE_UNAVAILABLE", "internal_error", retryable=True),
+    ResultTooLarge: _row(-32603, 200, 500, "RESULT_TOO_LARGE", "internal_error"),
     InternalError: _row(-32603, 200, 500, "INTERNAL", "internal_error"),
 }
 

@@ -31,24 +31,36 @@ from mcpd.tools.threads import ThreadPool, call_back
 from mcpd.wire.call import Call, Principal
 from mcpd.wire.headers import HeaderParameter
 from mcpd.wire.methods import Method
-from mcpd.wire.rounds import Rounds
+from mcpd.wire.rounds import MAX_ROUNDS_ITEMS, Rounds
 from mcpd.wire.sealed import KeyRing
 from mcpd.wire.versions import SUPPORTED_STATELESS, can
 
 __all__ = ["Exchange", "Managers", "McpService", "Sealing", "Turn"]
 
 Result = dict[str, Any]
+_WATCHING = ("resources/subscribe", "resources/unsubscribe")
 _KINDS = ("tools", "prompts", "resources", "resource")
 
 
 class Sealing:
     """How multi-round-trip state is sealed: the key ring, how long a state lives, how many rounds a call may take."""
 
-    def __init__(self, ring: KeyRing, *, ttl_s: float, max_rounds: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, ring: KeyRing, *, ttl_s: float, max_rounds: int = MAX_ROUNDS_ITEMS, clock: Callable[[], float] = time.time
+    ) -> None:
         self.ring = ring
         self.ttl_s = ttl_s
         self.max_rounds = max_rounds
         self.clock = clock
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What the server says of itself: instructions, how long listings may be kept, whether changes are told."""
+
+    instructions: str | None = None
+    ttl_ms: int = 0
+    change_notices: bool = True
 
 
 class McpService:
@@ -57,7 +69,7 @@ class McpService:
     def __init__(
         self,
         info: Result,
-        instructions: str | None,
+        offer: Offer,
         *,
         managers: Managers,
         sealing: Sealing,
@@ -65,7 +77,8 @@ class McpService:
     ) -> None:
         self.info = info
         """The server's Implementation object: name, version, title."""
-        self._instructions = instructions
+        self._offer = offer
+        self._instructions = offer.instructions
         self._tools, self._resources, self._prompts = managers.tools, managers.resources, managers.prompts
         self._completions = managers.completions
         self._search = managers.search
@@ -87,13 +100,9 @@ class McpService:
         }
 
     def _build_capabilities(self) -> Result:
-        return {
-            "tools": {"listChanged": True},
-            "resources": {"listChanged": True, "subscribe": True},
-            "prompts": {"listChanged": True},
-            "completions": {},
-            "logging": {},
-        }
+        told = {"listChanged": True} if self._offer.change_notices else {}
+        watched = {"subscribe": True} if self._offer.change_notices else {}
+        return {"tools": told, "resources": {**told, **watched}, "prompts": told, "completions": {}, "logging": {}}
 
     def capabilities(self, version: str) -> Result:
         """Return the capabilities as the revision `version` knows them."""
@@ -103,6 +112,8 @@ class McpService:
 
     def offers(self, row: Method) -> bool:
         """True when the capability that `row` needs is advertised (step 10 of the ladder)."""
+        if row.name in _WATCHING and not self._offer.change_notices:
+            return False
         return row.capability is None or row.capability in self._capabilities
 
     def initialize(self, version: str) -> Result:
@@ -141,7 +152,7 @@ class McpService:
         result = {
             "supportedVersions": SUPPORTED_STATELESS,
             "capabilities": self.capabilities(call.version),
-            "ttlMs": 0,
+            "ttlMs": self._offer.ttl_ms,
             "cacheScope": "public",
         }
         if self._instructions:

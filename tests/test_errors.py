@@ -27,6 +27,7 @@ from mcpd.errors import (
     RateLimited,
     RegistrationError,
     ResourceNotFound,
+    ResultTooLarge,
     StoreUnavailable,
     ToolError,
     UnsupportedVersion,
@@ -52,6 +53,7 @@ ROWS = [
     (Draining("x"), -32603, -32603, 503, 503),
     (RateLimited("x"), -32603, -32603, 429, 429),
     (StoreUnavailable("x"), -32603, -32603, 503, 503),
+    (ResultTooLarge(9, 5), -32603, -32603, 200, 500),
     (InternalError("r-1"), -32603, -32603, 200, 500),
 ]
 

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
 
-from mcpd.assembly import Parts
+from mcpd.assembly import Parts, build
 from mcpd.authoring.content import Elicit
 from mcpd.authoring.context import Context
-from mcpd.authoring.declarations import CompletionDeclaration, PromptDeclaration, ToolDeclaration
+from mcpd.authoring.declarations import CompletionDeclaration, PromptDeclaration, ResourceDeclaration, ToolDeclaration
 from mcpd.catalog import Paging
 from mcpd.completions import Completions
-from mcpd.errors import InternalError, InvalidParams, MissingCapability, ResourceNotFound
+from mcpd.config import Config
+from mcpd.errors import InternalError, InvalidParams, MethodNotFound, MissingCapability, ResourceNotFound
 from mcpd.events import Changed
+from mcpd.monitoring.logs import Logs
 from mcpd.prompts.manager import PromptManager
 from mcpd.service import Sealing
 from mcpd.wire.call import ANONYMOUS, Principal
 from mcpd.wire.methods import TABLE
 from mcpd.wire.sealed import KeyRing
 from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS
+from tests.in_process import server_config
 from tests.messages.memory import Wire, call, failure, make_server, open_session, result, session_call
+from tests.served import TOOLS
 
 ASKABLE: dict[str, Any] = {"capabilities": {"elicitation": {}, "sampling": {}, "roots": {}}}
 ADA = {"action": "accept", "content": {"name": "Ada"}}
@@ -45,7 +51,7 @@ async def test_discover_lists_what_can_be_used_without_a_session(tmp_path: Path,
     """DIS-1, DIS-2, RES-3."""
     found = await result(make_server(tmp_path), call("server/discover", {}))
     assert found["supportedVersions"] == SUPPORTED_STATELESS
-    assert (found["ttlMs"], found["cacheScope"]) == (0, "public")
+    assert (found["ttlMs"], found["cacheScope"]) == (60_000, "public")
     assert "serverInfo" not in found
 
 
@@ -191,7 +197,8 @@ async def test_changes_are_published_for_everybody(tmp_path: Path, autojump_cloc
         await result(server, call(params={"name": "change", "arguments": arguments}))
     assert heard == [Changed("tools"), Changed("resource", "note:///one")]
     for wrong in ({"kind": "weather"}, {"kind": "resource"}, {"kind": "tools", "uri": "note:///one"}):
-        await failure(server, call(params={"name": "change", "arguments": wrong}))
+        assert (await result(server, call(params={"name": "change", "arguments": wrong})))["isError"]
+    assert len(heard) == 2
 
 
 async def test_what_a_caller_cannot_read_cannot_be_watched(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -203,6 +210,37 @@ async def test_what_a_caller_cannot_read_cannot_be_watched(tmp_path: Path, autoj
     assert not server.manager.service.watchable("note:///none", stranger)
     error = await failure(server, call("resources/read", {"uri": "note:///none"}))
     assert isinstance(error, ResourceNotFound)
+
+
+async def test_a_resource_of_another_scope_cannot_be_watched_read_or_seen(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """SUB-9, RSC-3, SEC-5: neither by name nor by template, in no way of asking."""
+
+    async def secret(id: str = "") -> str:  # noqa: A002 - the variable of the template
+        return f"secret {id}"
+
+    uris = ("vault:///one", "vaults:///two")
+    server = make_server(tmp_path)
+    service = server.manager.service
+    service._resources.replace(
+        ResourceDeclaration(uri=uri, name="secret", fn=secret, scopes=("vault",))
+        for uri in ("vault:///one", "vaults:///{id}")
+    )
+    keeper, stranger = (Principal(name, frozenset({"read", name})) for name in ("vault", "stranger"))
+    for uri in uris:
+        asked = ("resources/read", {"uri": uri})
+        assert service.watchable(uri, call(*asked, principal=keeper))
+        assert await result(server, call(*asked, principal=keeper))
+        assert not service.watchable(uri, call(*asked, principal=stranger))
+        assert isinstance(await failure(server, call(*asked, principal=stranger)), ResourceNotFound)
+        session = open_session(server, principal=stranger)
+        watched = session_call(session, "resources/subscribe", {"uri": uri})
+        refused = await failure(server, msgspec.structs.replace(watched, principal=stranger))
+        assert isinstance(refused, ResourceNotFound)
+    for method, member in (("resources/list", "resources"), ("resources/templates/list", "resourceTemplates")):
+        assert len((await result(server, call(method, {}, principal=keeper)))[member]) == 1
+        assert (await result(server, call(method, {}, principal=stranger)))[member] == []
 
 
 async def test_log_and_progress_stay_with_their_call(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -248,3 +286,30 @@ async def test_a_broken_block_of_a_prompt_is_an_internal_error_where_it_is_rewri
         session.initialized()
         error = await failure(server, session_call(session, "prompts/get", {"name": "broken"}))
         assert isinstance(error, InternalError), version
+
+
+async def test_listings_may_be_kept_as_long_as_is_configured(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """RES-3, RES-4, DIS-1: on every page alike."""
+    config = server_config(tmp_path, TOOLS)
+    server = build_server(replace(config, server=replace(config.server, listing_ttl_s=1.5)))
+    for method in ("server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list"):
+        assert (await result(server, call(method, {})))["ttlMs"] == 1500
+
+
+async def test_a_server_that_tells_no_changes_advertises_none(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """DIS-3, DIS-4: what is not advertised does not exist."""
+    config = server_config(tmp_path, TOOLS)
+    server = build_server(replace(config, server=replace(config.server, change_notices=False)))
+    offered = (await result(server, call("server/discover", {})))["capabilities"]
+    assert (offered["tools"], offered["resources"], offered["prompts"]) == ({}, {}, {})
+    session = open_session(server)
+    for method in ("resources/subscribe", "resources/unsubscribe"):
+        refused = await failure(server, session_call(session, method, {"uri": "note:///one"}))
+        assert type(refused) is MethodNotFound
+
+
+def build_server(config: Config) -> Parts:
+    logs = Logs(lambda _: None, requests=False)
+    server = build(config, logs)
+    logs.close()
+    return server

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from mcpd.authoring.content import Elicit, Roots, Sample
 from mcpd.errors import MissingCapability, ToolError
 from mcpd.wire.call import Call, Principal
-from mcpd.wire.envelope import LOG_LEVELS
+from mcpd.wire.envelope import LOG_LEVELS, MAX_TIMEOUT_MS
 from mcpd.wire.rounds import Rounds
 from mcpd.wire.versions import can
 
@@ -156,8 +156,11 @@ class Context:
             raise MissingCapability({capability: {}})
 
     def release_stream(self, retry_ms: int = 1000) -> None:
-        """Close the client's HTTP stream while this call goes on; the result waits for its return. Else no effect."""
-        self._exchange.release(retry_ms)
+        """Close the client's HTTP stream while this call goes on; the result waits for its return. Else no effect.
+
+        Raises: ValueError, TypeError, OverflowError when `retry_ms` is no number of milliseconds.
+        """
+        self._exchange.release(min(max(0, int(retry_ms)), MAX_TIMEOUT_MS))
 
     async def ask(self, **inputs: Input) -> dict[str, Any]:
         """Ask the client for everything at once; each keyword is an input key, the result maps keys to answers.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from mcpd.errors import InvalidParams, ToolError
+from mcpd.errors import InvalidParams, ToolError, plain
 
 Run = Callable[[Callable[..., Any], dict[str, Any]], Awaitable[Any]]
 """`await run(fn, kwargs)` calls `fn(**kwargs)`, adds its Context if it wants one, and returns what it returned."""
@@ -24,8 +24,11 @@ async def call(run: Run, fn: Callable[..., Any], arguments: dict[str, Any]) -> A
     """
     try:
         return await run(fn, arguments)
-    except ToolError as error:
-        raise InvalidParams(str(error)) from error
+    except (ToolError, BaseExceptionGroup) as error:
+        found = plain(error)
+        if isinstance(found, ToolError):
+            raise InvalidParams(str(found)) from error
+        raise found from None
 
 
 def described(fn: Callable[..., Any]) -> str:

@@ -11,14 +11,14 @@ Laws 1 and 2: the scope is opened by the Message Manager alone; a scope that fir
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import msgspec
 import trio
 
-from mcpd.errors import CallCancelled, Draining, InternalError, WireError
+from mcpd.errors import CallCancelled, Draining, WireError
 from mcpd.service import Exchange
 from mcpd.wire import jsonrpc
 from mcpd.wire.call import Call
@@ -32,6 +32,10 @@ class Done(msgspec.Struct, frozen=True):
     """The call gave a result, already in the form of its revision."""
 
     result: dict[str, Any]
+    data: bytes
+    """The result as JSON, within `limits.max_result_bytes`."""
+    crashed: bool = False
+    """The result says that the tool raised something unforeseen."""
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -59,7 +63,19 @@ class Budget(msgspec.Struct, frozen=True):
 class Flight:
     """A call with its scope. Not reusable."""
 
-    __slots__ = ("_latest", "call", "cancelled_at", "client", "exchange", "key", "reason", "scope", "started")
+    __slots__ = (
+        "_latest",
+        "call",
+        "cancelled_at",
+        "client",
+        "exchange",
+        "key",
+        "lend",
+        "reason",
+        "reclaim",
+        "scope",
+        "started",
+    )
 
     def __init__(self, call: Call, exchange: Exchange, client: str = "") -> None:
         self.call = call
@@ -72,6 +88,9 @@ class Flight:
         self.reason: Reason | None = None
         self.started = trio.current_time()
         self.cancelled_at = 0.0
+        self.lend: Callable[[], None] = _nothing
+        self.reclaim: Callable[[], None] = _nothing
+        """What the call does with its place among the running ones while its client is asked, and afterwards."""
 
     def open_scope(self, budget: Budget | None, *, most_s: float) -> trio.CancelScope:
         """Make the call's one scope (the Message Manager does). `most_s` bounds what `waiting_for_client` may add."""
@@ -83,20 +102,24 @@ class Flight:
 
     @contextmanager
     def waiting_for_client(self) -> Iterator[None]:
-        """Stop the clock of the server's default limit while a person is asked: it bounds the tool's work.
+        """Lend the call's place and stop the clock of the server's default limit while a person is asked.
 
-        A limit that the tool or the client named goes on counting.
+        That limit bounds the tool's work. One that the tool or the client named goes on counting.
         """
         scope, latest = self.scope, self._latest
-        if scope is None or latest is None:
-            yield
-            return
-        since, before = trio.current_time(), scope.deadline
-        scope.deadline = latest
+        self.lend()
         try:
-            yield
+            if scope is None or latest is None:
+                yield
+                return
+            since, before = trio.current_time(), scope.deadline
+            scope.deadline = latest
+            try:
+                yield
+            finally:
+                scope.deadline = min(latest, before + trio.current_time() - since)
         finally:
-            scope.deadline = min(latest, before + trio.current_time() - since)
+            self.reclaim()
 
     def cancel(self, reason: Reason) -> None:
         """Stop the call, whether it has started or not. The first reason stands. Cancellation: not a checkpoint."""
@@ -107,6 +130,10 @@ class Flight:
                 self.scope.cancel(reason=reason)
 
 
+def _nothing() -> None:
+    """Stands in until the call has a place."""
+
+
 def answer_to(stopped: Stopped) -> WireError | None:
     """Return what the client of a stopped call is told: nothing if it left or asked for it (CAN-3)."""
     if stopped.reason == "drain":
@@ -115,11 +142,8 @@ def answer_to(stopped: Stopped) -> WireError | None:
 
 
 def encode_outcome(call: Call, outcome: Done | Failed) -> bytes:
-    """Return the JSON-RPC response. A result that is no JSON becomes an internal error, never a dropped connection."""
+    """Return the JSON-RPC response. Never raises."""
     if isinstance(outcome, Failed):
         return jsonrpc.failure_of(outcome.error, call.id, stateless=call.stateless)
     assert call.id is not None
-    try:
-        return jsonrpc.success(call.id, outcome.result)
-    except ValueError:
-        return jsonrpc.failure_of(InternalError(call.request_id), call.id, stateless=call.stateless)
+    return jsonrpc.success_of(call.id, outcome.data)

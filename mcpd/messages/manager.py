@@ -8,7 +8,8 @@ Called by: the transports, `messages.duplex`, `app`. Calls: `service`, `messages
 headers, sockets, sessions.
 
 Laws: one call, one scope, one deadline (1); no call outlives its request (2); the second of two translation boundaries
-(7): here, and only here, an exception becomes a wire error; every queue has a number and a refusal (8).
+(7): here, and only here, an exception becomes a wire error, and what a function raises passes no further, `Cancelled`
+included: the call's own cancellation is raised anew; every queue has a number and a refusal (8).
 
 Cancellation reasons: `client_gone`, `explicit`, `deadline`, `drain`, `admin`.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import trio
 
@@ -30,20 +32,26 @@ from mcpd.errors import (
     InternalError,
     MethodNotFound,
     Overloaded,
+    ResultTooLarge,
+    ToolCrashed,
     WireError,
     facing,
+    leaves,
 )
 from mcpd.messages.flight import Budget, Done, Failed, Flight, Outcome, Reason, Stopped
 from mcpd.messages.listens import Listens
+from mcpd.messages.places import Places, Ticket
 from mcpd.messages.sessions import Sessions
 from mcpd.monitoring.logs import Logs, RequestLine
 from mcpd.monitoring.metrics import TRANSPORTS, Metrics
 from mcpd.service import McpService
-from mcpd.wire import sieve
+from mcpd.wire import jsonrpc, sieve
 from mcpd.wire.call import Call
 from mcpd.wire.methods import Method, lookup
 
 _log = logging.getLogger(__name__)
+_MAX_DETAIL_CHARS = 512
+"""Of an error's text that waits in the log's queue."""
 
 
 class MessageManager:
@@ -69,8 +77,7 @@ class MessageManager:
         self._logs = logs
         self._default_budget = Budget("server", timeouts.call_s)
         self._flights: dict[int, Flight] = {}
-        self._running = 0
-        self._waiting: dict[Flight, trio.Event] = {}
+        self._places = Places(limits.max_calls, limits.max_queued_calls)
         self._landed = trio.Event()
         self.draining = False
         for transport in TRANSPORTS:
@@ -117,8 +124,11 @@ class MessageManager:
         scope = flight.open_scope(budget, most_s=self._timeouts.call_max_s)
         outcome: Outcome | None = None
         if flight.reason is None:
-            with scope:
-                outcome = await self._attempt(flight, row)
+            try:
+                with scope:
+                    outcome = await self._attempt(flight, row)
+            except RuntimeError as misnested:
+                outcome = self._crashed(flight.call, misnested)
         if flight.reason is not None:
             return Stopped(flight.reason)
         if outcome is None or (scope.cancel_called and isinstance(outcome, Failed)):
@@ -151,52 +161,51 @@ class MessageManager:
                 result = self._sessions.apply(call)
             else:
                 result = await self._answer(flight)
-            if call.stateless:
-                return Done(sieve.complete(result, self.service.info))
-            return Done(sieve.sift(result, call.method, call.version))
+            return self._done(call, result)
         except WireError as error:
             return Failed(error)
-        except BaseExceptionGroup as group:
-            cancelled, _ = group.split(trio.Cancelled)
-            if cancelled is not None:
-                raise cancelled from None
-            return self._crashed(call)
-        except (Exception, SystemExit, KeyboardInterrupt):  # noqa: BLE001 - the boundary: no tool ends the server
-            return self._crashed(call)
+        except BaseException as error:  # noqa: ASYNC103, BLE001 - the boundary: nothing that a function raises may pass
+            if _is_cancellation(error):
+                await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC102 - raises the call's own cancellation
+            failed = self._crashed(call, error)
+            await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC102 - as above
+            return failed  # noqa: ASYNC104 - what is left is no cancellation of the call
 
-    def _crashed(self, call: Call) -> Failed:
-        _log.exception("request_id=%s %s %s failed", call.request_id, call.method, _target(call))
+    def _done(self, call: Call, result: dict[str, Any], *, crashed: bool = False) -> Outcome:
+        # The one place where a result gets its form, its bytes and their bound, whatever the method.
+        if call.stateless:
+            shaped = sieve.complete(result, self.service.info)
+        else:
+            shaped = sieve.sift(result, call.method, call.version)
+        data = jsonrpc.encode(shaped)
+        most = self._limits.max_result_bytes
+        if len(data) <= most:
+            return Done(shaped, data, crashed)
+        self._metrics.rejected("result")
+        error = ResultTooLarge(len(data), most)
+        return self._done(call, sieve.failed(error.message)) if call.method == "tools/call" else Failed(error)
+
+    def _crashed(self, call: Call, error: BaseException) -> Outcome:
+        told = isinstance(error, ToolCrashed)
+        cause = (error.__cause__ or error) if told else error
+        _log.error("request_id=%s %s %s failed", call.request_id, call.method, _target(call), exc_info=cause)
+        if told:
+            return self._done(call, sieve.failed(str(error)), crashed=True)
         return Failed(InternalError(call.request_id))
 
     async def _answer(self, flight: Flight) -> dict[str, object]:
-        await self._enter(flight)
+        ticket = self._places.enter(flight.call.principal.share)
+        if ticket is None:
+            self._metrics.rejected("calls")
+            raise Overloaded(f"{self._places.running} calls are running and the queue is full; try again shortly")
+        flight.lend, flight.reclaim = partial(self._places.lend, ticket), partial(self._places.reclaim, ticket)
         try:
+            if not ticket.running:
+                await _wait_turn(ticket)
             assert flight.scope is not None
             return await self.service.handle(flight.call, flight.exchange, flight.scope.deadline)
         finally:
-            self._leave()
-
-    async def _enter(self, flight: Flight) -> None:
-        if self._running < self._limits.max_calls:
-            self._running += 1
-            return
-        if len(self._waiting) >= self._limits.max_queued_calls:
-            self._metrics.rejected("calls")
-            raise Overloaded(f"{self._limits.max_calls} calls are running and the queue is full; try again shortly")
-        turn = self._waiting[flight] = trio.Event()
-        try:
-            await turn.wait()
-        except trio.Cancelled:
-            if self._waiting.pop(flight, None) is None:
-                self._leave()
-            raise
-
-    def _leave(self) -> None:
-        # A place is handed on without being given up, so that no newcomer can slip in between.
-        if self._waiting:
-            self._waiting.pop(next(iter(self._waiting))).set()
-        else:
-            self._running -= 1
+            self._places.leave(ticket)
 
     def _finish(self, flight: Flight, outcome: Outcome) -> Outcome:
         call = flight.call
@@ -220,7 +229,7 @@ class MessageManager:
                 principal=call.principal.name,
                 client=flight.client,
                 traceparent=call.traceparent or "",
-                detail=flight.reason or (outcome.error.message if isinstance(outcome, Failed) else ""),
+                detail=flight.reason or (_detail(outcome.error) if isinstance(outcome, Failed) else ""),
             )
         )
         return outcome
@@ -230,7 +239,7 @@ class MessageManager:
         outcome = facing(error).outcome
         self._metrics.request_finished(transport, method, outcome, 0.0)
         self._logs.request(
-            RequestLine(request_id, transport, method, outcome, 0.0, client=client, detail=error.message)
+            RequestLine(request_id, transport, method, outcome, 0.0, client=client, detail=_detail(error))
         )
 
     def note(self, *, transport: str, method: str, request_id: str, client: str, seconds: float) -> None:
@@ -274,8 +283,24 @@ class MessageManager:
 def outcome_label(outcome: Outcome) -> str:
     """Return the value of the metric label `outcome`."""
     if isinstance(outcome, Done):
+        if outcome.crashed:
+            return "internal_error"
         return "tool_error" if outcome.result.get("isError") else "ok"
     return facing(outcome.error).outcome if isinstance(outcome, Failed) else "cancelled"
+
+
+async def _wait_turn(ticket: Ticket) -> None:
+    turn = trio.Event()
+    ticket.grant = turn.set
+    await turn.wait()
+
+
+def _detail(error: WireError) -> str:
+    return error.message[:_MAX_DETAIL_CHARS]
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    return all(isinstance(leaf, trio.Cancelled) for leaf in leaves(error))
 
 
 def _target(call: Call) -> str:

@@ -25,6 +25,8 @@ from mcpd.wire.uris import normalise
 
 Result = dict[str, Any]
 Observe = Callable[[str], None]
+MAX_ITEMS = 10_000
+"""Results kept: small ones cost, too."""
 
 
 class Key(NamedTuple):
@@ -55,7 +57,7 @@ class _Load:
 class ResourceCache:
     """Keeps results of reads. `observe` hears `hit`, `miss`, `shared` and `evicted`."""
 
-    def __init__(self, *, max_bytes: int, max_items: int, observe: Observe) -> None:
+    def __init__(self, *, max_bytes: int, observe: Observe, max_items: int = MAX_ITEMS) -> None:
         self._max_bytes = max_bytes
         self._max_items = max_items
         self._observe = observe

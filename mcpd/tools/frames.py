@@ -83,10 +83,12 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The tool raised something unforeseen; both texts are for the log, never for the client."""
+    """The tool raised something unforeseen (`error` is `Type: message`), or what it returned is no result."""
 
     error: str
     traceback: str
+    """For the log, never for the client."""
+    raised: bool = False
 
 
 Reply = Done | Refused | Failed

@@ -2,8 +2,8 @@
 
 `async def` runs in the call's own scope; `def` in a bounded thread, abandoned when the call is cancelled; with
 `isolation="process"` in a worker that is killed then. Arguments that break the schema and a `ToolError` become results
-with `isError`, so that a model can correct itself (TOOL-2); anything else that a function raises is a bug and passes
-through to the Message Manager.
+with `isError`, so that a model can correct itself (TOOL-2). Anything else that a function raises becomes `ToolCrashed`,
+which the Message Manager logs and answers in the same form; a value that is no result is a bug and passes as it is.
 
 Law: large arguments and results are checked in a thread, small ones where they are: checking never holds the loop long.
 
@@ -16,21 +16,34 @@ Sources: MCP 2026-07-28 server/tools (TOOL-1..5); surfaces "Writing tools".
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import trio
 
-from mcpd.authoring.context import BlockingContext, Context
+from mcpd.authoring.context import BlockingContext, Context, InputRequired
 from mcpd.catalog import Listing, Paging
-from mcpd.errors import Forbidden, InvalidParams, NotFound, Overloaded, ToolError
+from mcpd.errors import (
+    Forbidden,
+    InvalidParams,
+    NotFound,
+    Overloaded,
+    ToolCrashed,
+    ToolError,
+    WireError,
+    describe,
+    leaves,
+    plain,
+)
+from mcpd.monitoring.logs import mask
 from mcpd.monitoring.metrics import Metrics
 from mcpd.tools.frames import Job
 from mcpd.tools.registry import Tool, ToolRegistry
 from mcpd.tools.threads import ThreadPool, call_back
-from mcpd.tools.workers import WorkerPool
+from mcpd.tools.workers import WorkerLost, WorkerPool, WorkerToolRaised
 from mcpd.wire.call import Principal
 from mcpd.wire.faults import is_small
 from mcpd.wire.headers import HeaderParameter
+from mcpd.wire.sieve import failed
 
 _NO_ARGUMENTS: dict[str, Any] = {}
 
@@ -46,13 +59,13 @@ class ToolManager:
         threads: ThreadPool,
         workers: WorkerPool,
         metrics: Metrics,
-        max_result_bytes: int,
+        mask_errors: bool = False,
     ) -> None:
         self.registry = registry
         self._threads = threads
         self._workers = workers
         self._metrics = metrics
-        self._max_result_bytes = max_result_bytes
+        self._mask_errors = mask_errors
         self._running: dict[str, int] = {}
         self._listing = Listing("tools", registry.catalog, _entry_of, _scopes_of, paging)
 
@@ -99,8 +112,8 @@ class ToolManager:
         try:
             result = await self._attempt(tool, arguments, make_context)
             outcome = "tool_error" if result.get("isError") else "ok"
-        except Exception:
-            outcome = "internal_error"
+        except (Exception, BaseExceptionGroup, InputRequired) as error:
+            outcome = "ok" if _asks(error) else "internal_error"
             raise
         else:
             return result
@@ -117,9 +130,8 @@ class ToolManager:
                 result = await self._run(tool, arguments, kwargs, make_context)
             finally:
                 self._leave(tool)
-            self._check_size(result)
         except ToolError as error:
-            return {"content": [{"type": "text", "text": str(error)}], "isError": True}
+            return failed(str(error))
         return result
 
     async def _decode(self, tool: Tool, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -134,32 +146,68 @@ class ToolManager:
             await self._threads.run(lambda: tool.check_output(result), name=tool.name)
         return result
 
-    def _check_size(self, result: dict[str, Any]) -> None:
-        size = sum(map(_size_of, result["content"]))
-        if size > self._max_result_bytes:
-            raise ToolError(f"The result is {size} bytes long; at most {self._max_result_bytes} bytes are allowed")
-
     async def _run(
         self, tool: Tool, arguments: dict[str, Any], kwargs: dict[str, Any], make_context: Callable[[], Context]
     ) -> dict[str, Any]:
         if tool.declaration.isolation == "process":
-            return await self._run_in_worker(tool, arguments, make_context())
+            return await self._run_in_worker(tool, arguments, make_context)
         wanted = tool.signature.context
-        if tool.signature.is_async:
+        if not tool.signature.is_async:
             if wanted is not None:
-                kwargs[wanted] = make_context()
-            return await self._check_output(tool, tool.signature.finish(await tool.declaration.fn(**kwargs)))
+                kwargs[wanted] = BlockingContext(make_context(), call_back)
+            return await self._run_in_thread(tool, kwargs, make_context)
         if wanted is not None:
-            kwargs[wanted] = BlockingContext(make_context(), call_back)
-        return await self._threads.run(lambda: tool.finish(tool.declaration.fn(**kwargs)), name=tool.name)
+            kwargs[wanted] = make_context()
+        try:
+            value = await tool.declaration.fn(**kwargs)
+        except (ToolError, WireError, InputRequired):
+            raise
+        except BaseException as error:  # noqa: ASYNC103, BLE001 - a function may raise anything
+            await self._fail(error, make_context)  # noqa: ASYNC102 - raises, the call's own cancellation too
+        return await self._check_output(tool, tool.signature.finish(value))
 
-    async def _run_in_worker(self, tool: Tool, arguments: dict[str, Any], context: Context) -> dict[str, Any]:
-        result = await self._workers.call(
-            Job(tool.declaration.source, tool.name, arguments, context.deadline),
-            on_progress=context.progress,
-            on_log=context.log,
-            owner=context.principal.share,
-        )
+    async def _run_in_thread(
+        self, tool: Tool, kwargs: dict[str, Any], make_context: Callable[[], Context]
+    ) -> dict[str, Any]:
+        def run() -> dict[str, Any]:
+            try:
+                value = tool.declaration.fn(**kwargs)
+            except BaseException as error:
+                raise _Raised from error  # noqa: ASYNC104 - a thread
+            return tool.finish(value)
+
+        try:
+            return await self._threads.run(run, name=tool.name)
+        except _Raised as raised:
+            await self._fail(raised.__cause__ or raised, make_context)
+
+    async def _fail(self, error: BaseException, make_context: Callable[[], Context]) -> NoReturn:
+        """Raise what a function's exception is to the rest of the server, or the cancellation of the call."""
+        if all(isinstance(leaf, trio.Cancelled) for leaf in leaves(error)):
+            await trio.lowlevel.checkpoint_if_cancelled()
+        found = plain(error)
+        if not (isinstance(found, ToolError | WireError) or _asks(found)):
+            found = self._crash(describe(found), make_context)
+        raise found from error
+
+    def _crash(self, text: str, make_context: Callable[[], Context]) -> ToolCrashed:
+        if self._mask_errors:
+            return ToolCrashed(f"The tool failed; the server's log says why, under {make_context().request_id}")
+        return ToolCrashed(mask(text))
+
+    async def _run_in_worker(
+        self, tool: Tool, arguments: dict[str, Any], make_context: Callable[[], Context]
+    ) -> dict[str, Any]:
+        context = make_context()
+        try:
+            result = await self._workers.call(
+                Job(tool.declaration.source, tool.name, arguments, context.deadline),
+                on_progress=context.progress,
+                on_log=context.log,
+                owner=context.principal.share,
+            )
+        except (WorkerLost, WorkerToolRaised) as error:
+            raise self._crash(str(error), make_context) from error
         return await self._check_output(tool, result)
 
     def _enter(self, tool: Tool) -> None:
@@ -176,11 +224,13 @@ class ToolManager:
             self._running[tool.name] -= 1
 
 
-def _size_of(block: dict[str, Any]) -> int:
-    """Return the bytes of what a content block carries."""
-    carrier = block.get("resource", block)
-    text = carrier.get("text") or carrier.get("data") or carrier.get("blob") or ""
-    return len(text) if text.isascii() else len(text.encode())
+class _Raised(Exception):
+    """Out of a thread: its function raised the `__cause__`."""
+
+
+def _asks(error: BaseException) -> bool:
+    """True when the function wants answers of its client, and nothing else has happened."""
+    return all(isinstance(leaf, InputRequired) for leaf in leaves(error))
 
 
 def _entry_of(tool: Tool) -> dict[str, Any]:

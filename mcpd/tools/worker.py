@@ -25,7 +25,7 @@ import msgspec
 
 from mcpd.authoring.declarations import ToolDeclaration, load
 from mcpd.authoring.signatures import ArgumentError, inspect_function
-from mcpd.errors import McpdError, RegistrationError, ToolError
+from mcpd.errors import McpdError, RegistrationError, ToolCrashed, ToolError, describe, plain
 from mcpd.tools import frames
 from mcpd.wire.envelope import LOG_LEVELS
 
@@ -146,7 +146,12 @@ def _runner(tool: ToolDeclaration) -> RunTool:
         keywords = signature.bind(arguments)
         if signature.context is not None:
             keywords[signature.context] = context
-        return signature.finish(tool.fn(**keywords))
+        try:
+            value = tool.fn(**keywords)
+        except BaseException as error:
+            found = plain(error)
+            raise (found if isinstance(found, ToolError) else ToolCrashed()) from error  # noqa: ASYNC104 - no Trio
+        return signature.finish(value)
 
     return run
 
@@ -162,8 +167,10 @@ def perform(job: frames.Job, toolbox: Toolbox, channel: Channel) -> frames.Reply
         return frames.Refused("arguments", str(error))
     except ToolError as error:
         return frames.Refused("tool", str(error))
-    except BaseException as error:  # noqa: BLE001 - the process boundary: sys.exit and asyncio's own, too
-        return _failed(error)
+    except ToolCrashed as crash:
+        return _failed(crash.__cause__ or crash, raised=True)
+    except BaseException as error:  # noqa: ASYNC103, BLE001 - the process boundary: a tool may raise anything
+        return _failed(error, raised=False)  # noqa: ASYNC104 - no Trio here
     finally:
         context.close()
 
@@ -173,7 +180,7 @@ def fit(reply: frames.Reply, max_message_bytes: int) -> bytes:
     try:
         frame = frames.encode(reply)
     except Exception as error:  # noqa: BLE001 - the process boundary: a value may raise anything while it is encoded
-        return frames.encode(_failed(error))
+        return frames.encode(_failed(error, raised=False))
     size = len(frame) - frames.HEADER_BYTES
     if size <= max_message_bytes:
         return frame
@@ -226,8 +233,8 @@ def _preload(toolbox: Toolbox, targets: tuple[str, ...]) -> None:
             sys.stderr.write(f"mcpd worker {os.getpid()}: {target}: {type(error).__name__}\n")
 
 
-def _failed(error: BaseException) -> frames.Failed:
-    return frames.Failed(_plain(lambda: repr(error))[:1000], _plain(lambda: _trace(error))[-20_000:])
+def _failed(error: BaseException, *, raised: bool) -> frames.Failed:
+    return frames.Failed(_plain(lambda: describe(error)), _plain(lambda: _trace(error))[-20_000:], raised)
 
 
 def _trace(error: BaseException) -> str:

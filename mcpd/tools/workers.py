@@ -34,13 +34,16 @@ class WorkerCrashed(McpdError):
     """The worker process died under its call, talked garbage, or could not be started."""
 
 
-class WorkerToolFailed(McpdError):
-    """The tool raised something unforeseen in its worker. Its text is the worker's traceback: for the log only."""
+class WorkerLost(WorkerCrashed):
+    """The worker process died under its call."""
 
-    def __init__(self, traceback: str, error: str = "") -> None:
-        super().__init__(traceback)
-        self.error = error
-        """Type and message of what was raised, as `repr` shows it."""
+
+class WorkerToolFailed(McpdError):
+    """What the tool returned is no result. The text is the worker's traceback: for the log only."""
+
+
+class WorkerToolRaised(McpdError):
+    """The tool's function raised something unforeseen: `Type: message`. The cause's text is the worker's traceback."""
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +136,7 @@ class WorkerPool:
         `input_schema`; a raw `output_schema` is the caller's to check.
         Cancellation: kills the worker, returns when its pid is reaped (at most `cleanup_s` later).
         Raises: ToolError (the tool's own, a wrong argument, a result too large), RegistrationError, WorkerToolFailed,
-        WorkerCrashed, InvalidParams (arguments too large), Overloaded, Draining.
+        WorkerToolRaised, WorkerCrashed, InvalidParams (arguments too large), Overloaded, Draining.
         """
         frame = self._encode(job)
         worker = await self._acquire(owner)
@@ -144,7 +147,7 @@ class WorkerPool:
         except WorkerBroken as broken:
             self._crashed += 1
             await self._discard(worker)  # noqa: ASYNC120 - shielded and bounded inside
-            raise WorkerCrashed(f"The worker process of {job.tool!r} is lost: {broken} ({worker.fate})") from broken
+            raise WorkerLost(f"The worker process of {job.tool!r} is lost: {broken} ({worker.fate})") from broken
         except BaseException:
             self._killed += 1
             await self._discard(worker)  # noqa: ASYNC102 - shielded and bounded inside
@@ -322,7 +325,10 @@ def _result_of(reply: frames.Reply) -> dict[str, Any]:
     if isinstance(reply, frames.Done):
         return reply.result
     if isinstance(reply, frames.Failed):
-        raise WorkerToolFailed(reply.traceback, reply.error)
+        trace = WorkerToolFailed(reply.traceback)
+        if reply.raised:
+            raise WorkerToolRaised(reply.error) from trace
+        raise trace
     if reply.kind == "registration":
         raise RegistrationError(reply.text)
     raise ToolError(reply.text)

@@ -16,6 +16,16 @@ from typing import Any
 import msgspec
 
 RequestId = str | int
+MAX_ID_CHARS = 4096
+"""Of an id or progress token that is a string: it is kept and echoed."""
+_LEAST, _MOST = -(2**63), 2**64 - 1
+
+
+def is_request_id(value: Any) -> bool:
+    """True for what may be an id or a progress token: a string of bounded length, or an integer of 64 bits."""
+    if type(value) is str:
+        return len(value) <= MAX_ID_CHARS
+    return type(value) is int and _LEAST <= value <= _MOST
 
 
 class Principal(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from mcpd.errors import HeaderMismatch, InvalidParams, UnsupportedVersion
-from mcpd.wire.call import ANONYMOUS, Call, Principal
+from mcpd.wire.call import ANONYMOUS, MAX_ID_CHARS, Call, Principal, is_request_id
 from mcpd.wire.headers import RoutingHeaders, decode_value
 from mcpd.wire.jsonrpc import Notification, Request
 from mcpd.wire.methods import STATELESS_ONLY, TABLE
@@ -29,6 +29,8 @@ LOG_LEVEL_KEY: Final = PREFIX + "logLevel"
 SUBSCRIPTION_KEY: Final = PREFIX + "subscriptionId"
 SERVER_KEY: Final = PREFIX + "serverInfo"
 TIMEOUT_KEY: Final = "dev.mcpd/timeoutMs"
+MAX_TIMEOUT_MS: Final = 365 * 86_400_000
+"""What a longer `TIMEOUT_KEY` counts as: JSON has numbers that no clock has."""
 
 LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 _EMPTY: Final[dict[str, Any]] = {}
@@ -151,19 +153,21 @@ def read_log_level(value: Any) -> str | None:
 def read_progress_token(meta: dict[str, Any]) -> str | int | None:
     """Return the progress token with its own type (PRG-1). Raises: InvalidParams."""
     token = meta.get("progressToken")
-    if token is None or isinstance(token, str) or (isinstance(token, int) and not isinstance(token, bool)):
+    if token is None or is_request_id(token):
         return token
-    raise InvalidParams("params._meta.progressToken must be a string or an integer")
+    raise InvalidParams(
+        f"params._meta.progressToken must be a string of at most {MAX_ID_CHARS} characters or an integer of 64 bits"
+    )
 
 
 def read_timeout(meta: dict[str, Any]) -> int | None:
-    """Return the client's own budget in milliseconds. Raises: InvalidParams."""
+    """Return the client's own budget in milliseconds, at most `MAX_TIMEOUT_MS`. Raises: InvalidParams."""
     value = meta.get(TIMEOUT_KEY)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise InvalidParams(f"params._meta[{TIMEOUT_KEY!r}] must be a positive integer of milliseconds")
-    return value
+    return min(value, MAX_TIMEOUT_MS)
 
 
 def read_traceparent(meta: dict[str, Any], header: bytes | None = None) -> str | None:

@@ -17,6 +17,7 @@ Sources: JSON-RPC 2.0 sections 4-6; MCP basic (RPC-1..8), 2025-03-26 batching (B
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from math import isfinite
@@ -25,7 +26,7 @@ from typing import Any, Final
 import msgspec
 
 from mcpd.errors import InvalidParams, InvalidRequest, ParseError, WireError, facing
-from mcpd.wire.call import RequestId
+from mcpd.wire.call import MAX_ID_CHARS, RequestId, is_request_id
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -83,7 +84,7 @@ def decode(body: bytes | bytearray | memoryview | str, *, max_depth: int = 64) -
         body = _unmarked(body)
         value = _decode(body)
     except msgspec.DecodeError as error:
-        raise ParseError(f"Parse error: {error}") from None
+        raise ParseError(f"Parse error: {error}", request_id=_find_id(body)) from None
     except UnicodeError:
         raise ParseError("Parse error: the text is not valid UTF-8") from None
     except RecursionError:
@@ -97,6 +98,23 @@ def _unmarked(body: bytes | bytearray | memoryview | str) -> bytes | bytearray |
     if isinstance(body, str):
         return body.removeprefix("\ufeff")
     return body[3:] if body[:3] == b"\xef\xbb\xbf" else body
+
+
+def _find_id(body: bytes | bytearray | memoryview | str) -> RequestId | None:
+    """Return the id of a request that a laxer parser can read: half a surrogate pair or 1e999 is deep inside it."""
+    if len(body) > _MAX_LAX_BYTES:
+        return None
+    try:
+        value = json.loads(body if isinstance(body, str) else bytes(body))
+        found = value.get("id") if type(value) is dict and "method" in value else None
+        _encode(found)
+    except (ValueError, RecursionError):
+        return None
+    return found if is_request_id(found) else None
+
+
+_MAX_LAX_BYTES: Final = 1024 * 1024
+"""Of a message that is read a second time to find its id; the second parser is slow."""
 
 
 def _brackets(body: bytes | bytearray | memoryview | str) -> int:
@@ -141,11 +159,11 @@ def parse(value: Any) -> Message:
     elif "_meta" in params and type(params["_meta"]) is not dict:
         return Malformed(InvalidParams("params._meta must be an object"), _read_id(value))
     request_id = value.get("id", _ABSENT)
-    if type(request_id) is int or type(request_id) is str:
+    if is_request_id(request_id):
         return Request(request_id, method, params)
     if request_id is _ABSENT:
         return Notification(method, params)
-    return _refuse("id must be a string or an integer")
+    return _refuse(f"id must be a string of at most {MAX_ID_CHARS} characters or an integer of 64 bits")
 
 
 _ABSENT: Final = object()
@@ -180,7 +198,7 @@ def _parse_response(value: dict[str, Any]) -> Message:
 
 def _read_id(value: dict[str, Any]) -> RequestId | None:
     found = value.get("id")
-    return found if type(found) is int or type(found) is str else None
+    return found if is_request_id(found) else None
 
 
 def _refuse(text: str, request_id: RequestId | None = None) -> Malformed:
@@ -254,6 +272,11 @@ def success(request_id: RequestId, result: dict[str, Any]) -> bytes:
     return encode({"jsonrpc": "2.0", "id": request_id, "result": result})
 
 
+def success_of(request_id: RequestId, result: bytes) -> bytes:
+    """Return the response that carries `result`, which is JSON already."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (_encode(request_id), result)
+
+
 def failure(request_id: RequestId | None, code: int, message: str, data: Any = None) -> bytes:
     """Return an error response; `id` is left out when None, and so is `data`. Raises: ValueError, as `encode`."""
     error: dict[str, Any] = {"code": code, "message": message}
@@ -265,16 +288,35 @@ def failure(request_id: RequestId | None, code: int, message: str, data: Any = N
 
 
 def failure_of(error: WireError, request_id: RequestId | None, *, stateless: bool) -> bytes:
-    """Return the error response for `error` with the code that its era knows (`errors.facing`)."""
+    """Return the error response for `error` with the code that its era knows (`errors.facing`). Never raises.
+
+    What has no JSON form is escaped (the message) or left out (`data`): a caller always gets its answer.
+    """
     row = facing(error)
-    return failure(request_id, row.code if stateless else row.stateful_code, error.message, error.data)
+    code = row.code if stateless else row.stateful_code
+    if request_id is None and isinstance(error, ParseError):
+        request_id = error.request_id
+    try:
+        return failure(request_id, code, error.message, error.data)
+    except ValueError:
+        return failure(request_id, code, str(error.message).encode("utf-8", "backslashreplace").decode())
 
 
 def notification(method: str, params: dict[str, Any]) -> bytes:
-    """Return a notification. Raises: ValueError, as `encode`."""
-    return encode({"jsonrpc": "2.0", "method": method, "params": params})
+    """Return a notification. Raises: ValueError, as `encode`, and for more than `MAX_SAID_BYTES`."""
+    return _bounded(encode({"jsonrpc": "2.0", "method": method, "params": params}), method)
 
 
 def request(request_id: RequestId, method: str, params: dict[str, Any]) -> bytes:
-    """Return a request of ours (stateful connections only). Raises: ValueError, as `encode`."""
-    return encode({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
+    """Return a request of ours (stateful connections only). Raises: ValueError, as `notification`."""
+    return _bounded(encode({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}), method)
+
+
+MAX_SAID_BYTES: Final = 1024 * 1024
+"""Of one notification or question: what a call says on the way waits in queues and streams beside many others."""
+
+
+def _bounded(data: bytes, method: str) -> bytes:
+    if len(data) > MAX_SAID_BYTES:
+        raise ValueError(f"{method} would be {len(data)} bytes long; at most {MAX_SAID_BYTES} are allowed")
+    return data

@@ -20,6 +20,8 @@ from mcpd.wire.jsonrpc import encode
 from mcpd.wire.methods import TABLE
 from mcpd.wire.sealed import Binding, KeyRing, digest, open_sealed, seal
 
+MAX_ROUNDS_ITEMS = 16
+"""Questions of one call, one after another."""
 _UNBOUND = ("_meta", "inputResponses", "requestState")
 
 

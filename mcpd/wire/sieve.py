@@ -31,6 +31,12 @@ def complete(result: Result, server: dict[str, Any]) -> Result:
     return result
 
 
+def failed(text: str) -> Result:
+    """Return the result of a tool that failed; `text` is for the model."""
+    sound = text.encode("utf-8", "backslashreplace").decode()
+    return {"content": [{"type": "text", "text": sound}], "isError": True}
+
+
 def sift(result: Result, method: str, version: str) -> Result:
     """Return `result` as the stateful revision `version` knows it; the argument is left alone."""
     kept = {key: value for key, value in result.items() if key not in _NOT_STATEFUL}

@@ -7,6 +7,7 @@ how to write tools, nor what the official suite wants (`tests/conformance/fixtur
 
 from __future__ import annotations
 
+import builtins
 import subprocess
 from typing import Annotated, Any
 
@@ -99,6 +100,26 @@ async def fail() -> str:
 async def crash() -> str:
     """Fail, as a program fails."""
     raise RuntimeError("secret detail")
+
+
+def raised(what: str) -> BaseException:
+    """Make an exception that is no `Exception`, by the name of its class."""
+    if what == "Cancelled":
+        return trio.Cancelled._create(source="unknown")
+    kind: type[BaseException] = getattr(builtins, what)
+    return kind()
+
+
+@tool
+async def collapse(what: str) -> str:
+    """Raise what no tool should."""
+    raise raised(what)
+
+
+@tool
+def collapse_in_thread(what: str) -> str:
+    """Raise what no tool should, in a thread."""
+    raise raised(what)
 
 
 @tool
@@ -268,6 +289,12 @@ async def note_asked(ctx: Context) -> str:
     return f"for {answer.content['name']}"
 
 
+@resource("collapse:///{what}")
+async def collapsing_note(what: str) -> str:
+    """A note that raises what none should."""
+    raise raised(what)
+
+
 @prompt(title="Welcome")
 async def welcome(name: str) -> str:
     """Welcome somebody.
@@ -291,10 +318,22 @@ async def asked(ctx: Context) -> str:
     return f"Write about {answer.content['topic']}."
 
 
+@prompt
+async def collapsing(what: str) -> str:
+    """A prompt that raises what none should."""
+    raise raised(what)
+
+
 @completion(for_="welcome", argument="name")
 async def names(value: str) -> list[str]:
     """Complete a name."""
     return [name for name in ("Ada", "Alan", "Grace") if name.startswith(value)]
+
+
+@completion(for_="collapsing", argument="what")
+async def collapse_while_completing(value: str) -> list[str]:
+    """Raise what no completion should."""
+    raise raised(value)
 
 
 @completion(for_="note:///{id}/copy", argument="id")

@@ -233,7 +233,7 @@ async def test_errors_of_served_requests_have_status_200_and_the_codes_of_their_
             ("resources/read", {"uri": "note:///none"}, -32002),
             ("resources/subscribe", {"uri": "note:///none"}, -32002),
             ("resources/subscribe", {}, -32602),
-            ("tools/call", {"name": "crash"}, -32603),
+            ("tools/call", {"name": "not_a_number"}, -32603),
         ]:
             reply = await mcp.call(method, params, request_id=0)
             assert (reply.status, reply.code, reply.last["id"]) == (200, code, 0), method

@@ -417,7 +417,7 @@ async def test_every_reply_names_its_request(server: Server) -> None:
         assert (await mcp.ask("tools/list", headers={"x-request-id": "mine-1"})).headers["x-request-id"] == "mine-1"
         odd = await mcp.ask("tools/list", headers={"x-request-id": "<script>"})
         assert odd.headers["x-request-id"] not in ("", "<script>")
-        crashed = await mcp.ask("tools/call", {"name": "crash"}, headers={"x-request-id": "mine-2"})
+        crashed = await mcp.ask("tools/call", {"name": "not_a_number"}, headers={"x-request-id": "mine-2"})
     assert (crashed.status, crashed.code) == (200, -32603)
     assert crashed.last["error"] == {"code": -32603, "message": "Internal error", "data": {"requestId": "mine-2"}}
 
@@ -436,7 +436,7 @@ async def test_discover_says_what_is_served_and_all_of_it_is(server: Server) -> 
         result = (await mcp.ask("server/discover")).result
         assert result["supportedVersions"] == SUPPORTED_STATELESS
         assert result["resultType"] == "complete"
-        assert (result["ttlMs"], result["cacheScope"]) == (0, "public")
+        assert (result["ttlMs"], result["cacheScope"]) == (60_000, "public")
         assert result["_meta"][SERVER_KEY]["name"] == "mcpd"
         assert "serverInfo" not in result
         assert sorted(result["capabilities"]) == ["completions", "logging", "prompts", "resources", "tools"]

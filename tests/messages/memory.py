@@ -8,7 +8,7 @@ Deliberately not: bytes, sockets, processes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,12 @@ from tests.served import CLIENT, TOOLS
 TEXT = {"name": "echo", "arguments": {"text": "hi"}}
 
 
-def make_server(folder: Path, *, limits: dict[str, Any] | None = None, **timeouts: float) -> Parts:
-    """Return all parts of a server with the tools of the conversations."""
+def make_server(
+    folder: Path, *, tools: Sequence[Path | str] = (TOOLS,), limits: dict[str, Any] | None = None, **timeouts: float
+) -> Parts:
+    """Return all parts of a server with the tools of the conversations, or with others."""
     logs = Logs(lambda _: None, requests=False)
-    server = build(server_config(folder, TOOLS, limits=limits, **timeouts), logs)
+    server = build(server_config(folder, *tools, limits=limits, **timeouts), logs)
     logs.close()
     return server
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from mcpd.assembly import Parts
+from mcpd.assembly import Parts, build
 from mcpd.authoring.declarations import ToolDeclaration
 from mcpd.errors import (
     DeadlineExceeded,
@@ -20,13 +22,24 @@ from mcpd.errors import (
     MethodNotFound,
     NotFound,
     Overloaded,
+    ResultTooLarge,
+    ToolError,
     WireError,
 )
 from mcpd.messages.flight import REASONS, Done, Failed, Flight, Outcome, Reason, Stopped, answer_to
 from mcpd.messages.manager import outcome_label
+from mcpd.monitoring.logs import Logs
+from mcpd.wire import jsonrpc
 from mcpd.wire.call import Principal
-from mcpd.wire.versions import STATEFUL
+from mcpd.wire.versions import STATEFUL, STATELESS
+from tests.in_process import server_config
 from tests.messages.memory import Wire, call, failure, make_server, open_session, result, serve, session_call
+from tests.served import TOOLS
+
+
+class Odd(BaseException):
+    """Not an Exception."""
+
 
 HOLD = {"name": "hold_in_silence"}
 
@@ -64,7 +77,6 @@ async def test_a_call_is_answered_in_the_dress_of_its_revision(tmp_path: Path, a
         (call(params={"name": "nope"}), NotFound),
         (call(principal=Principal("reader", frozenset({"read"}))), Forbidden),
         (call(params={"name": "vault"}, principal=Principal("caller", frozenset({"call"}))), Forbidden),
-        (call(params={"name": "crash"}), InternalError),
         (call(params={"name": "not_a_number"}), InternalError),
     ],
 )
@@ -78,25 +90,33 @@ async def test_whatever_goes_wrong_is_one_wire_error(
     assert in_flight(server) == 0
 
 
-class Odd(BaseException):
-    """Not an Exception."""
-
-
 @pytest.mark.parametrize(
-    "raised", [SystemExit(3), KeyboardInterrupt(), ExceptionGroup("many", [ValueError()]), OSError()]
+    ("raised", "text"),
+    [
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (ExceptionGroup("many", [ValueError("a\nb"), ValueError("a"), KeyError("k")]), "ValueError: a\nKeyError: 'k'"),
+        (OSError(2, "No such file", "x"), "FileNotFoundError: [Errno 2] No such file: 'x'"),
+        (ValueError("mcpd_" + "k" * 20), "ValueError: ***"),
+        (ValueError("x" * 4_000_000), "ValueError: " + "x" * 500),
+        (ValueError("half \ud800"), "ValueError: half \\ud800"),
+        (Odd(), "Odd"),
+    ],
 )
 async def test_no_exception_of_a_tool_ends_the_server(
-    tmp_path: Path, autojump_clock: MockClock, raised: BaseException
+    tmp_path: Path, autojump_clock: MockClock, raised: BaseException, text: str
 ) -> None:
-    """SEC-6, RPC-12."""
+    """SEC-6, RPC-12, TOOL-2: the model learns the type and the first line of each message, bounded and redacted."""
 
     async def broken() -> str:
         raise raised
 
     server = make_server(tmp_path)
     server.manager.service._tools.registry.replace([ToolDeclaration(name="broken", fn=broken)])
-    error = await failure(server, call(params={"name": "broken"}))
-    assert (type(error), error.data) == (InternalError, {"requestId": "r-1"})
+    outcome = await serve(server, call(params={"name": "broken"}))
+    assert isinstance(outcome, Done)
+    assert outcome.result["content"] == [{"type": "text", "text": text}]
+    assert (outcome.result["isError"], outcome_label(outcome)) == (True, "internal_error")
     assert await result(server, call("tools/list", {}))
 
 
@@ -262,3 +282,74 @@ async def test_an_outcome_has_a_label_that_blames_nobody_for_leaving(tmp_path: P
     ]
     assert labels == ["ok", "tool_error", "protocol_error", "internal_error"]
     assert outcome_label(Stopped("client_gone")) == "cancelled"
+
+
+async def test_what_a_tool_raises_may_be_kept_for_the_log(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """TOOL-2: `tools.errors = "masked"`."""
+    config = server_config(tmp_path, TOOLS)
+    logs = Logs(lambda _: None, requests=False)
+    server = build(replace(config, tools=replace(config.tools, errors="masked")), logs)
+    logs.close()
+    text = "The tool failed; the server's log says why, under r-1"
+    assert (await result(server, call(params={"name": "crash"})))["content"] == [{"type": "text", "text": text}]
+    assert (await result(server, call(params={"name": "fail"})))["content"][0]["text"] == "This did not work"
+
+
+async def test_a_tool_error_out_of_a_nursery_keeps_its_text(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """TOOL-2."""
+
+    async def fail(error: BaseException) -> None:
+        raise error
+
+    seconds = {"tool": ToolError("too hot"), "wire": NotFound("gone"), "bug": KeyError("k")}
+
+    async def grouped(kind: str) -> str:
+        async with trio.open_nursery() as outer, trio.open_nursery() as nursery:
+            outer.start_soon(trio.sleep_forever)
+            nursery.start_soon(fail, ToolError("too hot"))
+            nursery.start_soon(fail, seconds[kind])
+        return ""
+
+    server = make_server(tmp_path)
+    server.manager.service._tools.registry.replace([ToolDeclaration(name="grouped", fn=grouped)])
+
+    def asked(kind: str) -> Any:
+        return call(params={"name": "grouped", "arguments": {"kind": kind}})
+
+    found = await serve(server, asked("tool"))
+    assert isinstance(found, Done)
+    assert (found.result["content"][0]["text"], outcome_label(found)) == ("too hot", "tool_error")
+    assert str(await failure(server, asked("wire"))) == "gone"
+    found = await serve(server, asked("bug"))
+    assert isinstance(found, Done)
+    assert set(found.result["content"][0]["text"].split("\n")) == {"ToolError: too hot", "KeyError: 'k'"}
+    assert outcome_label(found) == "internal_error"
+
+
+@pytest.mark.parametrize("version", [STATELESS, *STATEFUL])
+async def test_no_answer_of_any_method_is_longer_than_the_limit(
+    tmp_path: Path, autojump_clock: MockClock, version: str
+) -> None:
+    """SEC-4."""
+    server = make_server(tmp_path, limits={"max_result_bytes": 3000})
+    given = {"version": version, "log_level": "info"}
+    for size, fits in ((100, True), (2600, True), (4000, False)):
+        text = await result(server, call(params={"name": "echo", "arguments": {"text": "x" * size}}, **given))
+        assert ("isError" not in text) == fits
+        assert fits or "bytes long; at most 3000 bytes are allowed" in text["content"][0]["text"]
+        read = call("resources/read", {"uri": f"note:///{'x' * size}/copy"}, **given)
+        got = call("prompts/get", {"name": "welcome", "arguments": {"name": "x" * size}}, **given)
+        for asked in (read, got):
+            outcome = await serve(server, asked)
+            assert isinstance(outcome, Done) or type(outcome.error) is ResultTooLarge  # type: ignore[union-attr]
+            assert isinstance(outcome, Done) == (fits and (size < 1000 or asked is got))
+    assert type(await failure(server, call("tools/list", {}, **given))) is ResultTooLarge
+    assert metric(server, "mcpd_rejected_total")
+
+
+async def test_what_a_call_says_on_the_way_is_bounded_too(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """SEC-4: progress, log lines and questions."""
+    for write in (jsonrpc.notification, partial(jsonrpc.request, 1)):
+        with pytest.raises(ValueError, match="m would be"):
+            write("m", {"data": "x" * jsonrpc.MAX_SAID_BYTES})
+        assert write("m", {"data": "x" * (jsonrpc.MAX_SAID_BYTES - 100)})

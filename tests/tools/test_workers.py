@@ -26,7 +26,7 @@ import trio.testing
 
 from mcpd.errors import Draining, InvalidParams, Overloaded, RegistrationError, ToolError
 from mcpd.tools.frames import Job
-from mcpd.tools.workers import WorkerCrashed, WorkerPool, WorkerSettings, WorkerToolFailed
+from mcpd.tools.workers import WorkerCrashed, WorkerPool, WorkerSettings, WorkerToolFailed, WorkerToolRaised
 
 TOOLS = str(Path(__file__).with_name("process_tools.py"))
 ROOT = Path(__file__).parents[2]
@@ -319,16 +319,16 @@ async def test_a_callback_that_fails_ends_the_call_and_its_worker() -> None:
         ("refuse", {}, ToolError, "not today"),
         ("echo", {"text": 5}, ToolError, "text"),
         ("big", {"size": 5000}, ToolError, "at most 4096 bytes"),
-        ("blunder", {}, WorkerToolFailed, "ZeroDivisionError: secret detail"),
+        ("blunder", {}, WorkerToolRaised, "ZeroDivisionError: secret detail"),
         ("not_a_number", {}, WorkerToolFailed, "ValueError"),
-        ("ask", {}, WorkerToolFailed, "only deadline, progress and log do"),
-        ("exit_politely", {}, WorkerToolFailed, "SystemExit"),
-        ("raise_odd", {"kind": "asyncio"}, WorkerToolFailed, "CancelledError"),
-        ("raise_odd", {"kind": "generator"}, WorkerToolFailed, "GeneratorExit"),
-        ("raise_odd", {"kind": "interrupt"}, WorkerToolFailed, "KeyboardInterrupt"),
-        ("raise_odd", {"kind": "own"}, WorkerToolFailed, "Own"),
-        ("raise_odd", {"kind": "unshowable"}, WorkerToolFailed, "Unshowable"),
-        ("raise_odd", {"kind": "surrogate"}, WorkerToolFailed, "udc80"),
+        ("ask", {}, WorkerToolRaised, "only deadline, progress and log do"),
+        ("exit_politely", {}, WorkerToolRaised, "SystemExit"),
+        ("raise_odd", {"kind": "asyncio"}, WorkerToolRaised, "CancelledError"),
+        ("raise_odd", {"kind": "generator"}, WorkerToolRaised, "GeneratorExit"),
+        ("raise_odd", {"kind": "interrupt"}, WorkerToolRaised, "KeyboardInterrupt"),
+        ("raise_odd", {"kind": "own"}, WorkerToolRaised, "Own"),
+        ("raise_odd", {"kind": "unshowable"}, WorkerToolRaised, "Unshowable"),
+        ("raise_odd", {"kind": "surrogate"}, WorkerToolRaised, "udc80"),
         ("give_odd", {"kind": "object"}, WorkerToolFailed, "Error"),
         ("give_odd", {"kind": "cycle"}, WorkerToolFailed, "Error"),
         ("no_such_tool", {}, RegistrationError, "no_such_tool"),

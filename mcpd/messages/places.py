@@ -1,0 +1,118 @@
+"""Who may run now: the places of `limits.max_calls` and the queue before them, shared by callers.
+
+Pure decisions: `enter` gives a `Ticket` that has a place or waits for one, `leave` gives the place of a ticket to the
+caller who runs least. One caller has at most three quarters of the places and of the queue, so that there is always
+room for another. A call that waits for a person lends its place (`lend`) and takes it again at once when the person
+has answered (`reclaim`): such calls may exceed the number for a while, by as many as have lent.
+
+Called by: `messages.manager`, which waits. Deliberately not: time, cancellation, or the wording of a refusal.
+
+Laws: a place is handed on without being given up (5); places, queue and loans are bounded (8).
+
+Sources: max-min fairness with equal weights (Jaffe 1981), for whole calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class Ticket:
+    """One call's claim to a place. `grant` is called when it has waited and may run."""
+
+    __slots__ = ("caller", "grant", "lent", "running")
+
+    def __init__(self, caller: str) -> None:
+        self.caller = caller
+        self.running = False
+        self.lent = False
+        self.grant: Callable[[], None] = _nobody
+
+
+class Places:
+    """`most` places, a queue of `queue`, and shares of both."""
+
+    def __init__(self, most: int, queue: int) -> None:
+        self._most = most
+        self._queue = queue
+        self._running: dict[str, int] = {}
+        self._waiting: dict[str, dict[Ticket, None]] = {}
+        self._lent = 0
+        self.running = 0
+        self.waiting = 0
+
+    def enter(self, caller: str) -> Ticket | None:
+        """Return a ticket, running or waiting; None when the queue, or this caller's share of it, is full."""
+        ticket = Ticket(caller)
+        if self.running < self._most and self._running.get(caller, 0) < _share(self._most):
+            self._start(ticket)
+            return ticket
+        line = self._waiting.get(caller, {})
+        if self.waiting >= self._queue or len(line) >= _share(self._queue):
+            return None
+        line[ticket] = None
+        self._waiting[caller] = line
+        self.waiting += 1
+        return ticket
+
+    def leave(self, ticket: Ticket) -> None:
+        """Give up a ticket, whether it runs, has lent its place or still waits."""
+        if ticket.running:
+            self._stop(ticket)
+            self._grant()
+        elif ticket.lent:
+            self._lent -= 1
+        elif ticket in self._waiting.get(ticket.caller, {}):
+            self._unqueue(ticket)
+
+    def lend(self, ticket: Ticket) -> None:
+        """Let others have the place while a person is asked; without effect when as many as `most` have lent theirs."""
+        if ticket.running and self._lent < self._most:
+            self._stop(ticket)
+            ticket.lent = True
+            self._lent += 1
+            self._grant()
+
+    def reclaim(self, ticket: Ticket) -> None:
+        """Take a lent place again."""
+        if ticket.lent:
+            ticket.lent = False
+            self._lent -= 1
+            self._start(ticket)
+
+    def _start(self, ticket: Ticket) -> None:
+        ticket.running = True
+        self.running += 1
+        self._running[ticket.caller] = self._running.get(ticket.caller, 0) + 1
+
+    def _stop(self, ticket: Ticket) -> None:
+        ticket.running = False
+        self.running -= 1
+        left = self._running.pop(ticket.caller) - 1
+        if left:
+            self._running[ticket.caller] = left
+
+    def _unqueue(self, ticket: Ticket) -> None:
+        line = self._waiting.pop(ticket.caller)
+        del line[ticket]
+        if line:
+            self._waiting[ticket.caller] = line
+        self.waiting -= 1
+
+    def _grant(self) -> None:
+        while self.running < self._most and self._waiting:
+            caller = min(self._waiting, key=lambda name: self._running.get(name, 0))
+            if self._running.get(caller, 0) >= _share(self._most):
+                return
+            ticket = next(iter(self._waiting[caller]))
+            self._unqueue(ticket)
+            self._start(ticket)
+            ticket.grant()
+
+
+def _share(number: int) -> int:
+    return number - number // 4
+
+
+def _nobody() -> None:
+    """Stands in until somebody waits."""
