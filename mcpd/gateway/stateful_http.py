@@ -22,13 +22,14 @@ import trio
 
 from mcpd.config import Limits, Timeouts
 from mcpd.errors import CallCancelled, InvalidRequest, Retryable, WireError
-from mcpd.gateway.asgi import Head, Headers, Receive, Responder, wait_disconnect
-from mcpd.messages.flight import Flight, Stopped, answer_to, encode_outcome
+from mcpd.gateway.asgi import Head, Receive, Responder, wait_disconnect
+from mcpd.gateway.exchanges import StreamExchange, retry_after
+from mcpd.messages.flight import Done, Flight, Outcome, Stopped, answer_to, encode_outcome
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.sessions import Session, Sessions
 from mcpd.messages.streams import EventStream
 from mcpd.wire import jsonrpc, sse
-from mcpd.wire.call import Principal
+from mcpd.wire.call import Call, Principal
 from mcpd.wire.headers import RoutingHeaders
 from mcpd.wire.session import SessionState, parse_batch
 from mcpd.wire.versions import HEADERLESS, can
@@ -53,13 +54,6 @@ class Post:
         self.principal = principal
         self.responder = responder
         self.receive = receive
-
-
-def retry_after(error: WireError) -> Headers:
-    """Return the header that tells when a refused request may be sent again; none for other errors."""
-    if isinstance(error, Retryable):
-        return [(b"retry-after", b"%d" % max(1, -(-error.retry_after_ms // 1000)))]
-    return []
 
 
 class _NoSession(Exception):
@@ -162,10 +156,7 @@ class StatefulHttp:
 
     def _find(self, session: Session, last_event_id: str | None) -> tuple[EventStream, int]:
         if last_event_id is None:
-            stream = session.streams[STANDALONE]
-            if stream.attended:
-                raise _NoSession(409, "This session's standalone stream is open already")
-            return stream, stream.delivered
+            return session.streams[STANDALONE], session.streams[STANDALONE].delivered
         name, _, number = last_event_id.rpartition("-")
         found = session.streams.get(name)
         sound = number.isascii() and number.isdecimal() and len(number) < _MAX_DIGITS
@@ -190,11 +181,26 @@ class StatefulHttp:
         key = post.headers.session_id
         if key is not None and self._sessions.get(key, post.principal) is not None:
             raise InvalidRequest("This session is already initialized")
-        state = SessionState(request.params)
-        session = self._sessions.open(state, post.principal)
-        session.notice = self._sessions.open_stream(session, STANDALONE).append
-        post.responder.add([(_SESSION, session.key.encode("ascii"))])
-        await self._run([request], session, post, batch=False)
+        session = self._sessions.open(SessionState(request.params), post.principal)
+        outcome: Outcome | None = None
+        try:
+            stream = self._sessions.open_stream(session, STANDALONE)
+            call = self._call(request, session, post.responder.request_id)
+            exchange = StreamExchange(session.peer, stream, may_release=False)
+            outcome = await self._manager.serve(Flight(call, exchange, post.responder.client))
+        finally:
+            if not isinstance(outcome, Done):
+                self._sessions.discard(session)
+        if isinstance(outcome, Done):
+            post.responder.add([(_SESSION, session.key.encode("ascii"))])
+        answer = _encode(call, outcome)
+        if answer is not None:
+            await post.responder.whole(200, answer)
+
+    def _call(self, request: jsonrpc.Request, session: Session, request_id: str) -> Call:
+        return session.state.open_call(
+            request, "http", principal=session.principal, request_id=request_id, session=session.key
+        )
 
     async def _run(self, messages: list[jsonrpc.Message], session: Session, post: Post, *, batch: bool) -> None:
         """Start the calls in `messages` and answer with their stream; 202 when there are none."""
@@ -211,7 +217,7 @@ class StatefulHttp:
         reader = _Reader(stream, post, session, self._timeouts.ping_s)
         await reader.answer(requests, batch=batch)
         if stream.finished and stream.quiet:
-            session.streams.pop(stream.name, None)
+            self._sessions.drop_stream(session, stream.name)
 
     def _take(self, message: jsonrpc.Message, session: Session) -> None:
         if isinstance(message, jsonrpc.Notification):
@@ -226,10 +232,9 @@ class StatefulHttp:
             if isinstance(message, jsonrpc.Malformed):
                 raise message.error
             session.calls.check(message.id)
-            call = session.state.open_call(
-                message, "http", principal=session.principal, request_id=request_id, session=session.key
-            )
-            exchange = _StreamExchange(session, reply.stream)
+            call = self._call(message, session, request_id)
+            releases = can(session.state.version, "priming")
+            exchange = StreamExchange(session.peer, reply.stream, may_release=releases)
             flight = exchange.flight = Flight(call, exchange, reply.client)
             session.calls.enter(flight)
         except WireError as error:
@@ -244,11 +249,15 @@ class StatefulHttp:
             outcome = await self._manager.serve(flight)
         finally:
             session.calls.leave(flight)
-        if isinstance(outcome, Stopped):
-            error = answer_to(outcome)
-            reply.close(None if error is None else jsonrpc.failure_of(error, flight.call.id, stateless=False))
-        else:
-            reply.close(encode_outcome(flight.call, outcome))
+        reply.close(_encode(flight.call, outcome))
+
+
+def _encode(call: Call, outcome: Outcome) -> bytes | None:
+    """Return the response, or None where a cancelled call has none."""
+    if not isinstance(outcome, Stopped):
+        return encode_outcome(call, outcome)
+    error = answer_to(outcome)
+    return None if error is None else jsonrpc.failure_of(error, call.id, stateless=False)
 
 
 class _Reply:
@@ -268,38 +277,12 @@ class _Reply:
             self.stream.finish()
 
 
-class _StreamExchange:
-    """The way back of one stateful HTTP call: into its stream."""
-
-    __slots__ = ("_session", "_stream", "flight")
-
-    def __init__(self, session: Session, stream: EventStream) -> None:
-        self.flight: Flight | None = None
-        self._session = session
-        self._stream = stream
-
-    async def notify(self, method: str, params: dict[str, Any]) -> None:
-        await self._send(jsonrpc.notification(method, params))
-
-    async def ask(self, requests: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        assert self.flight is not None
-        with self.flight.waiting_for_client():
-            return await self._session.peer.ask(requests, self._send)
-
-    async def _send(self, data: bytes) -> None:
-        self._stream.append(data)
-        await trio.lowlevel.checkpoint()
-
-    def release(self, retry_ms: int) -> None:
-        if can(self._session.state.version, "priming"):
-            self._stream.release(retry_ms)
-
-
 class _Reader:
-    """One HTTP exchange that reads from a stream."""
+    """One HTTP exchange that reads from a stream, until it ends or somebody else comes to read it."""
 
     def __init__(self, stream: EventStream, post: Post, session: Session, ping_s: float) -> None:
         self._stream = stream
+        self._session = session
         self._responder = post.responder
         self._receive = post.receive
         self._primes = can(session.state.version, "priming")
@@ -311,33 +294,42 @@ class _Reader:
             self._attend(nursery)
             try:
                 with trio.move_on_after(self._ping_s):
-                    while self._stream.quiet and not self._stream.finished:
+                    while self._stream.quiet and not self._stream.finished and not self._replaced():
                         await self._stream.wait_news()
-                if self._stream.finished and self._stream.quiet:
+                if self._stream.finished and self._stream.quiet and not self._replaced():
                     await self._whole(requests, batch=batch)
-                else:
+                elif not self._replaced():
                     await self._events(0)
             finally:
-                self._stream.leave(nursery.cancel_scope)
+                self._stream.leave(self)
             nursery.cancel_scope.cancel()
 
     async def follow(self, after: int) -> None:
         """Answer a GET: the events behind `after`, then whatever comes."""
         async with trio.open_nursery() as nursery:
             self._attend(nursery)
+            if self._stream.name == STANDALONE:
+                nursery.start_soon(self._session.notices.tell, self._tell)
             try:
                 await self._events(after)
             finally:
-                self._stream.leave(nursery.cancel_scope)
+                self._stream.leave(self)
             nursery.cancel_scope.cancel()
 
     def _attend(self, nursery: trio.Nursery) -> None:
-        self._stream.take_over(nursery.cancel_scope)
+        self._stream.take_over(self)
         nursery.start_soon(self._watch, nursery.cancel_scope)
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         await wait_disconnect(self._receive)
         scope.cancel()
+
+    async def _tell(self, method: str, params: dict[str, Any]) -> None:
+        number = self._stream.append(jsonrpc.notification(method, params))
+        await self._stream.wait_sent(number)
+
+    def _replaced(self) -> bool:
+        return self._stream.reader is not self
 
     async def _whole(self, requests: list[Any], *, batch: bool) -> None:
         answers = [data for _, data in self._stream.since(0)]
@@ -352,11 +344,14 @@ class _Reader:
         await responder.start_events()
         if self._primes and after == 0 and stream.name != STANDALONE:
             await responder.chunk(sse.prime(stream.event_id(0)))
-        while True:
+        while not self._replaced():
             events = stream.since(after)
             for number, data in events:
                 await responder.chunk(sse.event(data, id=stream.event_id(number)))
-                after = stream.delivered = number
+                after = number
+                if self._replaced():
+                    break
+                stream.sent(number)
             if events:
                 continue
             if stream.finished or stream.retry_ms is not None:
@@ -365,6 +360,6 @@ class _Reader:
                 await stream.wait_news()
             if quiet.cancelled_caught:
                 await responder.chunk(sse.PING)
-        if stream.retry_ms is not None and not stream.finished:
+        if stream.retry_ms is not None and not stream.finished and not self._replaced():
             await responder.chunk(b"retry: %d\n\n" % stream.retry_ms)
         await responder.end()

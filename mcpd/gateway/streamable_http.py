@@ -22,7 +22,7 @@ from typing import Any
 import trio
 
 from mcpd.config import Limits, Timeouts
-from mcpd.errors import Forbidden, InvalidRequest, ParseError, UnsupportedVersion, WireError, facing
+from mcpd.errors import InvalidRequest, ParseError, UnsupportedVersion, WireError, facing
 from mcpd.gateway.access import Access, Refusal, cors, preflight
 from mcpd.gateway.asgi import (
     BodyRefused,
@@ -37,8 +37,9 @@ from mcpd.gateway.asgi import (
     read_body,
 )
 from mcpd.gateway.disconnects import Disconnects
-from mcpd.gateway.stateful_http import Post, StatefulHttp, retry_after
-from mcpd.messages.flight import Failed, Flight, Outcome, Stopped, answer_to, encode_outcome
+from mcpd.gateway.exchanges import PostExchange
+from mcpd.gateway.stateful_http import Post, StatefulHttp
+from mcpd.messages.flight import Flight
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.outbox import Outbox
 from mcpd.monitoring.metrics import Metrics
@@ -146,16 +147,12 @@ class StreamableHttp:
                 raise BodyRefused(415, "Send Content-Type: application/json")
             if not (head.takes(b"application/json") or head.takes(b"text/event-stream")):
                 raise BodyRefused(406, "Accept application/json and text/event-stream")
-            body = await read_body(
-                head, post.receive, max_bytes=self._limits.max_body_bytes, timeout_s=self._timeouts.body_s
-            )
+            value = await self._read(post)
         except ClientGone:
             return
         except BodyRefused as refused:
             await self._turn_away(post.responder, refused.status, "body", str(refused))
             return
-        try:
-            value = jsonrpc.decode(body, max_depth=self._limits.max_depth)
         except ParseError as error:
             await self._refuse(error, post, None, "")
             return
@@ -163,6 +160,13 @@ class StreamableHttp:
             await self._stateful.batch(value, post)
         else:
             await self._route(jsonrpc.parse(value), post)
+
+    async def _read(self, post: Post) -> Any:
+        """Return the decoded body, which nothing holds any longer then: some calls run for days."""
+        most, patience_s = self._limits.max_body_bytes, self._timeouts.body_s
+        body = await read_body(post.head, post.receive, max_bytes=most, timeout_s=patience_s)
+        post.head.body = None
+        return jsonrpc.decode(body, max_depth=self._limits.max_depth)
 
     async def _route(self, message: jsonrpc.Message, post: Post) -> None:
         if isinstance(message, jsonrpc.Malformed):
@@ -200,7 +204,7 @@ class StreamableHttp:
         if call.method == "subscriptions/listen" and not streams:
             await self._turn_away(post.responder, 406, "body", "Accept text/event-stream to listen")
             return
-        exchange = _PostExchange(self, call, post.responder, streams=streams)
+        exchange = PostExchange(call, post.responder, self._open_events, streams=streams)
         flight = Flight(call, exchange, post.responder.client)
         guard = self._disconnects.watch(post.receive, flight, on_quiet=exchange.commit, quiet_s=self._timeouts.ping_s)
         try:
@@ -221,13 +225,11 @@ class StreamableHttp:
         body = jsonrpc.failure_of(error, request_id, stateless=True)
         await post.responder.whole(facing(error).mcp_status, body)
 
-    def start_writer(self, outbox: Outbox, scope: trio.CancelScope) -> None:
-        """Run an event stream's writer beside the call that fills it."""
+    def _open_events(self, responder: Responder, scope: trio.CancelScope) -> Outbox:
+        """Start an event stream: its queue, and a writer in `scope` beside the call that fills it."""
+        outbox = Outbox(responder.chunk, max_items=self._limits.max_outbox_items)
         self._nursery.start_soon(_write, outbox, scope, self._timeouts.ping_s)
-
-    def open_outbox(self, responder: Responder) -> Outbox:
-        """Make the queue in front of an event stream."""
-        return Outbox(responder.chunk, max_items=self._limits.max_outbox_items)
+        return outbox
 
 
 _ONLY_POST = f"Revision {STATELESS} has POST only"
@@ -236,72 +238,3 @@ _ONLY_POST = f"Revision {STATELESS} has POST only"
 async def _write(outbox: Outbox, scope: trio.CancelScope, ping_s: float) -> None:
     with scope:
         await outbox.run(ping=sse.PING, ping_s=ping_s)
-
-
-class _PostExchange:
-    """The way back of one stateless call: JSON, or an event stream from the first notification on."""
-
-    __slots__ = ("_call", "_outbox", "_responder", "_streams", "_transport", "_writer")
-
-    def __init__(self, transport: StreamableHttp, call: Call, responder: Responder, *, streams: bool) -> None:
-        self._transport = transport
-        self._call = call
-        self._responder = responder
-        self._streams = streams
-        self._outbox: Outbox | None = None
-        self._writer = trio.CancelScope()
-
-    async def notify(self, method: str, params: dict[str, Any]) -> None:
-        if self._streams:
-            await self._open().put(sse.event(jsonrpc.notification(method, params)))
-
-    async def ask(self, requests: dict[str, dict[str, Any]]) -> dict[str, Any]:  # noqa: ARG002 - the Protocol's
-        raise AssertionError("a stateless call is never asked live")
-
-    def release(self, retry_ms: int) -> None:
-        """A stateless stream cannot be resumed, so it is not given up (GET-2)."""
-
-    def commit(self) -> None:
-        """Start the event stream although there is nothing to say yet: a proxy would give up waiting."""
-        if self._outbox is None and self._streams:
-            self._open().offer(sse.PING)
-
-    def _open(self) -> Outbox:
-        if self._outbox is None:
-            self._outbox = self._transport.open_outbox(self._responder)
-            self._transport.start_writer(self._outbox, self._writer)
-        return self._outbox
-
-    async def finish(self, outcome: Outcome) -> None:
-        """Send the last message, if the client is there to read it, and end the exchange."""
-        if isinstance(outcome, Stopped):
-            error = answer_to(outcome)
-            if error is None:
-                self._abandon()
-                return
-            outcome = Failed(error)
-        body = encode_outcome(self._call, outcome)
-        if self._outbox is not None:
-            await self._end_stream(self._outbox, body)
-        elif isinstance(outcome, Failed):
-            await self._responder.whole(facing(outcome.error).mcp_status, body, _failure_headers(outcome.error))
-        else:
-            await self._responder.whole(200, body)
-
-    async def _end_stream(self, outbox: Outbox, body: bytes) -> None:
-        await outbox.deliver(sse.event(body))
-        await outbox.flush()
-        self._writer.cancel()
-        await self._responder.end()
-
-    def _abandon(self) -> None:
-        self._writer.cancel()
-        if self._outbox is not None:
-            self._outbox.close()
-
-
-def _failure_headers(error: WireError) -> list[tuple[bytes, bytes]]:
-    if isinstance(error, Forbidden):
-        challenge = f'Bearer error="insufficient_scope", scope="{error.scope}"'
-        return [(b"www-authenticate", challenge.encode("latin-1"))]
-    return retry_after(error)

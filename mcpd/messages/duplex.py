@@ -62,6 +62,7 @@ class Duplex:
         self._lifecycle = Lifecycle()
         self._outbox = Outbox(_unsent, max_items=limits.max_outbox_items)
         self._session: Session | None = None
+        self._opened = trio.Event()
         self._calls = InFlight(max_items=limits.max_calls_per_connection)
         self._reading = trio.CancelScope()
         self.hung_up = False
@@ -76,6 +77,7 @@ class Duplex:
         self._outbox = Outbox(send, max_items=self._limits.max_outbox_items)
         async with trio.open_nursery() as writer:
             writer.start_soon(self._outbox.run)
+            writer.start_soon(self._tell_changes)
             try:
                 with trio.CancelScope() as lingering:
                     async with trio.open_nursery() as calls:
@@ -109,6 +111,16 @@ class Duplex:
         await trio.sleep(linger_s)
         self._end()
         lingering.cancel(reason="client_gone")
+
+    async def _tell_changes(self) -> None:
+        while True:
+            await self._opened.wait()
+            self._opened = trio.Event()
+            if self._session is not None:
+                await self._session.notices.tell(self._say)
+
+    async def _say(self, method: str, params: dict[str, Any]) -> None:
+        await self._outbox.put(jsonrpc.notification(method, params))
 
     async def flush(self) -> None:
         """Wait until everything said so far is written; nothing is before `run`. Cancellation: safe."""
@@ -201,7 +213,13 @@ class Duplex:
         except WireError:
             self._lifecycle.reopen()
             raise
-        self._session.notice = self._outbox.offer
+        self._opened.set()
+
+    def _take_back(self) -> None:
+        if self._session is not None:
+            self._sessions.discard(self._session)
+            self._session.notices.end()
+            self._session, self._lifecycle = None, Lifecycle()
 
     def _notice(self, notification: jsonrpc.Notification) -> None:
         if notification.method == "notifications/cancelled":
@@ -220,6 +238,8 @@ class Duplex:
             outcome = await self._manager.serve(flight)
         finally:
             self._calls.leave(flight)
+        if call.method == "initialize" and not isinstance(outcome, Done):
+            self._take_back()
         if isinstance(outcome, Stopped):
             error = answer_to(outcome)
             return None if error is None else jsonrpc.failure_of(error, call.id, stateless=call.stateless)

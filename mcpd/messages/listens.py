@@ -7,23 +7,28 @@ Subscriptions are keyed by the call itself, never by its JSON-RPC id (SUB-7).
 Called by: `messages.manager`. Calls: the event bus, `wire.subscriptions`. Deliberately not: stateful sessions' notices
 (`messages.sessions`).
 
-Laws: registered on the bus before the acknowledgement is written (SUB-6); a slow reader delays only itself.
+Laws: registered on the bus before the acknowledgement is written (SUB-6); a slow reader delays only itself; nothing of
+the request is kept but what is used; places are shared by principal, by address without keys.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
-import trio
-
 from mcpd.config import Limits
-from mcpd.errors import Overloaded
-from mcpd.events import Changed, LocalBus
+from mcpd.errors import InvalidParams, Overloaded
+from mcpd.events import LocalBus
+from mcpd.messages.notices import Notices
 from mcpd.monitoring.metrics import Metrics
 from mcpd.service import Exchange, McpService
 from mcpd.wire.call import Call
 from mcpd.wire.envelope import SUBSCRIPTION_KEY
-from mcpd.wire.subscriptions import Filter, Pending, notification, tag
+from mcpd.wire.subscriptions import Filter, Pending, tag
+from mcpd.wire.uris import normalise
+
+MAX_ID_CHARACTERS = 256
+"""Of a listen's id, which is kept and stands in every notification."""
 
 
 class Listens:
@@ -33,7 +38,8 @@ class Listens:
         self._service = service
         self._bus = bus
         self._limits = limits
-        self._streams: set[_Stream] = set()
+        self._metrics = metrics
+        self._streams: dict[_Stream, None] = {}
         metrics.watch("subscriptions", self._count)
 
     def _count(self) -> int:
@@ -42,54 +48,62 @@ class Listens:
     async def run(self, call: Call, exchange: Exchange) -> dict[str, Any]:
         """Serve one listen until `end_all`; returns its final result.
 
-        Raises: InvalidParams for a bad filter, Overloaded when there are `limits.max_listen_streams` already.
+        Raises: InvalidParams for a bad filter, Overloaded when there are `limits.max_listen_streams` already and nobody
+        holds more than the caller would.
         Cancellation: unsubscribes and sends nothing more.
         """
-        if len(self._streams) >= self._limits.max_listen_streams:
-            raise Overloaded(f"{self._limits.max_listen_streams} listen streams are open; try again later")
         wanted = Filter.read(
             call.params,
             permits=lambda uri: self._service.watchable(uri, call),
             max_uris=self._limits.max_subscription_uris,
         )
-        stream = _Stream(Pending(wanted))
-        subscription = self._bus.subscribe(stream.offer)
-        self._streams.add(stream)
+        _let_go(call)
+        self._make_room(call.principal.share)
+        stream = _Stream(call.principal.share, Pending(wanted.kinds, {normalise(uri): uri for uri in wanted.uris}))
+        subscription = self._bus.subscribe(stream.notices.offer)
+        self._streams[stream] = None
         try:
             acknowledged = tag({"notifications": wanted.honoured()}, call.id)
             await exchange.notify("notifications/subscriptions/acknowledged", acknowledged)
-            await stream.tell(call, exchange)
+            await stream.notices.tell(lambda method, params: exchange.notify(method, tag(params, call.id)))
         finally:
             subscription.close()
-            self._streams.discard(stream)
+            self._streams.pop(stream, None)
         return {"_meta": {SUBSCRIPTION_KEY: call.id}}
 
     def end_all(self) -> None:
         """Ask every stream to end with its final result. Not a checkpoint."""
         for stream in self._streams:
-            stream.end()
+            stream.notices.end()
+
+    def _make_room(self, share: str) -> None:
+        """When all places are taken, the oldest stream of whoever has most ends for a caller with less."""
+        if len(self._streams) < self._limits.max_listen_streams:
+            return
+        counts = Counter(stream.share for stream in self._streams)
+        (largest, most), *_ = counts.most_common(1)
+        self._metrics.rejected("listens")
+        if most <= counts[share] + 1:
+            raise Overloaded(f"{self._limits.max_listen_streams} listen streams are open; try again later")
+        oldest = next(stream for stream in self._streams if stream.share == largest)
+        del self._streams[oldest]
+        oldest.notices.end()
 
 
 class _Stream:
-    def __init__(self, pending: Pending) -> None:
-        self._pending = pending
-        self._news = trio.Event()
-        self._ending = False
+    def __init__(self, share: str, pending: Pending) -> None:
+        self.share = share
+        self.notices = Notices(pending)
 
-    def offer(self, event: Changed) -> None:
-        if self._pending.offer(event.kind, event.uri):
-            self._news.set()
 
-    def end(self) -> None:
-        self._ending = True
-        self._news.set()
+def _let_go(call: Call) -> None:
+    """Forget what the client sent: a listen lives for days, and its parameters and capabilities are read.
 
-    async def tell(self, call: Call, exchange: Exchange) -> None:
-        while True:
-            await self._news.wait()
-            self._news = trio.Event()
-            for kind, uri in self._pending.take():
-                method, params = notification(kind, uri)
-                await exchange.notify(method, tag(params, call.id))
-            if self._ending:
-                return
+    Emptied rather than dropped, because the frames of the transport that wait for this call hold them, too.
+
+    Raises: InvalidParams for what would be kept all the same: an id or a progress token of absurd length.
+    """
+    if any(len(str(name)) > MAX_ID_CHARACTERS for name in (call.id, call.progress_token)):
+        raise InvalidParams(f"The id and the progress token of a listen may have {MAX_ID_CHARACTERS} characters")
+    call.params.clear()
+    call.capabilities.clear()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Any
 
 import trio
@@ -27,20 +28,20 @@ from mcpd.errors import InvalidRequest, Overloaded, ResourceNotFound
 from mcpd.events import Changed, LocalBus
 from mcpd.messages.flight import Reason
 from mcpd.messages.inflight import InFlight
+from mcpd.messages.notices import Notices
 from mcpd.messages.peer import Peer
+from mcpd.messages.replays import Replays
 from mcpd.messages.streams import EventStream
 from mcpd.monitoring.metrics import Metrics
 from mcpd.service import McpService
-from mcpd.wire import jsonrpc
 from mcpd.wire.call import Call, Principal
 from mcpd.wire.session import SessionState, read_uri
-from mcpd.wire.subscriptions import notification, watched_of
+from mcpd.wire.subscriptions import Pending
 
 KEEP_REPLIES_S = 300.0
 """How long a finished reply waits for a client that lost its connection."""
 
-Notice = Callable[[bytes], Any]
-"""Takes an encoded notification that belongs to no call; must not block."""
+_KINDS = frozenset(("tools", "prompts", "resources"))
 
 
 class Session:
@@ -51,7 +52,8 @@ class Session:
         self.state = state
         self.principal = principal
         self.peer = peer
-        self.notice: Notice = _drop
+        self.notices = Notices(Pending(_KINDS, state.subscriptions))
+        """Changes to be told; the transport runs `tell`."""
         self.calls = InFlight(max_items=0)
         self.hang_up: Callable[[], None] | None = None
         """Ends the connection that carries the session; None where sessions outlive connections (HTTP)."""
@@ -71,11 +73,8 @@ class Session:
 
     def tell(self, event: Changed) -> None:
         """Pass a change event on if this client asked for it. Not a checkpoint."""
-        if event.kind == "resource":
-            for uri in watched_of(event.uri, self.state.subscriptions):
-                self.notice(jsonrpc.notification(*notification("resource", uri)))
-        elif self.state.initialized:
-            self.notice(jsonrpc.notification(*notification(event.kind, None)))
+        if event.kind == "resource" or self.state.initialized:
+            self.notices.offer(event)
 
     def end(self, reason: Reason) -> None:
         """Cancel everything this session has in flight and release whoever waits for its client."""
@@ -99,6 +98,7 @@ class Sessions:
         self._timeouts = timeouts
         self._metrics = metrics
         self._by_key: dict[str, Session] = {}
+        self._replays = Replays(partial(metrics.dropped, "unread"))
         bus.subscribe(self._on_event)
         metrics.watch("sessions", lambda: len(self._by_key))
         self._methods: dict[str, Callable[[Call, Session], dict[str, Any]]] = {
@@ -116,7 +116,7 @@ class Sessions:
         calls: InFlight | None = None,
         hang_up: Callable[[], None] | None = None,
     ) -> Session:
-        """Enter a new session; its transport sets `notice`. A connection's session has the connection's `calls`.
+        """Enter a new session; its transport tells its `notices`. A connection's session has the connection's `calls`.
 
         Raises: Overloaded when all places are in use.
         """
@@ -132,7 +132,7 @@ class Sessions:
         """Make a resumable stream. Raises: Overloaded when the session's streams are all in use."""
         finished = [key for key, stream in session.streams.items() if stream.finished and not stream.attended]
         while len(session.streams) >= self._limits.max_streams_per_session and finished:
-            del session.streams[finished.pop(0)]
+            self.drop_stream(session, finished.pop(0))
         if len(session.streams) >= self._limits.max_streams_per_session:
             raise Overloaded(f"This session has {len(session.streams)} replies under way; wait for one to end")
         stream = EventStream(
@@ -141,8 +141,16 @@ class Sessions:
             max_bytes=self._limits.max_stream_bytes,
             on_drop=lambda: self._metrics.dropped("oldest"),
         )
+        stream.owner, stream.share, stream.on_change = session.key, session.principal.share, self._replays.update
         session.streams[name] = stream
         return stream
+
+    def drop_stream(self, session: Session, name: str) -> None:
+        """Forget a stream and all that it holds. Idempotent; not a checkpoint."""
+        stream = session.streams.pop(name, None)
+        if stream is not None:
+            self._replays.forget(stream)
+            stream.on_change = _ignore
 
     def _make_room(self, principal: Principal) -> None:
         mine = [session for session in self._by_key.values() if session.principal.share == principal.share]
@@ -178,6 +186,18 @@ class Sessions:
         """End a session and forget it. Idempotent; not a checkpoint."""
         if self._by_key.pop(session.key, None) is not None:
             session.end(reason)
+            self._forget(session)
+
+    def discard(self, session: Session) -> None:
+        """Take back a session whose `initialize` was refused; what else its client asked for goes on."""
+        if self._by_key.pop(session.key, None) is not None:
+            session.ended = True
+            session.peer.leave()
+            self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        for name in list(session.streams):
+            self.drop_stream(session, name)
 
     def close_all(self, reason: Reason) -> None:
         """End every session."""
@@ -202,7 +222,13 @@ class Sessions:
             for session in list(self._by_key.values()):
                 if session.last_used < horizon and not session.in_use:
                     self.close(session, "admin")
-                _forget_replies(session)
+                self._forget_replies(session)
+
+    def _forget_replies(self, session: Session) -> None:
+        horizon = trio.current_time() - KEEP_REPLIES_S
+        for name, stream in list(session.streams.items()):
+            if stream.finished and stream.finished_at < horizon and not stream.attended:
+                self.drop_stream(session, name)
 
     def apply(self, call: Call) -> dict[str, Any]:
         """Serve a method that only concerns its session. Raises: InvalidParams, InvalidRequest, ResourceNotFound."""
@@ -232,15 +258,8 @@ class Sessions:
         return {}
 
 
-def _drop(_notice: bytes) -> None:
-    """Stands in until the transport has said where notices go."""
-
-
-def _forget_replies(session: Session) -> None:
-    horizon = trio.current_time() - KEEP_REPLIES_S
-    for name, stream in list(session.streams.items()):
-        if stream.finished and stream.finished_at < horizon and not stream.attended:
-            del session.streams[name]
+def _ignore(_stream: EventStream) -> None:
+    """Stands where a stream that is no more would be counted."""
 
 
 def _idle(sessions: Iterable[Session]) -> list[Session]:

@@ -6,8 +6,8 @@ unique in the session and a resuming client gets only what that stream had (RSM-
 
 Called by: `messages.sessions`, `gateway.stateful_http`. Deliberately not: SSE framing, or the calls themselves.
 
-Laws: bounded in events and bytes; when full the oldest notification goes, never the response (law 8); a message stands
-in exactly one stream (STR-5).
+Laws: bounded in events and bytes; when full the oldest notification goes, never the response (law 8), whose bytes are
+bounded by `messages.replays` while nobody reads; a message stands in exactly one stream (STR-5).
 
 Sources: MCP 2025-11-25 transports; STR-1..6, RSM-1..5.
 """
@@ -25,14 +25,23 @@ class EventStream:
 
     def __init__(self, name: str, *, max_events: int, max_bytes: int, on_drop: Callable[[], None]) -> None:
         self.name = name
+        self.owner = ""
+        """Key of its session."""
+        self.share = ""
+        """Whose share of what is kept for nobody it uses (`Principal.share`)."""
+        self.on_change: Callable[[EventStream], None] = _ignore
+        """Told when what is held, or whether somebody reads, has changed."""
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._on_drop = on_drop
         self._events: deque[tuple[int, bytes, bool]] = deque()
-        self._bytes = 0
+        self.held_bytes = 0
         self._last = 0
+        self._lost = 0
         self._news = trio.Event()
-        self._reader: trio.CancelScope | None = None
+        self._sent = trio.lowlevel.ParkingLot()
+        self.reader: object | None = None
+        """Who reads; whoever finds here somebody else has been replaced, and ends."""
         self.finished = False
         self.finished_at = 0.0
         self.delivered = 0
@@ -49,24 +58,34 @@ class EventStream:
         """True while nothing but responses was written: the reply can still be plain JSON."""
         return self.retry_ms is None and all(final for _, _, final in self._events) and self._last == len(self._events)
 
-    def append(self, data: bytes, *, final: bool = False) -> None:
-        """Write one message; `final` marks a response, which is never dropped."""
+    def append(self, data: bytes, *, final: bool = False) -> int:
+        """Write one message and return its number; `final` marks a response, which makes no room for others."""
         self._last += 1
         self._events.append((self._last, data, final))
-        self._bytes += len(data)
-        while len(self._events) > self._max_events or self._bytes > self._max_bytes:
+        self.held_bytes += len(data)
+        while len(self._events) > self._max_events or self.held_bytes > self._max_bytes:
             if not self._drop_oldest():
                 break
         self._tell()
+        self.on_change(self)
+        return self._last
 
     def _drop_oldest(self) -> bool:
         for index, (_, data, final) in enumerate(self._events):
             if not final:
                 del self._events[index]
-                self._bytes -= len(data)
+                self.held_bytes -= len(data)
                 self._on_drop()
                 return True
         return False
+
+    def empty(self) -> int:
+        """Give up everything held, responses too; whoever has not seen it cannot resume. Returns how many events."""
+        dropped = len(self._events)
+        self._events.clear()
+        self.held_bytes = 0
+        self._lost = self._last
+        return dropped
 
     def finish(self) -> None:
         """Nothing more will be written."""
@@ -90,25 +109,42 @@ class EventStream:
 
     def holds(self, number: int) -> bool:
         """True when a reader that has seen `number` misses nothing that was dropped."""
-        return 0 <= number <= self._last and (not self._events or number >= self._events[0][0] - 1 or number == 0)
+        return self._lost <= number <= self._last and (
+            not self._events or number >= self._events[0][0] - 1 or number == 0
+        )
 
     async def wait_news(self) -> None:
         """Wait until something is appended, or the stream is finished or released."""
         await self._news.wait()
 
-    def take_over(self, reader: trio.CancelScope) -> None:
-        """Make `reader` the only reader: an earlier one is cancelled (its connection is dead or about to be)."""
-        if self._reader is not None:
-            self._reader.cancel()
-        self._reader = reader
-        self.retry_ms = None
+    def sent(self, number: int) -> None:
+        """Note that the reader was sent event `number`."""
+        self.delivered = number
+        self._sent.unpark_all()
 
-    def leave(self, reader: trio.CancelScope) -> None:
+    async def wait_sent(self, number: int) -> None:
+        """Wait until a reader was sent event `number`. Cancellation: safe."""
+        while self.delivered < number:
+            await self._sent.park()
+
+    def take_over(self, reader: object) -> None:
+        """Make `reader` the only reader; an earlier one is woken to find that out (its connection may be dead)."""
+        self.reader = reader
+        self.retry_ms = None
+        self._tell()
+        self.on_change(self)
+
+    def leave(self, reader: object) -> None:
         """Forget `reader`."""
-        if self._reader is reader:
-            self._reader = None
+        if self.reader is reader:
+            self.reader = None
+            self.on_change(self)
 
     @property
     def attended(self) -> bool:
         """True while somebody reads."""
-        return self._reader is not None
+        return self.reader is not None
+
+
+def _ignore(_stream: EventStream) -> None:
+    """Stands in until somebody counts."""

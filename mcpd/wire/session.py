@@ -22,8 +22,14 @@ from mcpd.wire import jsonrpc
 from mcpd.wire.call import Call, Principal
 from mcpd.wire.envelope import marked, read_log_level, read_progress_token, read_timeout, read_traceparent
 from mcpd.wire.jsonrpc import Malformed, Message, Request
+from mcpd.wire.subscriptions import check_lengths
 from mcpd.wire.uris import normalise
 from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS, can, negotiate
+
+MAX_CAPABILITIES = 256
+"""Names, on two levels; the specification has about ten, extensions add a few."""
+MAX_CAPABILITY_CHARACTERS = 256
+"""Of one name; those of extensions are reversed domain names."""
 
 
 class Era(Enum):
@@ -133,8 +139,7 @@ class SessionState:
         if not (isinstance(client, dict) and isinstance(client.get("name"), str)):
             raise InvalidParams("initialize needs params.clientInfo, an object with a name and a version")
         self.version = negotiate(version)
-        self.capabilities = _known_to(self.version, capabilities)
-        self.client_name: str = client["name"]
+        self.capabilities = _known_to(self.version, outline(capabilities))
         self.initialized = False
         self.log_level = "info"
         self.subscriptions: dict[str, str] = {}
@@ -153,11 +158,12 @@ class SessionState:
         self.log_level = level
 
     def subscribe(self, params: dict[str, Any], *, max_uris: int) -> None:
-        """Apply `resources/subscribe`. Raises: InvalidParams, also when the session holds `max_uris` already."""
+        """Apply `resources/subscribe`. Raises: InvalidParams, also when the session watches too much already."""
         uri = read_uri(params)
         form = normalise(uri)
         if form not in self.subscriptions and len(self.subscriptions) >= max_uris:
             raise InvalidParams(f"This session already watches {max_uris} resources; unsubscribe from one first")
+        check_lengths({**self.subscriptions, form: uri}.values())
         self.subscriptions[form] = uri
 
     def unsubscribe(self, params: dict[str, Any]) -> None:
@@ -184,6 +190,23 @@ class SessionState:
             traceparent=read_traceparent(meta),
             session=session,
         )
+
+
+def outline(capabilities: dict[str, Any]) -> dict[str, Any]:
+    """Return what is asked about a client's capabilities: their names and those one level below, nothing else.
+
+    Raises: InvalidParams when there are more, or longer ones, than any client has.
+    """
+    kept: dict[str, dict[str, Any] | None] = {
+        name: {inner: {} for inner in value} if isinstance(value, dict) else None
+        for name, value in capabilities.items()
+    }
+    names = [*kept, *(inner for value in kept.values() for inner in value or ())]
+    if len(names) > MAX_CAPABILITIES or any(len(name) > MAX_CAPABILITY_CHARACTERS for name in names):
+        raise InvalidParams(
+            f"params.capabilities may have {MAX_CAPABILITIES} names of {MAX_CAPABILITY_CHARACTERS} characters"
+        )
+    return kept
 
 
 def _known_to(version: str, capabilities: dict[str, Any]) -> dict[str, Any]:

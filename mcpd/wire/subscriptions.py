@@ -1,16 +1,16 @@
-"""One listen stream as values: what it asked for, what is honoured, and what is waiting to be told.
+"""Listen streams and subscriptions as values: what is asked for, what is honoured, and what is waiting to be told.
 
 `Filter.read` takes a `subscriptions/listen` request apart; `Pending` coalesces events, so that however fast things
 change, a slow reader finds at most one note per kind and per URI (SUB-8): the queue is bounded by the filter itself.
 
-Called by: `messages.listens`. Pure: nothing here waits or sends.
+Called by: `messages.listens`, `messages.notices`, `wire.session`. Pure: nothing here waits or sends.
 
 Sources: MCP 2026-07-28 "subscriptions"; SUB-1..9.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +23,8 @@ from mcpd.wire.uris import normalise
 _FLAGS = {"toolsListChanged": "tools", "promptsListChanged": "prompts", "resourcesListChanged": "resources"}
 MAX_URI_CHARACTERS = 2048
 """A subscription names resources, it does not carry data."""
+MAX_URIS_CHARACTERS = 64 * 1024
+"""Of all that one session or listen stream watches: 256 of usual length."""
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -60,9 +62,16 @@ def _read_uris(value: Any, max_uris: int) -> list[str]:
         raise InvalidParams("params.notifications.resourceSubscriptions must be an array of URIs")
     if len(value) > max_uris:
         raise InvalidParams(f"One listen stream may watch {max_uris} resources; open another for the rest")
-    if any(len(uri) > MAX_URI_CHARACTERS for uri in value):
-        raise InvalidParams(f"A watched URI may have {MAX_URI_CHARACTERS} characters")
+    check_lengths(value)
     return value
+
+
+def check_lengths(uris: Collection[str]) -> None:
+    """Bound what one client watches, in characters. Raises: InvalidParams."""
+    if any(len(uri) > MAX_URI_CHARACTERS for uri in uris):
+        raise InvalidParams(f"A watched URI may have {MAX_URI_CHARACTERS} characters")
+    if sum(map(len, uris)) > MAX_URIS_CHARACTERS:
+        raise InvalidParams(f"All watched URIs together may have {MAX_URIS_CHARACTERS} characters")
 
 
 Note = tuple[str, str | None]
@@ -70,15 +79,18 @@ Note = tuple[str, str | None]
 
 
 class Pending:
-    """Notes that one listen stream has still to tell, in the order in which they first came."""
+    """Notes that one client has still to be told, in the order in which they first came.
 
-    def __init__(self, wanted: Filter) -> None:
-        self._kinds = wanted.kinds
-        self._uris = {normalise(uri): uri for uri in wanted.uris}
+    `uris` maps normal forms to what is told, as for `watched_of`; it may change meanwhile: sessions unsubscribe.
+    """
+
+    def __init__(self, kinds: Collection[str], uris: Mapping[str, str]) -> None:
+        self._kinds = kinds
+        self._uris = uris
         self._waiting: dict[Note, None] = {}
 
     def offer(self, kind: str, uri: str | None) -> bool:
-        """Keep a note for telling; returns False when it does not concern this stream."""
+        """Keep a note for telling; returns False when it does not concern this client."""
         if kind == "resource":
             notes: list[Note] = [(kind, watched) for watched in watched_of(uri, self._uris)]
         else:
@@ -86,11 +98,13 @@ class Pending:
         self._waiting.update(dict.fromkeys(notes))
         return bool(notes)
 
-    def take(self) -> list[Note]:
-        """Return what is waiting, and forget it."""
-        notes = list(self._waiting)
-        self._waiting.clear()
-        return notes
+    def take(self) -> Iterator[Note]:
+        """Yield what is waiting now, each note forgotten as it is taken: one that comes again meanwhile waits anew."""
+        for note in list(self._waiting):
+            if note in self._waiting:
+                del self._waiting[note]
+                if note[1] is None or note[1] in self._uris.values():
+                    yield note
 
 
 def watched_of(uri: str | None, watched: Mapping[str, str]) -> Collection[str]:

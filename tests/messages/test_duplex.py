@@ -28,7 +28,7 @@ HELLO = {"protocolVersion": STATEFUL[0], "capabilities": {}, "clientInfo": CLIEN
 class Line:
     """The client's end: `say` what it sends, read `sent` of its collector."""
 
-    def __init__(self, server: Parts) -> None:
+    def __init__(self, server: Parts, principal: Principal = ANONYMOUS) -> None:
         self.parts = server
         self.heard = Collector()
         self._say, self._receive = trio.open_memory_channel[str | None](1000)
@@ -37,7 +37,7 @@ class Line:
             server.sessions,
             limits=server.config.limits,
             transport="stdio",
-            principal=ANONYMOUS,
+            principal=principal,
             name_request=RequestNames(),
         )
 
@@ -180,19 +180,45 @@ async def test_a_session_that_gives_way_takes_its_connection_with_it(tmp_path: P
                 client.hang_up()
 
 
-async def test_changes_are_told_and_lost_rather_than_waited_for(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """STR-6, PUB-1, IO-8."""
+async def test_a_client_that_does_not_read_finds_each_change_told_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """STR-6, PUB-1, IO-8: a full outbox delays a notice, and loses none."""
     async with line(tmp_path, max_outbox_items=2) as client:
         await client.say({"id": 1, "method": "initialize", "params": HELLO}, {"method": "notifications/initialized"})
+        await client.say({"id": 2, "method": "resources/subscribe", "params": {"uri": "note:///one"}})
         client.heard.gate = trio.Event()
-        for _ in range(10):
-            client.parts.bus.publish(Changed("tools"))
-        await trio.testing.wait_all_tasks_blocked()
+        for number in range(300):
+            client.parts.bus.publish(Changed("resource", "note:///one"))
+            if number == 150:
+                client.parts.bus.publish(Changed("tools"))
+            await trio.testing.wait_all_tasks_blocked()
         client.heard.gate.set()
-        await client.say({"id": 2, "method": "ping"})
-        told = [message for message in client.heard.sent if message.get("method") == "notifications/tools/list_changed"]
-        assert 1 <= len(told) <= 3
-        assert client.answers()[2]["result"] == {}
+        await trio.sleep(5)
+        await client.say({"id": 3, "method": "ping"})
+        told = [message["method"] for message in client.heard.sent if "method" in message]
+        assert told.count("notifications/tools/list_changed") == 1
+        assert 1 <= told.count("notifications/resources/updated") <= 3
+        assert client.answers()[3]["result"] == {}
+
+
+async def test_a_refused_initialize_keeps_no_session_and_what_was_asked_beside_it_is_answered(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """IO-5, INI-3, SEC-4: a key without the scope for it, over and over."""
+    server = make_server(tmp_path)
+    client = Line(server, principal=Principal("scraper", frozenset({"metrics"})))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        for number in range(9):
+            await client.say(
+                {"id": number, "method": "initialize", "params": HELLO}, {"id": f"p{number}", "method": "ping"}
+            )
+        assert not server.sessions._by_key
+        answers = client.answers()
+        assert len(answers) == 18
+        assert all("error" in answers[number] for number in range(9))
+        client.hang_up()
 
 
 async def test_a_response_of_a_stateless_client_is_ignored(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 from mcpd.assembly import Parts
 from mcpd.errors import InvalidParams, Overloaded
 from mcpd.events import Changed
-from mcpd.messages.flight import Done, Flight, Outcome, Stopped
+from mcpd.messages.flight import Done, Failed, Flight, Outcome, Stopped
+from mcpd.wire.call import ANONYMOUS
 from mcpd.wire.envelope import SERVER_KEY, SUBSCRIPTION_KEY
 from tests.messages.memory import Wire, call, failure, make_server
 
@@ -22,10 +25,17 @@ ALL = {"toolsListChanged": True, "promptsListChanged": True, "resourceSubscripti
 class Listener:
     """A listen in flight."""
 
-    def __init__(self, server: Parts, *, request_id: Any = 0, gate: trio.Event | None = None, **wanted: Any) -> None:
+    def __init__(
+        self,
+        server: Parts,
+        *,
+        request_id: Any = 0,
+        gate: trio.Event | None = None,
+        wanted: dict[str, Any] = ALL,
+        **more: Any,
+    ) -> None:
         self.wire = Wire(gate)
-        params = {"notifications": wanted or ALL}
-        self.flight = Flight(call("subscriptions/listen", params, id=request_id), self.wire)
+        self.flight = Flight(call("subscriptions/listen", {"notifications": wanted}, id=request_id, **more), self.wire)
         self._server = server
         self.outcome: Outcome | None = None
 
@@ -54,7 +64,7 @@ async def test_the_acknowledgement_comes_first_and_everything_is_tagged(
             Changed("resource", "x"),
         ):
             server.bus.publish(event)
-            await trio.testing.wait_all_tasks_blocked()
+        await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     method, params = listener.wire.said[0]
     assert method == "notifications/subscriptions/acknowledged"
@@ -96,7 +106,9 @@ async def test_a_slow_listener_delays_nobody_and_finds_each_change_once(
         for _ in range(100):
             server.bus.publish(Changed("tools"))
             await trio.testing.wait_all_tasks_blocked()
-        assert len(quick.heard()) == 100
+        assert quick.heard() == ["tools/list_changed"]
+        await trio.sleep(1)
+        assert quick.heard() == 2 * ["tools/list_changed"]
         gate.set()
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
@@ -106,7 +118,7 @@ async def test_a_slow_listener_delays_nobody_and_finds_each_change_once(
 async def test_a_listen_has_no_deadline(tmp_path: Path, autojump_clock: MockClock) -> None:
     """SUB-10, CAN-5."""
     server = make_server(tmp_path)
-    listener = Listener(server, toolsListChanged=False)
+    listener = Listener(server, wanted={})
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listener.run)
         await trio.sleep(80_000)
@@ -158,3 +170,48 @@ async def test_a_broken_filter_is_refused_before_anything_is_said(tmp_path: Path
     error = await failure(make_server(tmp_path), call("subscriptions/listen", {"notifications": 1}), wire)
     assert isinstance(error, InvalidParams)
     assert wire.said == []
+
+
+async def test_whoever_has_most_listens_gives_way(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """SUB-9, SUB-11, SEC-4."""
+    server = make_server(tmp_path, limits={"max_listen_streams": 3})
+    here, there = (replace(ANONYMOUS, address=address) for address in ("192.0.2.1", "192.0.2.2"))
+    greedy = [Listener(server, principal=here) for _ in range(3)]
+    modest, late = (Listener(server, principal=principal) for principal in (there, there))
+    async with trio.open_nursery() as nursery:
+        for listener in greedy:
+            nursery.start_soon(listener.run)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(modest.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [isinstance(listener.outcome, Done) for listener in greedy] == [True, False, False], (
+            "the oldest, at once"
+        )
+        assert modest.outcome is None
+        nursery.start_soon(late.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(late.outcome, Failed), "two and one of three places are fair"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_listen_keeps_nothing_of_its_request_but_what_it_uses(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """SUB-2, SEC-4."""
+    server = make_server(tmp_path)
+    listener = Listener(server, capabilities={"experimental": {"junk": ["x"] * 1000}})
+    listener.flight.call.params["_meta"] = {"junk": ["x"] * 1000}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (listener.flight.call.params, listener.flight.call.capabilities) == ({}, {})
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("more", [{"id": "x" * 257}, {"progress_token": "x" * 257}, {"id": 10**300}])
+async def test_a_listen_with_an_absurd_name_is_refused(
+    tmp_path: Path, autojump_clock: MockClock, more: dict[str, Any]
+) -> None:
+    """SUB-2, SEC-4."""
+    error = await failure(make_server(tmp_path), call("subscriptions/listen", {"notifications": ALL}, **more))
+    assert isinstance(error, InvalidParams)

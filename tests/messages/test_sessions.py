@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from mcpd.errors import InvalidParams, InvalidRequest, Overloaded, ResourceNotFound
 from mcpd.events import Changed
 from mcpd.messages.flight import Flight
+from mcpd.messages.replays import MAX_BYTES, MAX_SESSION_BYTES
 from mcpd.messages.sessions import KEEP_REPLIES_S
 from mcpd.wire.call import ANONYMOUS, Principal
 from tests.messages.memory import Wire, make_server, open_session, session_call
@@ -199,18 +200,106 @@ async def test_a_change_is_told_to_sessions_that_it_concerns(tmp_path: Path, aut
     """PUB-1, INI-4, STR-6."""
     server = make_server(tmp_path)
     told: dict[str, list[str]] = {"early": [], "plain": [], "watching": []}
-    for name, heard in told.items():
-        session = open_session(server)
-        session.notice = lambda data, heard=heard: heard.append(json.loads(data)["method"])  # type: ignore[misc]
-        if name != "early":
-            session.initialized()
-        if name == "watching":
-            session.state.subscribe({"uri": "note:///one"}, max_uris=9)
-    server.bus.publish(Changed("tools"))
-    server.bus.publish(Changed("resource", "note:///one"))
-    server.bus.publish(Changed("resource", "note:///two"))
+    async with trio.open_nursery() as nursery:
+        for name, heard in told.items():
+            session = open_session(server)
+            nursery.start_soon(session.notices.tell, _into(heard))
+            if name != "early":
+                session.initialized()
+            if name == "watching":
+                session.state.subscribe({"uri": "note:///one"}, max_uris=9)
+        server.bus.publish(Changed("tools"))
+        server.bus.publish(Changed("resource", "note:///one"))
+        server.bus.publish(Changed("resource", "note:///two"))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
     assert told == {
         "early": [],
         "plain": ["notifications/tools/list_changed"],
         "watching": ["notifications/tools/list_changed", "notifications/resources/updated"],
     }
+
+
+async def test_a_storm_of_changes_is_told_a_few_times_and_nothing_in_it_is_lost(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """PUB-1, STR-6, SUB-8."""
+    server = make_server(tmp_path)
+    session = open_session(server)
+    session.initialized()
+    session.state.subscribe({"uri": "note:///one"}, max_uris=9)
+    told: list[str] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.notices.tell, _into(told))
+        for number in range(2000):
+            server.bus.publish(Changed("resource", "note:///one"))
+            if number == 1000:
+                server.bus.publish(Changed("tools"))
+            await trio.sleep(0.003)
+        await trio.sleep(5)
+        assert told.count("notifications/tools/list_changed") == 1
+        assert 2 <= told.count("notifications/resources/updated") <= 9
+        told.clear()
+        began = trio.current_time()
+        server.bus.publish(Changed("prompts"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (told, trio.current_time()) == (["notifications/prompts/list_changed"], began), "a single one: at once"
+        nursery.cancel_scope.cancel()
+
+
+def _into(told: list[str]) -> Callable[[str, dict[str, Any]], Awaitable[None]]:
+    async def tell(method: str, _params: dict[str, Any]) -> None:
+        told.append(method)
+
+    return tell
+
+
+async def test_a_session_whose_initialize_is_refused_is_not_kept(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """SES-1, SEC-4: and what its client asked beside goes on."""
+    server = make_server(tmp_path)
+    session = open_session(server)
+    flight = Flight(session_call(session, "ping"), Wire())
+    session.calls.enter(flight)
+    server.sessions.discard(session)
+    assert server.sessions.get(session.key, session.principal) is None
+    assert flight.reason is None
+
+
+async def test_answers_that_nobody_fetched_are_bounded_in_bytes(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """RSM-5, STR-3, SEC-4: of a session, and of all; whoever holds most loses first, its oldest."""
+    server = make_server(tmp_path)
+    answer = b"x" * (MAX_SESSION_BYTES // 8)
+    poor = open_session(server, principal=BOB)
+    modest = server.sessions.open_stream(poor, "b")
+    modest.append(answer, final=True)
+    sessions = [open_session(server, principal=ADA) for _ in range(20)]
+    for session in sessions:
+        for number in range(31):
+            stream = server.sessions.open_stream(session, str(number))
+            stream.append(answer, final=True)
+            stream.finish()
+    replays = server.sessions._replays
+    held = [[stream.held_bytes for stream in session.streams.values()] for session in sessions]
+    assert replays.total_bytes <= MAX_BYTES
+    assert sum(map(sum, held)) == replays.total_bytes - len(answer)
+    assert all(sum(some) <= MAX_SESSION_BYTES for some in held)
+    assert (held[0][0], held[-1][-1]) == (0, len(answer))
+    assert modest.since(0) == [(1, answer)], "who has little is left alone"
+    assert not sessions[0].streams["0"].holds(0), "and whoever comes for it is told"
+    for session in [poor, *sessions]:
+        server.sessions.close(session, "explicit")
+    assert replays.total_bytes == 0
+
+
+async def test_what_a_reader_is_being_sent_is_not_dropped(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """RSM-5."""
+    server = make_server(tmp_path)
+    session = open_session(server)
+    stream = server.sessions.open_stream(session, "a")
+    reader = object()
+    stream.take_over(reader)
+    stream.append(b"x" * (MAX_SESSION_BYTES + 1), final=True)
+    assert stream.since(0)
+    stream.leave(reader)
+    assert not stream.since(0)
+    assert server.sessions._replays.total_bytes == 0

@@ -67,7 +67,7 @@ def test_whatever_is_written_notifications_stay_within_both_bounds(events: list[
 async def test_news_wake_the_reader(autojump_clock: MockClock) -> None:
     """STR-2, RSM-2."""
     stream, _ = make()
-    changes: list[Callable[[], None]] = [lambda: stream.release(10), lambda: stream.append(b"a"), stream.finish]
+    changes: list[Callable[[], object]] = [lambda: stream.release(10), lambda: stream.append(b"a"), stream.finish]
     woken: list[int] = []
 
     async def read() -> None:
@@ -98,16 +98,31 @@ async def test_a_stream_is_quiet_until_something_but_a_response_was_written(auto
 async def test_the_latest_reader_takes_over(autojump_clock: MockClock) -> None:
     """STR-5, RSM-2, RSM-4."""
     stream, _ = make()
-    first, second = trio.CancelScope(), trio.CancelScope()
+    first, second = object(), object()
     stream.release(10)
     stream.take_over(first)
     assert (stream.attended, stream.retry_ms) == (True, None)
-    stream.take_over(second)
-    assert first.cancel_called
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.wait_news)
+            await trio.testing.wait_all_tasks_blocked()
+            stream.take_over(second)
+    assert stream.reader is second, "and the first one is woken to see it"
     stream.leave(first)
     assert stream.attended, "the first one's leaving is not the second one's"
     stream.leave(second)
     assert not stream.attended
+
+
+async def test_an_emptied_stream_serves_nobody_who_missed_something(autojump_clock: MockClock) -> None:
+    """RSM-2, RSM-5."""
+    stream, _ = make()
+    for data in (b"a", b"b"):
+        stream.append(data, final=True)
+    assert stream.empty() == 2
+    assert (stream.held_bytes, stream.since(0)) == (0, [])
+    stream.append(b"c")
+    assert [number for number in range(4) if stream.holds(number)] == [2, 3]
 
 
 async def test_a_finished_stream_is_not_given_up(autojump_clock: MockClock) -> None:

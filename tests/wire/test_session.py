@@ -97,6 +97,44 @@ def test_an_incomplete_handshake_is_refused(wrong: dict[str, Any]) -> None:
         SessionState({**HELLO, **wrong})
 
 
+def test_a_session_keeps_the_names_of_capabilities_and_nothing_that_is_in_them() -> None:
+    """INI-1, SEC-4."""
+    declared = {
+        "sampling": {"tools": {"deep": [1]}},
+        "roots": True,
+        "extensions": {"io.example/ui": {"mimeTypes": ["x"]}},
+    }
+    kept: dict[str, Any] = {"sampling": {"tools": {}}, "roots": None, "extensions": {"io.example/ui": {}}}
+    assert SessionState({**HELLO, "capabilities": declared}).capabilities == kept
+
+
+@pytest.mark.parametrize(
+    "capabilities",
+    [
+        {str(number): {} for number in range(257)},
+        {"experimental": {str(number): {} for number in range(257)}},
+        {"a" * 257: {}},
+        {"experimental": {"a" * 257: {}}},
+    ],
+)
+def test_more_capabilities_than_any_client_has_are_refused(capabilities: dict[str, Any]) -> None:
+    """INI-1, SEC-4."""
+    with pytest.raises(InvalidParams):
+        SessionState({**HELLO, "capabilities": capabilities})
+
+
+def test_what_a_session_watches_has_a_length_alone_and_in_all() -> None:
+    """RSC-2, SEC-4."""
+    state = SessionState(HELLO)
+    with pytest.raises(InvalidParams):
+        state.subscribe({"uri": "a" * 2049}, max_uris=99)
+    for number in range(32):
+        state.subscribe({"uri": f"{number:02}".ljust(2048, "a")}, max_uris=99)
+    with pytest.raises(InvalidParams):
+        state.subscribe({"uri": "b"}, max_uris=99)
+    assert len(state.subscriptions) == 32
+
+
 def test_a_session_remembers_capabilities_level_and_subscriptions() -> None:
     """INI-7, LOG-1."""
     state = SessionState({**HELLO, "capabilities": {"sampling": {}}})

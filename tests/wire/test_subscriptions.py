@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mcpd.errors import InvalidParams
 from mcpd.wire.envelope import SUBSCRIPTION_KEY
 from mcpd.wire.subscriptions import MAX_URI_CHARACTERS, Filter, Pending, notification, tag
+from mcpd.wire.uris import normalise
 
 
 def read(wanted: Any, *, max_uris: int = 9) -> Filter:
@@ -65,10 +66,10 @@ def test_what_waits_is_each_wanted_note_once_in_the_order_of_arrival(
 ) -> None:
     """SUB-3, SUB-8: however many events, no more waits than the filter has members."""
     kinds = frozenset(kind for kind, uri in wanted if uri is None)
-    pending = Pending(Filter(kinds, tuple(uri for _, uri in wanted if uri is not None)))
+    pending = Pending(kinds, spelt(*(uri for _, uri in wanted if uri is not None)))
     assert [pending.offer(*event) for event in events] == [event in wanted for event in events]
-    assert pending.take() == list(dict.fromkeys(event for event in events if event in wanted))
-    assert pending.take() == []
+    assert list(pending.take()) == list(dict.fromkeys(event for event in events if event in wanted))
+    assert list(pending.take()) == []
 
 
 def test_each_note_has_its_notification() -> None:
@@ -90,20 +91,56 @@ def test_a_change_that_nobody_can_name_is_told_for_every_watched_resource() -> N
     wanted = Filter.read(
         {"notifications": {"resourceSubscriptions": ["a:b", "a:c"]}}, permits=lambda _: True, max_uris=9
     )
-    pending = Pending(wanted)
+    pending = Pending(wanted.kinds, spelt(*wanted.uris))
     assert pending.offer("resource", None)
     assert pending.offer("resource", "a:c")
-    assert pending.take() == [("resource", "a:b"), ("resource", "a:c")]
-    assert not Pending(Filter(frozenset({"tools"}), ())).offer("resource", None)
+    assert list(pending.take()) == [("resource", "a:b"), ("resource", "a:c")]
+    assert not Pending(frozenset({"tools"}), {}).offer("resource", None)
+
+
+def spelt(*uris: str) -> dict[str, str]:
+    return {normalise(uri): uri for uri in uris}
 
 
 def test_a_change_is_told_in_the_spelling_that_was_asked_for() -> None:
     """SUB-8."""
-    pending = Pending(read({"resourceSubscriptions": ["notes://caf%c3%a9", "docs:///a%28b.md"]}))
+    pending = Pending((), spelt("notes://caf%c3%a9", "docs:///a%28b.md"))
     assert pending.offer("resource", "notes://café/")
     assert pending.offer("resource", "NOTES://café")
     assert pending.offer("resource", "docs:///a(b.md")
     assert not pending.offer("resource", "docs:///a(B.md")
-    assert pending.take() == [("resource", "notes://caf%c3%a9"), ("resource", "docs:///a%28b.md")]
+    assert list(pending.take()) == [("resource", "notes://caf%c3%a9"), ("resource", "docs:///a%28b.md")]
     pending.offer("resource", None)
-    assert len(pending.take()) == 2
+    assert len(list(pending.take())) == 2
+
+
+def test_what_is_no_longer_watched_is_not_told() -> None:
+    """SUB-8."""
+    uris = {"a": "a", "b": "b"}
+    pending = Pending((), uris)
+    pending.offer("resource", None)
+    del uris["a"]
+    assert list(pending.take()) == [("resource", "b")]
+
+
+def test_a_note_that_comes_again_while_the_notes_are_told_waits_for_the_next_time() -> None:
+    """SUB-8: else a busy publisher would keep a teller in its first round for ever."""
+    pending = Pending({"tools", "prompts"}, {})
+    pending.offer("tools", None)
+    pending.offer("prompts", None)
+    told = []
+    for note in pending.take():
+        told.append(note)
+        pending.offer("tools", None)
+    assert told == [("tools", None), ("prompts", None)]
+    assert list(pending.take()) == [("tools", None)]
+
+
+@pytest.mark.parametrize("uris", [["a" * 2049], [f"{number:02}" + "a" * 2040 for number in range(33)]])
+def test_what_is_watched_has_a_length_alone_and_in_all(uris: list[str]) -> None:
+    """SUB-9, SEC-4."""
+    params = {"notifications": {"resourceSubscriptions": uris}}
+    with pytest.raises(InvalidParams):
+        Filter.read(params, permits=lambda _: True, max_uris=99)
+    params["notifications"]["resourceSubscriptions"] = [uri[:2048] for uri in uris[:31]]
+    assert len(Filter.read(params, permits=lambda _: True, max_uris=99).uris) == len(uris[:31])
