@@ -222,6 +222,7 @@ def _end_unadmitted(parts: Parts) -> None:
         if not parts.keys.holds(flight.call.principal):
             flight.cancel("admin")
     parts.sessions.close_of(lambda principal: not parts.keys.holds(principal))
+    parts.keys.announce()
 
 
 def _announce(parts: Parts, sockets: list[socket.socket]) -> None:

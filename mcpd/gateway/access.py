@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -88,7 +88,6 @@ class Access:
         self._socket = is_unix(server)
         self._seen_hosts: set[bytes] = set()
         self._seen_origins: set[bytes] = set()
-        self._proxies = Proxies(server.trusted_proxies)
         self._neighbours: dict[str, Principal] = {}
 
     def admit(self, scope: Mapping[str, Any]) -> Principal | Refusal:
@@ -106,7 +105,7 @@ class Access:
         refusal = self._judge_host(host) or (origin is not None and self._judge_origin(origin))
         if refusal or self._keys.required:
             return refusal or self.authenticate(authorization)
-        return self._anonymous(self._proxies.client_of(scope))
+        return self._anonymous((scope.get("client") or ("",))[0])
 
     def _anonymous(self, address: str) -> Principal:
         """Return the caller without a key whose share of the server is that of `address`."""
@@ -130,6 +129,10 @@ class Access:
             return _BAD_HOST if len(hosts) > 1 else _BAD_ORIGIN
         refusal = self._judge_host(hosts[0] if hosts else None)
         return refusal or (self._judge_origin(origins[0]) if origins else None)
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when `stands` may answer otherwise than before."""
+        self._keys.watch(callback)
 
     def authenticate(self, authorization: bytes | None) -> Principal | Refusal:
         """Return who calls. Without keys everybody is `ANONYMOUS`, whatever the header says.
@@ -292,6 +295,7 @@ def startup_check(config: Config, keys: KeyStore) -> None:
     """
     server = config.server
     Access(server, keys)
+    Proxies(server.trusted_proxies)
     if is_unix(server) or is_loopback(server.host):
         return
     if not keys.required and not server.insecure:

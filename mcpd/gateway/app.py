@@ -140,6 +140,7 @@ def make_app(
     stateful = StatefulHttp(manager, sessions, limits=limits, timeouts=timeouts, nursery=nursery)
     mcp = StreamableHttp(manager, stateful, access, limits=limits, timeouts=timeouts, metrics=metrics, nursery=nursery)
     websocket = WebSocketDoor(manager, sessions, access, limits=limits, metrics=metrics)
+    access.watch(websocket.end_revoked)
     proxies = Proxies(config.server.trusted_proxies)
     rest = Operations(app.asgi_app, logs)
     app.asgi_app = _Routes(mcp, websocket, rest, proxies)  # type: ignore[method-assign, assignment]

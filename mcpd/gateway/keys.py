@@ -93,6 +93,7 @@ class KeyStore:
         self._keys: dict[str, Key] = {}
         self._callers: dict[bytes, tuple[bytes, Principal, float]] = {}
         self._standing: dict[str, tuple[frozenset[str], float]] = {}
+        self._watchers: list[Callable[[], None]] = []
         self.required = False
         self.reload()
 
@@ -127,6 +128,15 @@ class KeyStore:
             return not principal.id
         scopes, expires_s = self._standing.get(principal.id, (None, 0.0))
         return scopes == principal.scopes and self._clock() < expires_s
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called by every `announce`; it must neither block nor raise."""
+        self._watchers.append(callback)
+
+    def announce(self) -> None:
+        """Tell those who watch that `holds` may answer otherwise than before. Not a checkpoint."""
+        for callback in self._watchers:
+            callback()
 
     @property
     def locked(self) -> bool:

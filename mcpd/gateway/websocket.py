@@ -6,7 +6,8 @@ cancels everything on it. Subprotocol `mcp` is selected when offered; none offer
 Called by: `gateway.app`. Deliberately not: `Mcp-*` headers, `Mcp-Session-Id`, resumability.
 
 Laws: Host, Origin and key are checked at the upgrade, with the same answers as `/mcp` (WS-3); a binary frame closes the
-connection with 1003 (WS-2); a frame over `limits.max_message_bytes` with 1009, by the server underneath.
+connection with 1003 (WS-2), the end of its key with 1008, a frame over `limits.max_message_bytes` with 1009, by the
+server underneath.
 
 Sources: RFC 6455; ASGI WebSocket messages; WS-1..5.
 """
@@ -41,8 +42,14 @@ class WebSocketDoor:
         self._limits = limits
         self._metrics = metrics
         self._names = RequestNames()
-        self._open = 0
-        metrics.watch("connections", lambda: self._open, "websocket")
+        self._open: dict[Duplex, Principal] = {}
+        metrics.watch("connections", lambda: len(self._open), "websocket")
+
+    def end_revoked(self) -> None:
+        """Close the connections of keys that are gone or changed (code 1008). Not a checkpoint."""
+        for duplex, principal in list(self._open.items()):
+            if not self._access.stands(principal):
+                duplex.hang_up()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection from upgrade to close."""
@@ -58,18 +65,27 @@ class WebSocketDoor:
             return
         chosen, headers = SUBPROTOCOL if offered else None, [(b"x-request-id", scope[REQUEST_ID].encode())]
         await send({"type": "websocket.accept", "subprotocol": chosen, "headers": headers})
-        self._open += 1
+        duplex = Duplex(
+            self._manager,
+            self._sessions,
+            limits=self._limits,
+            transport="websocket",
+            principal=admitted,
+            name_request=self._names,
+        )
+        duplex.client = client_address(scope)
+        self._open[duplex] = admitted
         try:
-            await self._serve(admitted, client_address(scope), receive, send)
+            await self._serve(duplex, receive, send)
         finally:
-            self._open -= 1
+            del self._open[duplex]
 
-    async def _serve(self, principal: Principal, client: str, receive: Receive, send: Send) -> None:
+    async def _serve(self, duplex: Duplex, receive: Receive, send: Send) -> None:
         async def read() -> str | None:
             event = await receive()
             if event["type"] != "websocket.receive":
                 return None
-            if not self._access.stands(principal):
+            if not self._access.stands(self._open[duplex]):
                 duplex.hang_up()
                 return None
             text: str | None = event.get("text")
@@ -80,15 +96,6 @@ class WebSocketDoor:
         async def write(data: bytes) -> None:
             await send({"type": "websocket.send", "text": data.decode()})
 
-        duplex = Duplex(
-            self._manager,
-            self._sessions,
-            limits=self._limits,
-            transport="websocket",
-            principal=principal,
-            name_request=self._names,
-        )
-        duplex.client = client
         await duplex.run(read, write)
         if duplex.hung_up:
             await send({"type": "websocket.close", "code": _POLICY, "reason": "not served any longer; connect again"})

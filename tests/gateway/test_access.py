@@ -321,15 +321,6 @@ def test_callers_without_a_key_share_by_address(keys: KeyStore, address: str, sh
     assert admitted.share == share
 
 
-def test_behind_a_proxy_the_client_counts_and_not_the_proxy(keys: KeyStore) -> None:
-    """SEC-4."""
-    access = Access(Server(trusted_proxies=("10.0.0.0/8",)), keys)
-    forwarded = (b"x-forwarded-for", b"198.51.100.9, 203.0.113.5")
-    admitted = access.admit({"headers": [LOCAL, forwarded], "client": ("10.1.2.3", 1)})
-    assert isinstance(admitted, Principal)
-    assert admitted.share == "203.0.113.5"
-
-
 def test_a_key_made_anew_under_the_same_name_is_somebody_else(keys: KeyStore) -> None:
     """SES-5, SEC-5."""
     access = Access(Server(), keys)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import trio
 import trio_websocket
 
+from mcpd.app import reload_keys
 from mcpd.config import Auth
 from mcpd.gateway.keys import KeyStore
-from tests.in_process import Running, http_server, server_config
-from tests.served import TOOLS, WAIT_S, Mcp, stateless, upgrade
+from tests.in_process import Running, eventually, http_server, server_config
+from tests.served import TOOLS, WAIT_S, Mcp, ReplyReader, stateless, upgrade
 
 NOW = datetime(2026, 7, 28, tzinfo=UTC)
 GRANTS = {"ada": ("write",), "bob": ("write",), "reader": ("read",), "keeper": ("call", "vault")}
@@ -163,3 +165,62 @@ async def test_one_caller_cannot_use_up_the_sessions_of_others(tmp_path: Path) -
             alive.append((await keys["ada"].call("ping")).status)
         assert alive == [404, 404, 200, 200], "the least recently used one gives way"
         assert (await keys["bob"].call("ping")).status == 200
+
+
+async def test_a_reload_ends_what_a_revoked_key_has_running_and_nothing_else(tmp_path: Path) -> None:
+    """AUT-4, SES-5, SEC-5: connections, sessions, streams, listens and calls."""
+    listen = stateless("subscriptions/listen", {"notifications": {"toolsListChanged": True}})[0]
+    async with server(tmp_path) as keys:
+        url = f"ws://127.0.0.1:{keys.running.port}/ws"
+        sockets: dict[str, trio_websocket.WebSocketConnection] = {}
+        streams: dict[tuple[str, str], ReplyReader] = {}
+        async with AsyncExitStack() as stack:
+            for name in ("ada", "bob"):
+                await keys[name].initialize()
+                bearer = [(b"authorization", f"Bearer {keys.keys[name]}".encode())]
+                opened = trio_websocket.open_websocket_url(url, extra_headers=bearer)
+                sockets[name] = await stack.enter_async_context(opened)
+                get = {**keys[name].session, "accept": "text/event-stream"}
+                reading = keys[name].streaming("GET", None, get)
+                streams[name, "get"] = await stack.enter_async_context(reading)
+                listening = keys[name].streaming("POST", listen, stateless("subscriptions/listen", {})[1])
+                streams[name, "listen"] = await stack.enter_async_context(listening)
+                assert (await streams[name, "listen"].message())["method"].endswith("acknowledged")
+                await sockets[name].send_message(json.dumps(stateless("tools/call", {"name": "hold_in_silence"})[0]))
+            await eventually(lambda: keys.running.in_flight() == 4, "both have a listen and a call in flight")
+
+            KeyStore(tmp_path / "keys.toml").revoke("ada")
+            KeyStore(tmp_path / "keys.toml").new("ada", ["read"])
+            reload_keys(keys.running.parts)
+
+            with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+                await sockets["ada"].get_message()
+            assert closed.value.reason is not None
+            assert closed.value.reason.code == 1008
+            await sockets["ada"]._close_stream()
+            assert await streams["ada", "get"].message() is None
+            ended = await streams["ada", "listen"].message()
+            assert ended["error"]["code"] == -32800
+            assert await streams["ada", "listen"].message() is None
+            await eventually(lambda: keys.running.in_flight() == 2, "the calls of the other go on")
+            assert (await keys["ada"].call("ping")).status == 401
+            assert (await keys["bob"].call("ping")).status == 200
+            await sockets["bob"].send_message(json.dumps(stateless("server/discover", request_id="d")[0]))
+            assert json.loads(await sockets["bob"].get_message())["id"] == "d"
+            tool_changed = {"name": "change", "arguments": {"kind": "tools"}}
+            await keys["bob"].call("tools/call", tool_changed)
+            for kind in ("get", "listen"):
+                assert (await streams["bob", kind].message())["method"] == "notifications/tools/list_changed"
+
+
+async def test_a_session_does_not_go_over_to_a_new_key_of_the_same_name(tmp_path: Path) -> None:
+    """SES-5, SEC-5: nor do the scopes that it was opened with."""
+    async with server(tmp_path) as keys:
+        await keys["ada"].initialize()
+        session = keys["ada"].session
+        KeyStore(tmp_path / "keys.toml").revoke("ada")
+        anew = KeyStore(tmp_path / "keys.toml").new("ada", ["read"]).reveal()
+        reload_keys(keys.running.parts)
+        request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "echo"}}
+        refused = await keys["nobody"].post(request, {**session, "authorization": f"Bearer {anew}"})
+        assert refused.status == 404
