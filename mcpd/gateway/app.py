@@ -15,9 +15,11 @@ Sources: Quart documentation on middleware; ASGI.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import trio
+from quart import Response
 from quart_trio import QuartTrio
 
 from mcpd.config import Config
@@ -47,13 +49,16 @@ class _Routes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path")
         self._proxies.resolve(scope)
-        if path == "/mcp" and scope["type"] == "http":
+        if path in _MCP and scope["type"] == "http":
             await self._mcp(scope, receive, send)
         elif path == "/ws" and scope["type"] == "websocket":
             self._rest.name(scope)
             await self._websocket(scope, receive, send)
         else:
             await self._rest(scope, receive, send)
+
+
+_MCP = ("/mcp", "/mcp/")
 
 
 class Operations:
@@ -134,6 +139,7 @@ def make_app(
     app.config["MAX_CONTENT_LENGTH"] = limits.max_body_bytes
     app.config["BODY_TIMEOUT"] = timeouts.body_s
     app.config["RESPONSE_TIMEOUT"] = None
+    _refuse_in_json(app)
     app.register_blueprint(health_routes(health))
     if config.server.metrics_bind is None:
         app.register_blueprint(metrics_routes(metrics, access))
@@ -147,9 +153,22 @@ def make_app(
     return app
 
 
+def _refuse_in_json(app: QuartTrio) -> None:
+    """Say in JSON, as every other refusal does, what is wrong with a request that no route takes."""
+
+    async def refuse(error: Any) -> Response:
+        response = Response(json.dumps({"detail": error.description}), error.code, content_type="application/json")
+        response.headers.extend({name: value for name, value in error.get_headers() if name.lower() == "allow"})
+        return response
+
+    for status in (404, 405):
+        app.register_error_handler(status, refuse)
+
+
 def make_metrics_app(metrics: Metrics, logs: Logs) -> QuartTrio:
     """Return the application of a listener that serves scrapes alone (`server.metrics_bind`)."""
     app = QuartTrio("mcpd.metrics")
+    _refuse_in_json(app)
     app.register_blueprint(metrics_routes(metrics, None))
     app.asgi_app = Operations(app.asgi_app, logs)  # type: ignore[method-assign, assignment]
     return app

@@ -759,3 +759,22 @@ async def test_a_stopping_server_says_when_to_come_back(tmp_path: Path) -> None:
                     assert int(refused.headers["retry-after"]) >= 1
                     assert (await holding.message())["error"]["data"]["reason"] == "draining"
                     assert await holding.message() is None
+
+
+async def test_a_slash_behind_the_path_changes_nothing(server: Server) -> None:
+    """ERA-9: clients and proxies add one."""
+    body, headers = stateless("server/discover")
+    async with client_of(server) as mcp:
+        for target in ("/mcp", "/mcp/"):
+            reply = await mcp.http.post(target, json=body, headers=headers)
+            assert (reply.status_code, reply.json()["id"]) == (200, body["id"])
+
+
+@pytest.mark.parametrize(("method", "target", "status"), [("GET", "/none", 404), ("POST", "/healthz", 405)])
+async def test_what_no_route_takes_is_answered_in_json(server: Server, method: str, target: str, status: int) -> None:
+    """ERA-9."""
+    async with client_of(server) as mcp:
+        reply = await mcp.http.request(method, target)
+        assert (reply.status_code, reply.headers["content-type"]) == (status, "application/json")
+        assert reply.json()["detail"]
+        assert ("allow" in reply.headers) == (status == 405)
