@@ -129,7 +129,7 @@ class Metrics:
             Gauge("mcpd_abandoned_threads", "Threads whose call is over but not their work.", registry=registry),
             Gauge("mcpd_worker_processes", "Processes for process tools.", ("state",), registry=registry),
             Gauge("mcpd_sessions", "Sessions of stateful clients.", registry=registry),
-            Gauge("mcpd_subscriptions", "Streams and sessions that listen for changes.", registry=registry),
+            Gauge("mcpd_subscriptions", "Listen streams that are open.", registry=registry),
             Gauge("mcpd_connections", "Open connections.", ("transport",), registry=registry),
         )
         names = ("calls_in_flight", "abandoned_threads", "worker_processes", "sessions", "subscriptions", "connections")

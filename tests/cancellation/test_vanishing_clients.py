@@ -76,7 +76,6 @@ BEHIND = {
     "a stray line end": b"\r\n",
     "the start of a request": b"POST /mcp HT",
     "a whole request": None,
-    "more than is read ahead": b"x" * 150_000,
 }
 
 
@@ -95,6 +94,22 @@ async def test_bytes_behind_the_body_do_not_make_the_server_deaf_to_the_clients_
             if when == "later":
                 await stream.send_all(behind)
         await expect_work_stopped(running, "async", tmp_path, pid)
+
+
+@pytest.mark.parametrize("when", ["with it", "later"])
+async def test_more_than_is_read_ahead_ends_the_call_although_its_client_stays(when: str, tmp_path: Path) -> None:
+    """CAN-1, SEC-4: behind a full window nobody would see the client go."""
+    async with server(tmp_path) as running, http_client(running, STATELESS) as client:
+        first, surplus = raw_request(client, running, "linger_async", {"place": str(tmp_path)}), b"x" * 150_000
+        async with await trio.open_tcp_stream("127.0.0.1", running.port) as stream:
+            try:
+                await stream.send_all(first + (surplus if when == "with it" else b""))
+                pid = await begun(tmp_path)
+                if when == "later":
+                    await stream.send_all(surplus)
+            except trio.BrokenResourceError:
+                pid = await begun(tmp_path)
+            await expect_work_stopped(running, "async", tmp_path, pid)
 
 
 def raw_request(client: HttpClient, running: Running, tool: str, arguments: dict[str, str]) -> bytes:
