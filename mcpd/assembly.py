@@ -49,7 +49,7 @@ from mcpd.search.embeddings import EmbeddingProvider
 from mcpd.search.providers import open_provider
 from mcpd.search.query import parse
 from mcpd.search.searcher import Searcher
-from mcpd.service import Managers, McpService, Offer, Sealing
+from mcpd.service import Managers, McpService, Offer
 from mcpd.storage.documents import Documents, Json, StorageError
 from mcpd.storage.open import open_documents
 from mcpd.tools.builtin.documents import document_tools
@@ -59,6 +59,7 @@ from mcpd.tools.manager import ToolManager
 from mcpd.tools.registry import ToolRegistry
 from mcpd.tools.threads import ThreadPool
 from mcpd.tools.workers import WorkerPool, WorkerSettings
+from mcpd.turns import Sealing
 from mcpd.wire.call import Principal
 from mcpd.wire.methods import TABLE
 from mcpd.wire.versions import STATEFUL, STATELESS

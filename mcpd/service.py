@@ -1,25 +1,21 @@
 """The MCP Service: which manager answers which method, and what this server is able to do.
 
 It owns the method table's right-hand side: `handle` takes a `Call` and returns a result in the form of 2026-07-28, or
-raises a `WireError`. It builds the `Context` that author functions get, and turns an `InputRequired` into the answer
-that asks the client for input.
+raises a `WireError`. Functions of authors run in a `Turn` each, which gets what it may ask of the server from here.
 
-Called by: `messages.manager`. Calls: the Tool, Resource and Prompt Managers. Deliberately not: deadlines, cancellation,
-metrics, the wire form of revisions (`wire.sieve`), sessions.
+Called by: `messages.manager`. Calls: the Tool, Resource and Prompt Managers, `turns`. Deliberately not: deadlines,
+cancellation, metrics, the wire form of revisions (`wire.sieve`), sessions.
 
 Sources: MCP 2026-07-28 (DIS-1..4, MRT-1..12, RES-4); 2025-11-25 lifecycle (INI-1, INI-7).
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import trio
-
-from mcpd.authoring.context import BlockingContext, Context, Exchange, InputRequired
+from mcpd.authoring.context import Exchange, InputRequired
 from mcpd.authoring.signatures import Signature, inspect_function
 from mcpd.completions import Completions
 from mcpd.errors import InvalidParams, StoreUnavailable
@@ -27,31 +23,19 @@ from mcpd.events import Changed, LocalBus
 from mcpd.prompts.manager import PromptManager
 from mcpd.resources.manager import ResourceManager
 from mcpd.tools.manager import ToolManager
-from mcpd.tools.threads import ThreadPool, call_back
+from mcpd.tools.threads import ThreadPool
+from mcpd.turns import Reach, Sealing, Turn, merge
 from mcpd.wire.call import Call, Principal
 from mcpd.wire.headers import HeaderParameter
 from mcpd.wire.methods import Method
-from mcpd.wire.rounds import MAX_ROUNDS_ITEMS, Rounds
-from mcpd.wire.sealed import KeyRing
+from mcpd.wire.rounds import Rounds
 from mcpd.wire.versions import SUPPORTED_STATELESS, can
 
-__all__ = ["Exchange", "Managers", "McpService", "Sealing", "Turn"]
+__all__ = ["Exchange", "Managers", "McpService", "Offer"]
 
 Result = dict[str, Any]
 _WATCHING = ("resources/subscribe", "resources/unsubscribe")
 _KINDS = ("tools", "prompts", "resources", "resource")
-
-
-class Sealing:
-    """How multi-round-trip state is sealed: the key ring, how long a state lives, how many rounds a call may take."""
-
-    def __init__(
-        self, ring: KeyRing, *, ttl_s: float, max_rounds: int = MAX_ROUNDS_ITEMS, clock: Callable[[], float] = time.time
-    ) -> None:
-        self.ring = ring
-        self.ttl_s = ttl_s
-        self.max_rounds = max_rounds
-        self.clock = clock
 
 
 @dataclass(frozen=True)
@@ -82,10 +66,12 @@ class McpService:
         self._tools, self._resources, self._prompts = managers.tools, managers.resources, managers.prompts
         self._completions = managers.completions
         self._search = managers.search
-        self.threads = managers.threads
         self._sealing = sealing
         self._bus = bus
         self._signatures: dict[Callable[..., Any], Signature] = {}
+        self._reach = Reach(
+            self._signature_of, managers.threads.run, self._resources.read, self._search_documents, self._changed
+        )
         self._capabilities = self._build_capabilities()
         self._handlers: dict[str, Callable[[Call, Exchange, float], Awaitable[Result]]] = {
             "server/discover": self._discover,
@@ -193,7 +179,7 @@ class McpService:
         return await self._with_inputs(call, exchange, deadline, run)
 
     async def _complete(self, call: Call, exchange: Exchange, deadline: float) -> Result:
-        turn = Turn(self, call, exchange, Rounds(), deadline)
+        turn = Turn(self._reach, call, exchange, Rounds(), deadline)
         try:
             return await self._completions.complete(call.params, turn.run, call.principal)
         except InputRequired:
@@ -202,24 +188,18 @@ class McpService:
     async def _with_inputs(
         self, call: Call, exchange: Exchange, deadline: float, run: Callable[[Turn], Awaitable[Result]]
     ) -> Result:
-        sealing = self._sealing
-        rounds = Rounds.open(call, sealing.ring, now=sealing.clock(), max_rounds=sealing.max_rounds)
+        rounds = self._sealing.open(call)
         try:
-            return await run(Turn(self, call, exchange, rounds, deadline))
+            return await run(Turn(self._reach, call, exchange, rounds, deadline))
         except InputRequired as needed:
-            return self._input_required(call, rounds, needed.requests)
+            return self._sealing.input_required(call, rounds, needed.requests)
         except BaseExceptionGroup as group:
             wanted, rest = group.split(InputRequired)
             if wanted is None or rest is not None:
                 raise
-            return self._input_required(call, rounds, _merge(wanted))
+            return self._sealing.input_required(call, rounds, merge(wanted))
 
-    def _input_required(self, call: Call, rounds: Rounds, requests: dict[str, Any]) -> Result:
-        sealing = self._sealing
-        state = rounds.seal(call, sealing.ring, now=sealing.clock(), ttl_s=sealing.ttl_s)
-        return {"resultType": "input_required", "inputRequests": requests, "requestState": state}
-
-    def signature_of(self, fn: Callable[..., Any]) -> Signature:
+    def _signature_of(self, fn: Callable[..., Any]) -> Signature:
         """Return how a resource, prompt or completion function wants to be run; read once for each function."""
         signature = self._signatures.get(fn)
         if signature is None:
@@ -227,62 +207,15 @@ class McpService:
             self._signatures[fn] = signature
         return signature
 
-    def turn_read(self, turn: Turn, uri: str) -> Awaitable[Result]:
-        """Read a resource on behalf of a running function."""
-        return self._resources.read(uri, turn.run, turn.call.principal)
-
-    async def turn_search(self, turn: Turn, body: Result) -> Result:
-        """Search the documents on behalf of a running function. Raises: InvalidParams, StoreUnavailable."""
+    async def _search_documents(self, body: Result, principal: Principal) -> Result:
         if self._search is None:
             raise StoreUnavailable("This server has no document store")
-        return await self._search(body, turn.call.principal)
+        return await self._search(body, principal)
 
-    def changed(self, kind: str, uri: str | None) -> None:
-        """Publish a change on behalf of a running function. Raises: ValueError for a kind that does not exist."""
+    def _changed(self, kind: str, uri: str | None) -> None:
         if kind not in _KINDS or (kind == "resource") != (uri is not None):
             raise ValueError("changed() takes 'tools', 'prompts', 'resources', or 'resource' with its uri")
         self._bus.publish(Changed(kind, uri))  # type: ignore[arg-type]
-
-
-class Turn:
-    """One round of one call, as author functions meet it: makes their Context and runs them."""
-
-    __slots__ = ("_deadline", "_exchange", "_service", "call", "rounds")
-
-    def __init__(self, service: McpService, call: Call, exchange: Exchange, rounds: Rounds, deadline: float) -> None:
-        self._service = service
-        self.call = call
-        self._exchange = exchange
-        self.rounds = rounds
-        self._deadline = deadline
-
-    def context(self) -> Context:
-        """Return a new Context for this call."""
-        deadline = time.monotonic() + self._deadline - trio.current_time()
-        return Context(self.call, self._exchange, self, self.rounds, deadline)
-
-    async def run(self, fn: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
-        """Run an author's function, `async def` or `def`, with its Context if it wants one."""
-        signature = self._service.signature_of(fn)
-        wanted = signature.context
-        if signature.is_async:
-            return await fn(**(kwargs if wanted is None else {**kwargs, wanted: self.context()}))
-        if wanted is not None:
-            kwargs = {**kwargs, wanted: BlockingContext(self.context(), call_back)}
-        return await self._service.threads.run(lambda: fn(**kwargs), name=fn.__name__)
-
-    async def read(self, uri: str) -> list[dict[str, Any]]:
-        """Read a resource of this server."""
-        contents: list[dict[str, Any]] = (await self._service.turn_read(self, uri))["contents"]
-        return contents
-
-    async def search(self, body: Result) -> Result:
-        """Search the documents of this server."""
-        return await self._service.turn_search(self, body)
-
-    def changed(self, kind: str, uri: str | None) -> None:
-        """Publish a change."""
-        self._service.changed(kind, uri)
 
 
 @dataclass(frozen=True)
@@ -302,10 +235,3 @@ def _cursor(call: Call) -> str | None:
     if cursor is None or isinstance(cursor, str):
         return cursor
     raise InvalidParams("params.cursor must be a string")
-
-
-def _merge(group: BaseExceptionGroup[InputRequired]) -> dict[str, Any]:
-    requests: dict[str, Any] = {}
-    for error in group.exceptions:
-        requests |= _merge(error) if isinstance(error, BaseExceptionGroup) else error.requests
-    return requests

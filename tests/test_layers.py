@@ -47,7 +47,8 @@ PACKAGES: dict[str, frozenset[str]] = {
     "resources": BELOW_THE_SERVICE | {"storage"},
     "prompts": BELOW_THE_SERVICE,
     "completions": BELOW_THE_SERVICE | {"resources", "prompts"},
-    "service": BELOW_THE_SERVICE | {"tools", "resources", "prompts", "completions"},
+    "turns": BELOW_THE_SERVICE | {"tools"},
+    "service": BELOW_THE_SERVICE | {"tools", "resources", "prompts", "completions", "turns"},
     # the path down to it
     "messages": LEAVES | {"service", "wire"},
     "gateway": LEAVES | {"messages", "wire"},
@@ -131,8 +132,13 @@ BOXES = (
     "mcpd.tools.manager.ToolManager",
     "mcpd.tools.registry.ToolRegistry",
     "mcpd.resources.manager.ResourceManager",
+    "mcpd.resources.cache.ResourceCache",
     "mcpd.prompts.manager.PromptManager",
     "mcpd.prompts.loader.PromptLoader",
+    "mcpd.storage.sqlite",
+    "mcpd.storage.memory",
+    "mcpd.storage.redis",
+    "mcpd.drivers.redis",
     "mcpd.monitoring.metrics.Metrics",
 )
 """Each box of the architecture picture that exists so far is exactly one importable name."""

@@ -22,7 +22,7 @@ from mcpd.errors import InternalError, InvalidParams, MethodNotFound, MissingCap
 from mcpd.events import Changed
 from mcpd.monitoring.logs import Logs
 from mcpd.prompts.manager import PromptManager
-from mcpd.service import Sealing
+from mcpd.turns import Sealing
 from mcpd.wire.call import ANONYMOUS, Principal
 from mcpd.wire.methods import TABLE
 from mcpd.wire.sealed import KeyRing

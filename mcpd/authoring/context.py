@@ -4,7 +4,7 @@ One API for both eras. On a stateful connection `ask` sends live requests and wa
 `InputRequired`, the call ends with `input_required`, and the function runs again from its start when the answers come
 back: so do costly or lasting steps through `once`. In a `def` function the same methods block (`BlockingContext`).
 
-Called by: authors' functions; built by `service`. It knows its call only through the `Exchange` and `Services`
+Called by: authors' functions; built by `turns`. It knows its call only through the `Exchange` and `Services`
 Protocols, and must not import trio: a worker process loads this package and msgspec, nothing else.
 
 Laws: progress strictly increases and is spaced by 25 ms at least, but the first and the last step are always sent

@@ -1,6 +1,6 @@
 """How the managers of resources, prompts and completion run an author's function.
 
-A manager knows what a function gets and may return; only `service` knows how it runs (in the call's scope or in a
+A manager knows what a function gets and may return; only `turns` knows how it runs (in the call's scope or in a
 thread, with or without a Context) and hands that in as `Run`, for one call.
 
 Called by: `resources`, `prompts`, `completion`. Deliberately not: the path of tools, whose failures are results.

@@ -4,7 +4,7 @@ No thread can be killed. A call that is cancelled leaves its thread behind; what
 An abandoned thread keeps its place in the pool, so a few stuck ones would use it up: from `max_abandoned` of them on,
 new calls are refused at once until some have ended.
 
-Called by: `tools.manager` and `service` (functions of tools, resources and prompts). Built on `trio.to_thread`, whose
+Called by: `tools.manager` and `turns` (functions of tools, resources and prompts). Built on `trio.to_thread`, whose
 threads are daemons: none of them holds up the exit of the process. Deliberately not: a way to stop code. A function
 that must be stoppable in a C loop belongs into a worker process (`workers.py`).
 

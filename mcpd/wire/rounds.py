@@ -4,7 +4,7 @@ The server keeps nothing between rounds (MRT-12): answers already given and the 
 `requestState`, sealed and bound to caller, method, target and arguments. A retry without state is served too: its
 answers are checked against the questions that the function asks again, so nothing is trusted that was not asked.
 
-Called by: `service` (opens, seals), `authoring.context` (reads, keeps). Pure: time is an argument.
+Called by: `turns` (opens, seals), `authoring.context` (reads, keeps). Pure: time is an argument.
 
 Sources: MCP 2026-07-28 "multi-round-trip requests"; MRT-2..8, MRT-11, SEC-5.
 """

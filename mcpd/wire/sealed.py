@@ -5,7 +5,7 @@ from the ring's secret and the purpose. It is **signed, not encrypted**: whoever
 secrets do not belong in it. What a state is bound to (caller, method, target, arguments) is part of what is signed
 and not of the payload, so it costs no bytes and gives nothing away.
 
-Called by: `messages`, `service`, `wire.cursors`, `app` (rings). Calls `errors`. Pure: the clock and the randomness are
+Called by: `messages`, `turns`, `wire.cursors`, `app` (rings). Calls `errors`. Pure: the clock and the randomness are
 arguments; `now` is seconds of the wall clock, because several processes share the ring. Deliberately not: one-time
 use, which needs a store.
 
