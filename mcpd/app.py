@@ -38,7 +38,14 @@ from mcpd.events import Changed
 from mcpd.gateway.access import Access, is_unix, startup_check
 from mcpd.gateway.app import make_app, make_metrics_app
 from mcpd.gateway.server.descriptors import claim as claim_descriptors
-from mcpd.gateway.server.hypercorn import Connections, hypercorn_config, listening_ports, open_sockets, serve_http
+from mcpd.gateway.server.hypercorn import (
+    Connections,
+    check_certificate,
+    hypercorn_config,
+    listening_ports,
+    open_sockets,
+    serve_http,
+)
 from mcpd.gateway.stdio import END_OF_INPUT_S, StdioTransport
 from mcpd.messages.manager import MessageManager
 from mcpd.monitoring import logs as logging_setup
@@ -76,6 +83,7 @@ async def _serve(config: Config, logs: Logs) -> None:
     async with open_stores(config) as stores:
         parts = build(config, logs, stores)
         startup_check(config, parts.keys)
+        check_certificate(config.server)
         claim_descriptors(config.limits.max_connections)
         sockets = open_sockets(config.server, config.timeouts)
         try:

@@ -170,6 +170,21 @@ async def test_a_port_that_is_taken_is_one_line(folder: Path) -> None:
     assert port.encode() in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("cert", "said"),
+    [("none.pem", b"server.tls_cert: none.pem: there is no such file"), ("words.pem", b"server.tls_cert words.pem")],
+)
+async def test_a_certificate_that_cannot_be_loaded_is_one_line(folder: Path, cert: str, said: bytes) -> None:
+    """CLI: friendly errors."""
+    (folder / "words.pem").write_text("no certificate")
+    words = [*MCPD, "serve", "--port", "0", "--tls-cert", cert, "--tls-key", "words.pem"]
+    with trio.fail_after(30):
+        done = await trio.run_process(words, capture_stderr=True, check=False, cwd=folder, env=environment())
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1, done.stderr.decode()
+    assert said in done.stderr
+
+
 async def test_stdio_answers_and_ends_with_its_input(folder: Path) -> None:
     """IO-1, IO-3."""
     meta = {

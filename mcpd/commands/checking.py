@@ -12,7 +12,6 @@ Sources: surfaces "Command line" (check), "Access", "Writing tools".
 from __future__ import annotations
 
 import os
-import ssl
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from mcpd.drivers.mounts import network_file_system
 from mcpd.errors import ConfigurationError, McpdError, RegistrationError
 from mcpd.gateway.access import startup_check
 from mcpd.gateway.keys import KeyStore
+from mcpd.gateway.server.hypercorn import check_certificate
 from mcpd.storage.open import open_documents, schema_of
 from mcpd.tools.builtin.files import file_tools
 from mcpd.tools.builtin.jail import missing_support
@@ -93,14 +93,8 @@ def _check_access(config: Config) -> Iterator[Finding]:
 
 
 def _check_tls(config: Config) -> Iterator[Finding]:
-    cert, key = config.server.tls_cert, config.server.tls_key
-    if cert is None or key is None:
-        return
-    try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        yield Finding(wrong=True, text=f"server.tls_cert {cert}, server.tls_key {key}: {reason}")
+    check_certificate(config.server)
+    yield from ()
 
 
 def _check_data(config: Config) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ import logging
 import math
 import os
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,22 @@ def open_sockets(server: Server, timeouts: Timeouts) -> list[socket.socket]:
         place = bind or f"{server.host}:{server.port}"
         raise ConfigurationError(
             f"Cannot listen on {place}: {error.strerror or error}; choose another --port"
+        ) from error
+
+
+def check_certificate(server: Server) -> None:
+    """Load certificate and key as the listener will; blocks on the disk. Raises: ConfigurationError if it could not."""
+    if server.tls_cert is None or server.tls_key is None:
+        return
+    for setting, path in (("tls_cert", server.tls_cert), ("tls_key", server.tls_key)):
+        if not path.is_file():
+            raise ConfigurationError(f"server.{setting}: {path}: there is no such file")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(server.tls_cert, server.tls_key)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigurationError(
+            f"server.tls_cert {server.tls_cert}, server.tls_key {server.tls_key}: {reason}"
         ) from error
 
 
