@@ -32,7 +32,7 @@ Sources: JSON-RPC 2.0 section 5.1; MCP 2026-07-28 (RPC-10, RPC-11); surfaces "Er
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 
 class McpdError(Exception):
@@ -141,10 +141,15 @@ class DeadlineExceeded(WireError):
         self.budget = budget
 
 
+Reason = Literal["client_gone", "explicit", "deadline", "drain", "admin"]
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+"""Why a call can be stopped: in the log, as a label of metrics, and told to a client that still listens."""
+
+
 class CallCancelled(WireError):
     """A call was stopped. Sent only where the exchange has to end with an answer, or the client did not ask for it."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: Reason) -> None:
         super().__init__("The call was cancelled", {"reason": reason})
 
 

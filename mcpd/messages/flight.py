@@ -13,19 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import trio
 
-from mcpd.errors import CallCancelled, Draining, WireError
+from mcpd.errors import CallCancelled, Draining, Reason, WireError
 from mcpd.service import Exchange
 from mcpd.wire import jsonrpc
 from mcpd.wire.call import Call
 
 _FOREVER = float("inf")
-Reason = Literal["client_gone", "explicit", "deadline", "drain", "admin"]
-REASONS: tuple[Reason, ...] = ("client_gone", "explicit", "deadline", "drain", "admin")
 
 
 class Done(msgspec.Struct, frozen=True):

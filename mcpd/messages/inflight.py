@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mcpd.errors import InvalidRequest, Overloaded
-from mcpd.messages.flight import Flight, Reason
+from mcpd.errors import InvalidRequest, Overloaded, Reason
+from mcpd.messages.flight import Flight
 from mcpd.wire.call import RequestId
 
 

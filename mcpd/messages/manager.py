@@ -32,13 +32,14 @@ from mcpd.errors import (
     InternalError,
     MethodNotFound,
     Overloaded,
+    Reason,
     ResultTooLarge,
     ToolCrashed,
     WireError,
     facing,
     leaves,
 )
-from mcpd.messages.flight import Budget, Done, Failed, Flight, Outcome, Reason, Stopped
+from mcpd.messages.flight import Budget, Done, Failed, Flight, Outcome, Stopped
 from mcpd.messages.listens import Listens
 from mcpd.messages.places import Places, Ticket
 from mcpd.messages.sessions import Sessions

@@ -24,9 +24,8 @@ from typing import Any
 import trio
 
 from mcpd.config import Limits, Timeouts
-from mcpd.errors import InvalidRequest, Overloaded, ResourceNotFound
+from mcpd.errors import InvalidRequest, Overloaded, Reason, ResourceNotFound
 from mcpd.events import Changed, LocalBus
-from mcpd.messages.flight import Reason
 from mcpd.messages.inflight import InFlight
 from mcpd.messages.notices import Notices
 from mcpd.messages.peer import Peer

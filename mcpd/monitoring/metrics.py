@@ -24,11 +24,11 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry, Gauge, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from mcpd.errors import REASONS
 from mcpd.monitoring.series import OTHER, Count, Counter, Histogram, Spread
 
 OUTCOMES = frozenset({"ok", "tool_error", "protocol_error", "cancelled", "deadline", "rejected", "internal_error"})
 TRANSPORTS = frozenset({"http", "websocket", "stdio", "rest", "graphql"})
-CANCEL_REASONS = ("client_gone", "explicit", "deadline", "drain", "admin")
 BUDGETS = ("request", "tool", "server")
 SEARCH_MODES = ("text", "semantic", "hybrid")
 _DURATIONS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -115,7 +115,7 @@ class Metrics:
         self.cache_requests = Counter(
             "mcpd_cache_requests", "What a cache was asked, by what came of it.", ("cache", "result"), registry
         )
-        for reason in CANCEL_REASONS:
+        for reason in REASONS:
             self.cancelled_calls.of(reason)
         for budget in BUDGETS:
             self.deadline_exceeded.of(budget)
@@ -162,7 +162,7 @@ class Metrics:
 
     def cancelled(self, reason: str, latency_s: float | None = None) -> None:
         """Count one cancelled call; `latency_s` runs from the wish to the end of the work, None if it was abandoned."""
-        self.cancelled_calls.inc(_within(reason, CANCEL_REASONS))
+        self.cancelled_calls.inc(_within(reason, REASONS))
         if latency_s is not None:
             self.cancel_latency.of().observe(latency_s)
 

@@ -14,7 +14,7 @@ from typing import cast, get_args
 
 import pytest
 
-from mcpd.messages.flight import REASONS, Reason
+from mcpd.errors import REASONS, Reason
 from tests.cancellation.clients import Message
 from tests.cancellation.trial import STOPS, Trial, expect_stopped, last_words, open_trial, progress, without_texts
 from tests.in_process import eventually

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import trio
 
-from mcpd.messages.flight import Reason
+from mcpd.errors import Reason
 from tests.cancellation.clients import LIMIT_MS, OPEN, TOKEN, Message
 from tests.in_process import (
     Running,

@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from mcpd.assembly import Parts, build
 from mcpd.authoring.declarations import ToolDeclaration
 from mcpd.errors import (
+    REASONS,
     DeadlineExceeded,
     Draining,
     Forbidden,
@@ -22,11 +23,12 @@ from mcpd.errors import (
     MethodNotFound,
     NotFound,
     Overloaded,
+    Reason,
     ResultTooLarge,
     ToolError,
     WireError,
 )
-from mcpd.messages.flight import REASONS, Done, Failed, Flight, Outcome, Reason, Stopped, answer_to
+from mcpd.messages.flight import Done, Failed, Flight, Outcome, Stopped, answer_to
 from mcpd.messages.manager import outcome_label
 from mcpd.monitoring.logs import Logs
 from mcpd.wire import jsonrpc
