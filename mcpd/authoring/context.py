@@ -7,19 +7,18 @@ back: so do costly or lasting steps through `once`. In a `def` function the same
 Called by: authors' functions; built by `turns`. It knows its call only through the `Exchange` and `Services`
 Protocols, and must not import trio: a worker process loads this package and msgspec, nothing else.
 
-Laws: progress strictly increases and is spaced by 25 ms at least, but the first and the last step are always sent
-(PRG-1); a log line goes out only at or above the level the client asked for (LOG-1); an answer counts only if it fits
-the form that was sent (MRT-8).
+Laws: progress is spaced by `authoring.spacing` (PRG-1); a log line goes out only at or above the level the client asked
+for (LOG-1); an answer counts only if it fits the form that was sent (MRT-8).
 """
 
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from mcpd.authoring.content import Elicit, Roots, Sample
+from mcpd.authoring.spacing import Spacing
 from mcpd.errors import MissingCapability, ToolError
 from mcpd.wire.call import Call, Principal
 from mcpd.wire.envelope import LOG_LEVELS, MAX_TIMEOUT_MS
@@ -27,7 +26,6 @@ from mcpd.wire.rounds import Rounds
 from mcpd.wire.versions import can
 
 Input = Elicit | Sample | Roots
-PROGRESS_SPACING_S = 0.025
 _RANK = {level: rank for rank, level in enumerate(LOG_LEVELS)}
 
 
@@ -75,15 +73,14 @@ class InputRequired(BaseException):
 class Context:
     """Handed to a function that has a parameter annotated `Context`."""
 
-    __slots__ = ("_call", "_exchange", "_last", "_last_sent", "_rounds", "_services", "deadline")
+    __slots__ = ("_call", "_exchange", "_rounds", "_services", "_spacing", "deadline")
 
     def __init__(self, call: Call, exchange: Exchange, services: Services, rounds: Rounds, deadline: float) -> None:
         self._call = call
         self._exchange = exchange
         self._services = services
         self._rounds = rounds
-        self._last: float | None = None
-        self._last_sent = 0.0
+        self._spacing = Spacing()
         self.deadline = deadline
         """When the call is stopped, in seconds on the clock of `time.monotonic()`."""
 
@@ -103,12 +100,8 @@ class Context:
         Cancellation: a checkpoint only when something is sent.
         """
         token = self._call.progress_token
-        if token is None or (self._last is not None and done <= self._last):
+        if token is None or not self._spacing.admits(done, total):
             return
-        now = time.monotonic()
-        if self._last is not None and now - self._last_sent < PROGRESS_SPACING_S and (total is None or done < total):
-            return
-        self._last, self._last_sent = done, now
         params: dict[str, Any] = {"progressToken": token, "progress": done}
         if total is not None:
             params["total"] = total

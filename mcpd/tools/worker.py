@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -25,13 +24,13 @@ import msgspec
 
 from mcpd.authoring.declarations import ToolDeclaration, load
 from mcpd.authoring.signatures import ArgumentError, inspect_function
+from mcpd.authoring.spacing import Spacing
 from mcpd.errors import McpdError, RegistrationError, ToolCrashed, ToolError, describe, plain
 from mcpd.tools import frames
 from mcpd.wire.envelope import LOG_LEVELS
 
 PR_SET_PDEATHSIG = 1
 SIGKILL = 9
-PROGRESS_SPACING_S = 0.025
 CHUNK_BYTES = 65536
 
 RunTool = Callable[[dict[str, Any], "WorkerContext"], dict[str, Any]]
@@ -69,21 +68,14 @@ class WorkerContext:
     def __init__(self, channel: Channel, deadline: float) -> None:
         self._channel = channel
         self._open = True
-        self._last: float | None = None
-        self._last_sent = 0.0
+        self._spacing = Spacing()
         self.deadline = deadline
         """When the call is killed, on the `time.monotonic()` clock."""
 
     def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Report progress; blocks while the server is behind. Values that come too close together are dropped."""
-        now = time.monotonic()
-        if self._last is not None:
-            if done <= self._last:
-                return
-            if now - self._last_sent < PROGRESS_SPACING_S and (total is None or done < total):
-                return
-        self._last, self._last_sent = done, now
-        self._send(frames.Progress(done, total, message))
+        if self._spacing.admits(done, total):
+            self._send(frames.Progress(done, total, message))
 
     def log(self, level: str, data: Any, logger: str | None = None) -> None:
         """Send a log message; `data` is any JSON value. Raises: ValueError (level, size), TypeError (not JSON)."""

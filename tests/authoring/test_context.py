@@ -85,7 +85,7 @@ def next_round(call_params: dict[str, Any], rounds: Rounds, **answers: Any) -> R
 async def test_progress_rises_or_is_dropped_and_first_and_last_are_always_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """PRG-1."""
     now = 100.0
-    monkeypatch.setattr("mcpd.authoring.context.time.monotonic", lambda: now)
+    monkeypatch.setattr("mcpd.authoring.spacing.time.monotonic", lambda: now)
     ctx, client = make(progress_token=0)
     for done in (0, 0, 1, 2, -1, 10, 10):
         await ctx.progress(done, 10)
