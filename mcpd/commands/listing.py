@@ -25,7 +25,7 @@ from mcpd.commands import stores, terminal
 from mcpd.commands.options import FAILED, print_json
 from mcpd.config import Config
 from mcpd.ingest.sources import origin_of
-from mcpd.search.options import parse_filter_options
+from mcpd.search.filter_options import parse_filter_options
 from mcpd.search.query import parse
 from mcpd.storage.documents import Condition, Document, Documents, Head, Outcome, Remove, Where
 from mcpd.storage.open import open_documents

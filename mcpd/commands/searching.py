@@ -19,7 +19,7 @@ from mcpd.commands import stores, terminal
 from mcpd.commands.options import print_json
 from mcpd.config import Config
 from mcpd.search.answers import PLAIN, PRIVATE
-from mcpd.search.options import parse_filter_options
+from mcpd.search.filter_options import parse_filter_options
 from mcpd.search.providers import open_provider
 from mcpd.search.query import Search, parse
 from mcpd.search.searcher import Searcher

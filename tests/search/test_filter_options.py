@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mcpd.config import Limits
 from mcpd.errors import InvalidParams
-from mcpd.search.options import parse_filter_option, parse_filter_options
+from mcpd.search.filter_options import parse_filter_option, parse_filter_options
 from mcpd.search.query import parse
 
 
