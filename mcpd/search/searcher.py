@@ -29,7 +29,7 @@ from typing import Final, Literal
 import msgspec
 import trio
 
-from mcpd.search import answers, windows
+from mcpd.search import answers, cursors
 from mcpd.search.answers import PLAIN, Marks, Ranked
 from mcpd.search.embeddings import EmbeddingProvider
 from mcpd.search.fusion import Fused, K, fuse
@@ -116,27 +116,27 @@ class Searcher:
         return "hybrid" if self._provider.semantic and not is_plain else "text"
 
     async def _answer(self, request: Search, mode: Mode, marks: Marks | None, gathered: _Gathered) -> Json:
-        first = windows.first_place(request, mode, self._provider.model)
-        place = windows.decode(request.cursor, first)
-        await run_together(self._jobs(request, mode, place, gathered))
+        first = cursors.first_position(request, mode, self._provider.model)
+        position = cursors.decode(request.cursor, first)
+        await run_together(self._jobs(request, mode, position, gathered))
         if mode == "text":
-            ranked, following = _as_found(request, place, gathered.found)
+            ranked, following = _as_found(request, position, gathered.found)
         else:
-            ranked, following = self._window(request, mode, place, gathered)
+            ranked, following = self._window(request, mode, position, gathered)
         return answers.clean(
             {
                 "hits": [answers.hit(one, marks) for one in ranked],
                 "facets": answers.facets(request.facets, gathered.counted) if request.facets else None,
                 "total": gathered.found.total if mode == "text" else None,
                 "degraded": gathered.degraded,
-                "nextCursor": None if following is None else windows.encode(following),
+                "nextCursor": None if following is None else cursors.encode(following),
             }
         )
 
-    def _jobs(self, request: Search, mode: Mode, place: windows.Place, gathered: _Gathered) -> list[Job]:
+    def _jobs(self, request: Search, mode: Mode, position: cursors.Position, gathered: _Gathered) -> list[Job]:
         jobs: list[Job] = []
         if mode != "semantic":
-            jobs.append(partial(self._match, request, mode, place.inner, gathered))
+            jobs.append(partial(self._match, request, mode, position.inner, gathered))
         if mode != "text":
             jobs.append(partial(self._nearest, request, mode, gathered))
         if request.facets:
@@ -194,9 +194,9 @@ class Searcher:
         return None
 
     def _window(
-        self, request: Search, mode: Mode, place: windows.Place, gathered: _Gathered
-    ) -> tuple[list[Ranked], windows.Place | None]:
-        """Return the page of the merged lists that begins at `place`, and where the next one begins."""
+        self, request: Search, mode: Mode, position: cursors.Position, gathered: _Gathered
+    ) -> tuple[list[Ranked], cursors.Position | None]:
+        """Return the page of the merged lists that begins at `position`, and where the next one begins."""
         lists = {"semantic": gathered.near} | ({"text": gathered.found.hits} if mode == "hybrid" else {})
         by_uri = {name: {hit.head.uri: hit for hit in hits} for name, hits in lists.items()}
         weights = {"semantic": self._blend.semantic, "text": self._blend.text}
@@ -205,7 +205,7 @@ class Searcher:
             k=self._blend.k,
             weights={name: weights[name] for name in by_uri},
         )
-        left = [one for one in fused if not place.has_shown(one.key)]
+        left = [one for one in fused if not position.has_shown(one.key)]
         shown = left[: request.size]
         more = bool(shown) and len(left) > len(shown)
         ranked = [
@@ -213,17 +213,19 @@ class Searcher:
         ]
         if mode == "semantic":
             ranked = [msgspec.structs.replace(one, score=by_uri["semantic"][one.head.uri].score) for one in ranked]
-        return ranked, place.after([one.key for one in shown]) if more else None
+        return ranked, position.after([one.key for one in shown]) if more else None
 
 
-def _as_found(request: Search, place: windows.Place, found: Found) -> tuple[list[Ranked], windows.Place | None]:
+def _as_found(
+    request: Search, position: cursors.Position, found: Found
+) -> tuple[list[Ranked], cursors.Position | None]:
     """Return a page of text search as the store gave it, and where the next one begins."""
     by_score = request.sort is None and request.has_words
     ranked = [
         Ranked(
             head=hit.head,
             score=hit.score,
-            ranks={"text": place.before + at} if by_score else {},
+            ranks={"text": position.before + at} if by_score else {},
             span=hit.span,
             fragments=_shown(hit),
         )
@@ -231,7 +233,7 @@ def _as_found(request: Search, place: windows.Place, found: Found) -> tuple[list
     ]
     if found.cursor is None:
         return ranked, None
-    return ranked, windows.Place(place.search, place.before + len(ranked), inner=found.cursor)
+    return ranked, cursors.Position(position.search, position.before + len(ranked), inner=found.cursor)
 
 
 def _merged(one: Fused[str], hits: list[Hit]) -> Ranked:

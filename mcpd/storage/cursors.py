@@ -5,22 +5,23 @@ no other document's change can move. A search sorted by score cannot: each docum
 scores. Its cursor holds the numbers of what has been shown, so that what is left is simply all the rest: nothing that
 did not change is shown twice or skipped. At `MAX_SEEN` that gets long, and is refused.
 
-Called by: every backend. Pure. Deliberately not secret or signed: a store's cursors are not handed to strangers as
-they are, and a forged one only gets an odd page.
+Called by: every backend; `search.cursors`, whose cursors have the same form. Pure. Deliberately not secret or signed: a
+client never gets a store's cursor as it is, and a forged one only gets an odd page.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from mcpd.storage.documents import BadCursor, Matching, Where
 from mcpd.storage.fields import LARGEST, SMALLEST
+
+T = TypeVar("T")
 
 MAX_SEEN: Final = 10_000
 """Hits by score that can be paged through: some 14 KB of cursor. Who needs more sorts by a field."""
@@ -39,6 +40,9 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
     def seen(self) -> frozenset[int]:
         """The numbers of the documents that have been shown."""
         return frozenset(_unpacked(self.packed))
+
+
+_POSITION: Final = msgspec.msgpack.Decoder(Position)
 
 
 def seen_after(query: bytes, numbers: Iterable[int]) -> Position:
@@ -60,9 +64,17 @@ def _digest(parts: list[Any]) -> bytes:
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).digest()
 
 
-def encode(position: Position) -> str:
+def encode(position: msgspec.Struct) -> str:
     """Return the cursor."""
     return base64.urlsafe_b64encode(msgspec.msgpack.encode(position)).decode().rstrip("=")
+
+
+def position_in(cursor: str, decoder: msgspec.msgpack.Decoder[T]) -> T:
+    """Return what `encode` put into the cursor. Raises: ValueError for any other text."""
+    try:
+        return decoder.decode(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
+    except (RecursionError, msgspec.DecodeError) as error:
+        raise ValueError("no cursor") from error
 
 
 def decode(query: bytes, cursor: str | None) -> Position:
@@ -70,12 +82,11 @@ def decode(query: bytes, cursor: str | None) -> Position:
     if cursor is None:
         return Position(query)
     try:
-        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        position = msgspec.msgpack.decode(raw, type=Position)
+        position = position_in(cursor, _POSITION)
         shown = len(position.seen)
         if not _is_key(position.key):
             raise ValueError("no key")
-    except (binascii.Error, ValueError, RecursionError, msgspec.DecodeError):
+    except ValueError:
         raise BadCursor("This is not a cursor of this store") from None
     if position.query != query:
         raise BadCursor("The cursor belongs to another query")

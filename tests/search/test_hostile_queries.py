@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from mcpd.config import Limits
 from mcpd.errors import InvalidParams
-from mcpd.search import windows
+from mcpd.search.cursors import first_position
 from mcpd.search.embeddings import HashProvider
 from mcpd.search.query import parse
 from mcpd.search.searcher import Searcher
@@ -132,7 +132,7 @@ def body_with(sort: str | None, inner: Callable[[bytes], bytes], before: Any) ->
     body: dict[str, Any] = {"query": "word", "mode": "text"} | ({"sort": sort} if sort else {})
     search = parse(body, limits=LIMITS)
     key = cursors.matching_key(Matching(text=search.query, where=search.where, sort=search.sort))
-    mark = windows.first_place(search, "text", "").search
+    mark = first_position(search, "text", "").search
     return body | {"cursor": encoded(msgspec.msgpack.encode([mark, before, encoded(inner(key)), b""]))}
 
 

@@ -24,7 +24,7 @@ from mcpd.config import Embeddings, Limits
 from mcpd.drivers.http import open_http
 from mcpd.errors import InvalidParams, StoreUnavailable
 from mcpd.monitoring.metrics import Metrics
-from mcpd.search import windows
+from mcpd.search import cursors
 from mcpd.search.answers import PRIVATE
 from mcpd.search.chunking import chunk
 from mcpd.search.embeddings import EmbeddingError, EmbeddingProvider, HashProvider
@@ -369,21 +369,21 @@ async def test_a_cursor_of_another_search_is_refused(mode: str) -> None:
 @settings(deadline=None)
 @given(st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: base64.urlsafe_b64encode(raw).decode()))
 def test_any_other_text_is_no_cursor(text: str) -> None:
-    first = windows.first_place(Search(query="car"), "text", "m")
+    first = cursors.first_position(Search(query="car"), "text", "m")
     with pytest.raises(BadCursor):
-        windows.decode(text, first)
+        cursors.decode(text, first)
 
 
 @given(st.integers(0, 10**6), st.none() | st.text(max_size=20), st.lists(st.text(max_size=8), unique=True, max_size=20))
 def test_a_cursor_brings_back_the_place_it_was_made_of(before: int, inner: str | None, seen: list[str]) -> None:
-    first = windows.first_place(Search(query="car"), "hybrid", "m")
-    place = (
-        windows.Place(first.search, before, inner).after(seen)
+    first = cursors.first_position(Search(query="car"), "hybrid", "m")
+    position = (
+        cursors.Position(first.search, before, inner).after(seen)
         if inner is None
-        else windows.Place(first.search, before, inner)
+        else cursors.Position(first.search, before, inner)
     )
-    again = windows.decode(windows.encode(place), first)
-    assert again == place
+    again = cursors.decode(cursors.encode(position), first)
+    assert again == position
     assert inner is not None or all(map(again.has_shown, seen))
     assert not again.has_shown("never shown")
 
