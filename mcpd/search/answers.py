@@ -21,8 +21,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from mcpd.search.query import TIMES
 from mcpd.storage.documents import MARK_END, MARK_START, Bucket, Facet, Head, Json, Span
+from mcpd.storage.fields import TIMES
 
 
 class Marks(NamedTuple):

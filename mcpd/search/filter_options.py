@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from mcpd.errors import InvalidParams
-from mcpd.search.query import METADATA
+from mcpd.storage.fields import METADATA
 
 _OPTION: Final = re.compile(r"([^<>=]+)(>=|<=|=|>|<)(.*)", re.DOTALL)
 _NAMES: Final = {">=": "gte", ">": "gt", "<=": "lte", "<": "lt"}

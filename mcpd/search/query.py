@@ -31,7 +31,17 @@ import msgspec
 from mcpd.config import Limits
 from mcpd.errors import InvalidParams
 from mcpd.storage.documents import Condition, Facet, Scalar, Sort, Where
-from mcpd.storage.fields import seconds_of
+from mcpd.storage.fields import (
+    LARGEST,
+    MAX_BUCKETS,
+    MAX_CONDITIONS,
+    MAX_FACETS,
+    MAX_VALUES,
+    METADATA,
+    SMALLEST,
+    TIMES,
+    seconds_of,
+)
 from mcpd.storage.putting import is_unicode
 
 Mode = Literal["text", "semantic", "hybrid"]
@@ -46,24 +56,16 @@ DEFAULT_FRAGMENTS: Final = 2
 DEFAULT_BUCKETS: Final = 10
 MAX_FRAGMENTS: Final = 10
 """Of one hit: more is reading the document."""
-MAX_FACETS: Final = 20
-"""More than a page of results has room for."""
-MAX_BUCKETS: Final = 1_000
-MAX_CONDITIONS: Final = 50
-MAX_VALUES: Final = 1_000
 MAX_NAME_CHARS: Final = 256
 MAX_CURSOR_CHARS: Final = 64 * 1024
 
-TIMES: Final = ("created", "updated")
 FILTERED: Final = ("uri", "tags", "mimeType", *TIMES)
 COUNTED: Final = ("tags", "mimeType", *TIMES)
 SORTED: Final = ("title", *FILTERED)
-METADATA: Final = "metadata."
 
 _MEMBERS: Final = ("query", "mode", "filters", "facets", "sort", "size", "cursor", "highlight")
 _OPERATORS: Final = ("gte", "gt", "lte", "lt", "exists", "prefix")
 _FACET_MEMBERS: Final = ("field", "kind", "size", "ranges", "interval")
-_LARGEST: Final = 2**63 - 1
 _SHOWN_CHARS: Final = 40
 
 
@@ -250,7 +252,7 @@ def _scalar(member: str, value: object) -> Scalar:
 
 def _number(member: str, value: float) -> int | float:
     """Return a finite number; a whole one beyond 64 bits as the nearest float, as stores keep it."""
-    if isinstance(value, int) and -_LARGEST <= value <= _LARGEST:
+    if isinstance(value, int) and SMALLEST <= value <= LARGEST:
         return value
     try:
         number = float(value)

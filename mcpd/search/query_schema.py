@@ -1,7 +1,7 @@
 """The grammar of a search as JSON Schema 2020-12, with descriptions that a model can work from.
 
-Called by: whoever serves `search_documents` (its `inputSchema`) and `/openapi.json`. Pure. Calls `query` for names and
-bounds. Deliberately not the check itself: `query.parse` is, and its refusals say more.
+Called by: `tools.builtin.documents`, for the `inputSchema` of `search_documents`. Pure. Calls `query` and
+`storage.fields` for names and bounds. Deliberately not the check itself: `query.parse` is, and its refusals say more.
 
 Law: whatever `parse` takes is valid here. What is valid here is refused by `parse` only for rules between members
 (words for semantic search, `sort` in text mode alone, the two ends of a range), for the length of a text, and for the
@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from mcpd.config import Limits
 from mcpd.search import query
+from mcpd.storage import fields
 
 
 def input_schema(limits: Limits) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def input_schema(limits: Limits) -> dict[str, Any]:
 
 _FILTERS: Final[dict[str, Any]] = {
     "type": "object",
-    "maxProperties": query.MAX_CONDITIONS,
+    "maxProperties": fields.MAX_CONDITIONS,
     "additionalProperties": True,
     "description": "Field -> a value, a list of which any may fit, or an object of gte, gt, lte, lt, exists (boolean),"
     " prefix. All fields must fit. Fields: tags, mimeType, created, updated (ISO 8601), uri, metadata.<path>. Example:"
@@ -73,7 +74,7 @@ _END: Final[dict[str, Any]] = {"anyOf": [{"type": "number"}, {"type": "string"}]
 
 _FACETS: Final[dict[str, Any]] = {
     "type": "array",
-    "maxItems": query.MAX_FACETS,
+    "maxItems": fields.MAX_FACETS,
     "description": "Counts of all that fits, by a field: tags, mimeType, created, updated or metadata.<path>."
     ' Example: [{"field": "tags", "size": 5}, {"field": "updated", "interval": "year"}]',
     "items": {
@@ -87,11 +88,11 @@ _FACETS: Final[dict[str, Any]] = {
                 "enum": list(query.KINDS),
                 "description": "terms: the most frequent values. range: see ranges. date: see interval.",
             },
-            "size": {"type": "integer", "minimum": 1, "maximum": query.MAX_BUCKETS, "default": query.DEFAULT_BUCKETS},
+            "size": {"type": "integer", "minimum": 1, "maximum": fields.MAX_BUCKETS, "default": query.DEFAULT_BUCKETS},
             "ranges": {
                 "type": "array",
                 "minItems": 1,
-                "maxItems": query.MAX_BUCKETS,
+                "maxItems": fields.MAX_BUCKETS,
                 "description": "From inclusive, to exclusive; either may be left out.",
                 "items": {
                     "type": "object",

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from mcpd.storage.documents import Bucket, Facet
-from mcpd.storage.fields import Key, calendar_label, label, range_label, rank_of, seconds_of
+from mcpd.storage.fields import TIMES, Key, calendar_label, label, range_label, rank_of, seconds_of
 
 
 def count(facet: Facet, documents: Iterable[Iterable[Key]]) -> list[Bucket]:
@@ -50,5 +50,5 @@ def _calendar(key: Key, facet: Facet) -> str | None:
     if isinstance(key, str):
         seconds = seconds_of(key)
     else:
-        seconds = key if isinstance(key, float) and facet.field in {"created", "updated"} else None
+        seconds = key if isinstance(key, float) and facet.field in TIMES else None
     return None if seconds is None else calendar_label(seconds, facet.interval)

@@ -27,10 +27,11 @@ TIMES: Final = ("created", "updated")
 NAMED: Final = ("tags", "mimeType", "origin")
 METADATA: Final = "metadata."
 
-MAX_CONDITIONS: Final = 100
+MAX_CONDITIONS: Final = 50
 MAX_VALUES: Final = 1_000
 """In one `any_of`."""
-MAX_FACETS: Final = 100
+MAX_FACETS: Final = 20
+"""More than a page of results has room for."""
 MAX_BUCKETS: Final = 1_000
 """Of one facet; more than a person or a model reads, fewer than hurt."""
 
