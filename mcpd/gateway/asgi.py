@@ -97,10 +97,32 @@ class Head:
     def takes(self, kind: bytes) -> bool:
         """True when `Accept` admits the media type `kind`; absent admits all."""
         accept = self.accept
-        if accept is None or kind in accept or b"*/*" in accept:
+        if accept is None or (b";" not in accept and (kind in accept or b"*/*" in accept)):
             return True
-        lowered = accept.lower()
-        return kind in lowered or kind.split(b"/")[0] + b"/*" in lowered
+        return _admits(accept.lower(), kind)
+
+    @property
+    def takes_json(self) -> bool:
+        """True when a reply may be one JSON text."""
+        return self.takes(b"application/json")
+
+    @property
+    def takes_events(self) -> bool:
+        """True when a reply may be an event stream."""
+        return self.takes(b"text/event-stream")
+
+
+def _admits(accept: bytes, kind: bytes) -> bool:
+    """Ask the range that names `kind` most closely: whether it has a weight above 0 (RFC 9110 section 12.5.1)."""
+    ranges: dict[bytes, bool] = {}
+    for item in accept.split(b","):
+        name, _, parameters = item.partition(b";")
+        ranges[name.strip()] = _REFUSING.search(parameters) is None
+    closest = (kind, kind.partition(b"/")[0] + b"/*", b"*/*")
+    return next((ranges[name] for name in closest if name in ranges), False)
+
+
+_REFUSING = re.compile(rb"(?:^|;)\s*q\s*=\s*0(?:\.0*)?\s*(?:;|$)")
 
 
 _SLOTS = {

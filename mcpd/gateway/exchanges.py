@@ -2,7 +2,8 @@
 
 `PostExchange` is a stateless call's: plain JSON if the call is done before it says anything, else an event stream from
 the first notification on (deferred commit, RSP-4). `StreamExchange` is a stateful call's: it writes into a resumable
-stream that some request reads.
+stream that some request reads. A client that takes only one of the two forms gets that one: what a call says on its way
+is lost on one that takes only JSON, and a result is one event to one that takes only events.
 
 Called by: `gateway.streamable_http`, `gateway.stateful_http`, which hand in what an exchange needs as callables.
 Deliberately not: reading requests, or deciding anything about MCP.
@@ -20,7 +21,7 @@ from typing import Any
 import trio
 
 from mcpd.errors import Forbidden, Retryable, WireError, facing
-from mcpd.gateway.asgi import Headers, Responder
+from mcpd.gateway.asgi import Head, Headers, Responder
 from mcpd.messages.flight import Failed, Flight, Outcome, Stopped, answer_to, encode_outcome
 from mcpd.messages.outbox import Outbox
 from mcpd.messages.peer import Peer
@@ -35,13 +36,14 @@ OpenEvents = Callable[[Responder, trio.CancelScope], Outbox]
 class PostExchange:
     """The way back of one stateless call: JSON, or an event stream from the first notification on."""
 
-    __slots__ = ("_call", "_open_events", "_outbox", "_responder", "_streams", "_writer")
+    __slots__ = ("_call", "_head", "_open_events", "_outbox", "_responder", "_streams", "_writer")
 
-    def __init__(self, call: Call, responder: Responder, open_events: OpenEvents, *, streams: bool) -> None:
+    def __init__(self, call: Call, responder: Responder, open_events: OpenEvents, head: Head) -> None:
         self._call = call
         self._responder = responder
         self._open_events = open_events
-        self._streams = streams
+        self._head = head
+        self._streams = head.takes_events
         self._outbox: Outbox | None = None
         self._writer = trio.CancelScope()
 
@@ -76,6 +78,8 @@ class PostExchange:
                 return
             outcome = Failed(error)
         body = encode_outcome(self._call, outcome)
+        if not (isinstance(outcome, Failed) or self._head.takes_json):
+            self._open()
         if self._outbox is not None:
             await self._end_stream(self._outbox, body)
         elif isinstance(outcome, Failed):
@@ -98,17 +102,19 @@ class PostExchange:
 class StreamExchange:
     """The way back of one stateful HTTP call: into its stream. `flight` is set before the call runs."""
 
-    __slots__ = ("_may_release", "_peer", "_stream", "flight")
+    __slots__ = ("_may_notify", "_may_release", "_peer", "_stream", "flight")
 
-    def __init__(self, peer: Peer, stream: EventStream, *, may_release: bool) -> None:
+    def __init__(self, peer: Peer, stream: EventStream, *, may_release: bool, may_notify: bool = True) -> None:
         self.flight: Flight | None = None
         self._peer = peer
         self._stream = stream
         self._may_release = may_release
+        self._may_notify = may_notify
 
     async def notify(self, method: str, params: dict[str, Any]) -> None:
-        """Write a notification."""
-        await self._send(jsonrpc.notification(method, params))
+        """Write a notification; it is lost on a client that takes only JSON."""
+        if self._may_notify:
+            await self._send(jsonrpc.notification(method, params))
 
     async def ask(self, requests: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Ask the client live and wait for its answers. Raises and cancellation: as `Peer.ask`."""

@@ -15,6 +15,7 @@ Sources: MCP 2025-11-25 and 2025-03-26 transports; INI-5, SES-1..8, STR-1..7, RS
 
 from __future__ import annotations
 
+import math
 from itertools import count
 from typing import Any
 
@@ -123,7 +124,7 @@ class StatefulHttp:
 
     async def get(self, post: Post) -> None:
         """Open the standalone stream, or resume a stream behind `Last-Event-ID` (STR-4, RSM-2)."""
-        if not post.head.takes(b"text/event-stream"):
+        if not post.head.takes_events:
             await self._refuse(InvalidRequest("Accept text/event-stream"), post, None, 406)
             return
         try:
@@ -194,8 +195,11 @@ class StatefulHttp:
         if isinstance(outcome, Done):
             post.responder.add([(_SESSION, session.key.encode("ascii"))])
         answer = _encode(call, outcome)
-        if answer is not None:
+        if answer is not None and post.head.takes_json:
             await post.responder.whole(200, answer)
+        elif answer is not None:
+            await post.responder.chunk(sse.event(answer))
+            await post.responder.end()
 
     def _call(self, request: jsonrpc.Request, session: Session, request_id: str) -> Call:
         return session.state.open_call(
@@ -211,7 +215,7 @@ class StatefulHttp:
             await post.responder.whole(202)
             return
         stream = self._sessions.open_stream(session, str(next(self._stream_names)))
-        reply = _Reply(stream, len(requests), post.responder.client)
+        reply = _Reply(stream, len(requests), post.responder.client, streams=post.head.takes_events)
         for number, message in enumerate(requests):
             self._launch(message, session, reply, f"{post.responder.request_id}{f'.{number}' if number else ''}")
         reader = _Reader(stream, post, session, self._timeouts.ping_s)
@@ -233,8 +237,8 @@ class StatefulHttp:
                 raise message.error
             session.calls.check(message.id)
             call = self._call(message, session, request_id)
-            releases = can(session.state.version, "priming")
-            exchange = StreamExchange(session.peer, reply.stream, may_release=releases)
+            releases = reply.streams and can(session.state.version, "priming")
+            exchange = StreamExchange(session.peer, reply.stream, may_release=releases, may_notify=reply.streams)
             flight = exchange.flight = Flight(call, exchange, reply.client)
             session.calls.enter(flight)
         except WireError as error:
@@ -263,9 +267,11 @@ def _encode(call: Call, outcome: Outcome) -> bytes | None:
 class _Reply:
     """The responses that one POST still waits for."""
 
-    def __init__(self, stream: EventStream, expected: int, client: str) -> None:
+    def __init__(self, stream: EventStream, expected: int, client: str, *, streams: bool) -> None:
         self.stream = stream
         self.client = client
+        self.streams = streams
+        """True when the client takes an event stream."""
         self._expected = expected
 
     def close(self, answer: bytes | None) -> None:
@@ -287,22 +293,30 @@ class _Reader:
         self._receive = post.receive
         self._primes = can(session.state.version, "priming")
         self._ping_s = ping_s
+        self._head = post.head
 
     async def answer(self, requests: list[Any], *, batch: bool) -> None:
         """Answer a POST: JSON if the responses are all there is, else events."""
         async with trio.open_nursery() as nursery:
             self._attend(nursery)
             try:
-                with trio.move_on_after(self._ping_s):
-                    while self._stream.quiet and not self._stream.finished and not self._replaced():
-                        await self._stream.wait_news()
-                if self._stream.finished and self._stream.quiet and not self._replaced():
+                if await self._can_be_whole():
                     await self._whole(requests, batch=batch)
                 elif not self._replaced():
                     await self._events(0)
             finally:
                 self._stream.leave(self)
             nursery.cancel_scope.cancel()
+
+    async def _can_be_whole(self) -> bool:
+        """Wait for the responses, for ever if the client takes only JSON; True when they are all there is to send."""
+        stream = self._stream
+        if not self._head.takes_json:
+            return False
+        with trio.move_on_after(self._ping_s if self._head.takes_events else math.inf):
+            while stream.quiet and not stream.finished and not self._replaced():
+                await stream.wait_news()
+        return stream.finished and stream.quiet and not self._replaced()
 
     async def follow(self, after: int) -> None:
         """Answer a GET: the events behind `after`, then whatever comes."""

@@ -145,7 +145,7 @@ class StreamableHttp:
         try:
             if not head.sends_json:
                 raise BodyRefused(415, "Send Content-Type: application/json")
-            if not (head.takes(b"application/json") or head.takes(b"text/event-stream")):
+            if not (head.takes_json or head.takes_events):
                 raise BodyRefused(406, "Accept application/json and text/event-stream")
             value = await self._read(post)
         except ClientGone:
@@ -200,11 +200,10 @@ class StreamableHttp:
         except WireError as error:
             await self._refuse(error, post, request.id, request.method)
             return
-        streams = post.head.takes(b"text/event-stream")
-        if call.method == "subscriptions/listen" and not streams:
+        if call.method == "subscriptions/listen" and not post.head.takes_events:
             await self._turn_away(post.responder, 406, "body", "Accept text/event-stream to listen")
             return
-        exchange = PostExchange(call, post.responder, self._open_events, streams=streams)
+        exchange = PostExchange(call, post.responder, self._open_events, post.head)
         flight = Flight(call, exchange, post.responder.client)
         guard = self._disconnects.watch(post.receive, flight, on_quiet=exchange.commit, quiet_s=self._timeouts.ping_s)
         try:
