@@ -41,7 +41,8 @@ _PARAMETER = re.compile(r"mcp-param-[!#$%&'*+.^_`|~0-9a-z-]+")
 
 _ALLOWED_METHODS = b"POST, GET, DELETE, OPTIONS"
 _ALLOWED_HEADERS = (
-    "Content-Type, Authorization, MCP-Protocol-Version, Mcp-Method, Mcp-Name, Mcp-Session-Id, Last-Event-ID"
+    "Content-Type, Authorization, MCP-Protocol-Version, Mcp-Method, Mcp-Name, Mcp-Session-Id, Last-Event-ID,"
+    " X-Request-Id, traceparent"
 )
 _EXPOSED_HEADERS = b"Mcp-Session-Id, WWW-Authenticate, X-Request-Id, Retry-After"
 _PREFLIGHT_AGE_S = b"600"
@@ -68,6 +69,9 @@ _UNKNOWN_KEY = _challenge(
 )
 _BAD_HOST = Refusal(421, "host", "This Host is not served here; allow it with server.allowed_hosts")
 _BAD_ORIGIN = Refusal(403, "origin", "This Origin may not call; allow it with server.allowed_origins")
+
+FOREIGN = (_BAD_HOST, _BAD_ORIGIN)
+"""What a page is not even told; any other refusal it may read, so that it can ask for a key."""
 
 
 class Access:

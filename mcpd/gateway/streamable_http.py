@@ -23,7 +23,7 @@ import trio
 
 from mcpd.config import Limits, Timeouts
 from mcpd.errors import InvalidRequest, ParseError, UnsupportedVersion, WireError, facing
-from mcpd.gateway.access import Access, Refusal, cors, preflight
+from mcpd.gateway.access import FOREIGN, Access, Refusal, cors, preflight
 from mcpd.gateway.asgi import (
     BodyRefused,
     ClientGone,
@@ -87,11 +87,11 @@ class StreamableHttp:
             await self._preflight(scope, responder)
             return
         admitted = self._access.admit(scope)
+        if head.origin is not None and admitted not in FOREIGN:
+            responder.add(cors(head.origin))
         if isinstance(admitted, Refusal):
             await self._turn_away(responder, admitted.status, admitted.reason, admitted.message, admitted.headers)
             return
-        if head.origin is not None:
-            responder.add(cors(head.origin))
         headers = RoutingHeaders.read(scope["headers"])
         if scope["method"] == "POST":
             await self._post(Post(head, headers, admitted, responder, receive))

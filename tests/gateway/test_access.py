@@ -247,7 +247,7 @@ def test_a_preflight_allows_the_routing_headers_and_the_parameters_asked_for() -
     allowed = [name.strip() for name in answer[b"access-control-allow-headers"].decode().split(",")]
     assert allowed == [
         "Content-Type", "Authorization", "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name", "Mcp-Session-Id",
-        "Last-Event-ID", "mcp-param-region", "mcp-param-zone",
+        "Last-Event-ID", "X-Request-Id", "traceparent", "mcp-param-region", "mcp-param-zone",
     ]  # fmt: skip
 
 

@@ -76,6 +76,21 @@ async def test_without_a_key_every_method_is_refused_with_a_challenge(tmp_path: 
         assert (await keys["ada"].ask("tools/list")).status == 200
 
 
+async def test_a_page_can_read_why_its_key_is_refused_and_a_foreign_page_cannot(tmp_path: Path) -> None:
+    """HDR-15, SEC-1: without CORS headers a browser shows a refusal as a network error."""
+    async with server(tmp_path) as keys:
+        own = {"origin": f"http://localhost:{keys.running.port}"}
+        for sent in (own, {**own, "authorization": "Bearer mcpd_unknown"}, {**own, "authorization": "Bearer a b"}):
+            refused = await keys["nobody"].ask("tools/list", headers=sent)
+            assert refused.status in (400, 401)
+            assert refused.headers["access-control-allow-origin"] == own["origin"]
+            assert "WWW-Authenticate" in refused.headers["access-control-expose-headers"]
+        for sent in ({"origin": "http://evil.example"}, {**own, "host": "evil.example"}):
+            refused = await keys["nobody"].ask("tools/list", headers=sent)
+            assert refused.status in (403, 421)
+            assert "access-control-allow-origin" not in refused.headers
+
+
 async def test_a_websocket_needs_a_key_like_everybody(tmp_path: Path) -> None:
     """WS-3."""
     async with server(tmp_path) as keys:
