@@ -245,6 +245,8 @@ def _from(spec: str, declaration: Declaration) -> Declaration:
 
 def _import_file(path: Path) -> ModuleType:
     path = path.resolve()
+    if path.is_dir():
+        raise RegistrationError(f"{path}: is a folder; name a file in it, or a module")
     if not path.is_file():
         raise RegistrationError(f"{path}: there is no such file")
     name = f"mcpd_author_{path.stem.replace('-', '_')}_{abs(hash(str(path))):x}"
@@ -278,6 +280,8 @@ def _make_importable(folder: Path) -> None:
 
 
 def _blame(error: BaseException) -> str:
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}"

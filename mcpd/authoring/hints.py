@@ -54,8 +54,14 @@ def output_schema_of(hint: Any, where: str) -> dict[str, Any]:
         return schema_of(hint)
     except UNDESCRIBABLE as error:
         raise RegistrationError(
-            f"{where}: its return type cannot be described ({error}); annotate it as Any, or give output_schema"
+            f"{where}: its return type cannot be described ({cause_of(error)}); annotate it as Any, or give"
+            " output_schema"
         ) from None
+
+
+def cause_of(error: Exception) -> str:
+    """Return what msgspec says about a type, without its advice, which is about options that authors do not have."""
+    return str(error).strip().rpartition("\n")[2]
 
 
 def gaps(hint: Any, where: str) -> bool:

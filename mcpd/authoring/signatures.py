@@ -28,7 +28,7 @@ from msgspec import UNSET, Struct, UnsetType
 from mcpd.authoring.content import Block, encode_text, tool_result
 from mcpd.authoring.context import Context
 from mcpd.authoring.docstrings import parse
-from mcpd.authoring.hints import UNDESCRIBABLE, gaps, input_schema_of, output_schema_of
+from mcpd.authoring.hints import UNDESCRIBABLE, cause_of, gaps, input_schema_of, output_schema_of
 from mcpd.errors import RegistrationError, ToolError
 
 Function = Callable[..., Any]
@@ -268,7 +268,10 @@ def _decoder(parameters: list[_Parameter], where: str) -> type[Struct]:
         decoder = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
         msgspec.json.schema(decoder)
     except UNDESCRIBABLE as error:
-        raise RegistrationError(f"{where}: its parameters cannot be described: {error}") from None
+        raise RegistrationError(
+            f"{where}: its parameters cannot be described ({cause_of(error)}); annotate with types that JSON has, a"
+            " dataclass, a TypedDict, or Any"
+        ) from None
     return decoder
 
 

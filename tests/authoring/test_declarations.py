@@ -200,7 +200,7 @@ def test_a_module_is_loaded_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("x = 1\n", "nothing in it is decorated"),
         ("\n\n1 / 0\n", r"ZeroDivisionError.*bad\.py, line 3"),
         ("import no_such_thing_at_all\n", "no_such_thing_at_all"),
-        ("def f(:\n", "SyntaxError"),
+        ("x = 1\ndef f(:\n", r"SyntaxError: invalid syntax \(.*bad\.py, line 2\)$"),
         ("import sys\nsys.exit(3)\n", "SystemExit"),
         ("import mcpd\n@mcpd.tool(timeout_s=-1)\ndef f(): ...\n", "timeout_s"),
     ],
@@ -216,6 +216,12 @@ def test_what_does_not_exist_is_said_to_be_missing(spec: str) -> None:
     """The user learns what to mend."""
     with pytest.raises(RegistrationError, match="no such"):
         load(spec)
+
+
+def test_a_folder_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    """The user learns what to mend."""
+    with pytest.raises(RegistrationError, match="is a folder"):
+        load(str(tmp_path))
 
 
 def test_the_public_names_are_the_same_for_python_and_for_type_checkers() -> None:
