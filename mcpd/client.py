@@ -47,6 +47,7 @@ _REJECTIONS = {
     403: "the server does not allow this caller (origin, or the key's scopes)",
     404: "there is no MCP WebSocket at this address; it usually ends in /ws",
     421: "the server does not answer to this host name; it must be listed in server.allowed_hosts",
+    426: "the request reached the server as a plain one; a proxy has to pass the headers Upgrade and Connection on",
     503: "the server has no room for another connection, or is stopping; try again",
 }
 

@@ -140,6 +140,7 @@ def make_app(
     app.config["BODY_TIMEOUT"] = timeouts.body_s
     app.config["RESPONSE_TIMEOUT"] = None
     _refuse_in_json(app)
+    _refuse_without_upgrade(app)
     app.register_blueprint(health_routes(health))
     if config.server.metrics_bind is None:
         app.register_blueprint(metrics_routes(metrics, access))
@@ -163,6 +164,20 @@ def _refuse_in_json(app: QuartTrio) -> None:
 
     for status in (404, 405):
         app.register_error_handler(status, refuse)
+
+
+def _refuse_without_upgrade(app: QuartTrio) -> None:
+    """Say what a plain request for the WebSocket lacks: proxies leave it out unless they are told to pass it on."""
+
+    async def refuse() -> Response:
+        return Response(_NO_UPGRADE, 426, {"Upgrade": "websocket"}, content_type="application/json")
+
+    app.add_url_rule("/ws", "websocket", refuse)
+
+
+_NO_UPGRADE = json.dumps(
+    {"detail": "This is a WebSocket; a proxy in front of it has to pass the headers Upgrade and Connection on"}
+)
 
 
 def make_metrics_app(metrics: Metrics, logs: Logs) -> QuartTrio:

@@ -33,7 +33,7 @@ from mcpd.wire import jsonrpc, sse
 from mcpd.wire.call import Call, Principal
 from mcpd.wire.headers import RoutingHeaders
 from mcpd.wire.session import SessionState, parse_batch
-from mcpd.wire.versions import HEADERLESS, can
+from mcpd.wire.versions import HEADERLESS, STATELESS, can
 
 STANDALONE = "s"
 """Name of the stream of messages that belong to no call."""
@@ -55,6 +55,12 @@ class Post:
         self.principal = principal
         self.responder = responder
         self.receive = receive
+
+
+_NO_SESSION = (
+    "This request needs the header Mcp-Session-Id: initialize first, or go without a session and send"
+    f" MCP-Protocol-Version: {STATELESS}"
+)
 
 
 class _NoSession(Exception):
@@ -148,7 +154,7 @@ class StatefulHttp:
     def _session(self, post: Post) -> Session:
         key = post.headers.session_id
         if key is None:
-            raise _NoSession(400, "This request needs the header Mcp-Session-Id; initialize first")
+            raise _NoSession(400, _NO_SESSION)
         session = self._sessions.get(key, post.principal)
         if session is None:
             raise _NoSession(404, "There is no such session; initialize again, without the header Mcp-Session-Id")

@@ -54,6 +54,7 @@ CASES: dict[str, Case] = {
     "a WebSocket of another protocol": (
         "GET", "/ws", {**UPGRADE, **BEARER, "sec-websocket-protocol": "chat"}, None, 400, "protocol_error",
     ),
+    "a WebSocket whose upgrade a proxy has dropped": ("GET", "/ws", {}, None, 426, "protocol_error"),
     "a WebSocket elsewhere": ("GET", "/elsewhere", UPGRADE, None, 404, "protocol_error"),
 }  # fmt: skip
 

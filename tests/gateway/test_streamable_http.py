@@ -770,7 +770,9 @@ async def test_a_slash_behind_the_path_changes_nothing(server: Server) -> None:
             assert (reply.status_code, reply.json()["id"]) == (200, body["id"])
 
 
-@pytest.mark.parametrize(("method", "target", "status"), [("GET", "/none", 404), ("POST", "/healthz", 405)])
+@pytest.mark.parametrize(
+    ("method", "target", "status"), [("GET", "/none", 404), ("POST", "/healthz", 405), ("GET", "/ws", 426)]
+)
 async def test_what_no_route_takes_is_answered_in_json(server: Server, method: str, target: str, status: int) -> None:
     """ERA-9."""
     async with client_of(server) as mcp:
