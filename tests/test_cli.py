@@ -140,6 +140,14 @@ def test_check_tells_each_value_and_where_it_comes_from(capsys: Output, monkeypa
     assert "(mcpd.toml)" in capsys.readouterr().out
 
 
+def test_a_scope_that_only_tools_could_name_is_pointed_out(capsys: Output) -> None:
+    """AUT-5: any name may be a tool's own scope, so that `cal` for `call` is no error."""
+    assert cli.run(["keys", "new", "laptop", "--scope", "cal", "--scope", "metrics", "--scope", "read"]) == 0
+    said = capsys.readouterr().err
+    assert "'cal' is no scope of mcpd's own" in said
+    assert said.count("no scope") == 1
+
+
 def test_check_names_every_problem_at_once(folder: Path, capsys: Output) -> None:
     """CLI: check."""
     (folder / "broken.py").write_text("from mcpd import tool\n@tool\ndef f(x: object()): ...\n")

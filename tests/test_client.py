@@ -16,7 +16,7 @@ import trio_websocket
 
 from mcpd import client as client_module
 from mcpd.client import ConnectionFailed, RequestFailed, open_client, websocket_url
-from mcpd.commands.calling import UsageMistake, describe_progress, read_arguments, render, show
+from mcpd.commands.calling import UsageMistake, describe_progress, offer, read_arguments, render, show
 from mcpd.errors import ConfigurationError
 
 Script = Callable[["Peer"], Awaitable[None]]
@@ -268,6 +268,7 @@ def refusing(status: int) -> bytes:
         (refusing(403), None, "does not allow this caller"),
         (refusing(404), None, "usually ends in /ws"),
         (refusing(421), None, "allowed_hosts"),
+        (refusing(426), None, "Upgrade and Connection"),
         (refusing(500), None, "HTTP status 500"),
         (b"", None, "not a WebSocket server"),
         (b"SSH-2.0-OpenSSH_9.9\r\n", None, "not a WebSocket server"),
@@ -444,6 +445,41 @@ async def test_mcpd_call_tells_failure_and_wrong_usage_apart() -> None:
         assert err.count("\n") == 1
         assert "mcpd serve" in err
         assert (await run_call("ftp://nowhere", "echo"))[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ({"code": -32603, "message": "Internal error", "data": {"requestId": "ab-1"}}, "log says why, under ab-1"),
+        (
+            {"code": -32021, "message": "Needs: elicitation", "data": {"requiredCapabilities": {"elicitation": {}}}},
+            "cannot answer questions",
+        ),
+        ({"code": -32603, "message": "No room", "data": "overloaded"}, "mcpd: No room\n"),
+    ],
+)
+async def test_mcpd_call_says_what_to_do_about_a_refusal(error: dict[str, Any], told: str) -> None:
+    """CLI: friendly errors."""
+
+    async def script(peer: Peer) -> None:
+        await peer.send(id=(await peer.get())["id"], result={"tools": [ECHO]})
+        await peer.send(id=(await peer.get())["id"], error=error)
+        await answer_forever(peer)
+
+    async with served(script) as url:
+        code, out, err = await run_call(url, "echo")
+    assert (code, out) == (1, "")
+    assert told in err
+    assert err.startswith(f"mcpd: {error['message']}")
+
+
+def test_who_asks_for_a_tool_that_is_not_there_learns_how_many_there_are() -> None:
+    """CLI: friendly errors."""
+    names = [f"tool{number:02}" for number in range(12)]
+    assert offer("what", names[:2]) == "it has: tool00, tool01"
+    assert offer("what", names).endswith("tool09 and 2 more")
+    assert offer("tool00x", names) == "the nearest is 'tool00'"
+    assert offer("what", []) == "it has: none"
 
 
 async def test_ctrl_c_cancels_the_call_on_the_server_and_exits_with_130() -> None:

@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import click
 
-from mcpd.client import Client, open_client
+from mcpd.client import Client, RequestFailed, open_client
 from mcpd.commands import terminal
 from mcpd.errors import McpdError
 from mcpd.signals import INTERRUPTED, Interrupted, run_until_interrupted
@@ -36,6 +36,10 @@ MAX_PROGRESS_CHARS: Final = 200
 
 class UsageMistake(McpdError):
     """The words on the command line cannot be arguments of the tool."""
+
+
+class CallFailed(McpdError):
+    """The server refused the call; the text says why and what to do."""
 
 
 class Order(NamedTuple):
@@ -52,7 +56,7 @@ class Order(NamedTuple):
 def run(order: Order) -> int:
     """Call the tool, print what comes, and return the exit code.
 
-    Raises: UsageMistake, ConfigurationError, client.ConnectionFailed, client.RequestFailed.
+    Raises: UsageMistake, CallFailed, ConfigurationError, client.ConnectionFailed, client.RequestFailed.
     """
     try:
         return run_until_interrupted(partial(_call, order))
@@ -64,17 +68,40 @@ async def _call(order: Order) -> int:
     async with open_client(order.url, key=order.key) as client:
         arguments = read_arguments(order.pairs, await _schema(client, order.tool))
         with Progress() as progress:
-            result = await client.call_tool(order.tool, arguments, on_progress=progress.show, timeout_s=order.timeout_s)
+            try:
+                result = await client.call_tool(
+                    order.tool, arguments, on_progress=progress.show, timeout_s=order.timeout_s
+                )
+            except RequestFailed as error:
+                raise CallFailed(explain(error)) from error
     return _print(result, as_json=order.as_json)
+
+
+def explain(error: RequestFailed) -> str:
+    """Return the refusal with what its data say to whoever runs `mcpd call`: where to look, or what to use instead."""
+    data = error.data if isinstance(error.data, dict) else {}
+    if "requestId" in data:
+        return f"{error}; the server's log says why, under {data['requestId']}"
+    if "requiredCapabilities" in data:
+        return f"{error}. `mcpd call` cannot answer questions of a tool: use an MCP client that can"
+    return str(error)
 
 
 async def _schema(client: Client, tool: str) -> dict[str, Any]:
     tools = {item["name"]: item for item in await client.list_tools()}
     if tool not in tools:
-        near = difflib.get_close_matches(tool, tools, n=1) or sorted(tools)[:MAX_NAMED_TOOLS]
-        raise UsageMistake(f"the server has no tool {tool!r}; it has: {', '.join(near) or 'none'}")
+        raise UsageMistake(f"the server has no tool {tool!r}; {offer(tool, sorted(tools))}")
     schema: dict[str, Any] = tools[tool]["inputSchema"]
     return schema
+
+
+def offer(tool: str, names: list[str]) -> str:
+    """Say what there is to whoever asked for a tool that is not there."""
+    near = difflib.get_close_matches(tool, names, n=1)
+    if near:
+        return f"the nearest is {near[0]!r}"
+    more = f" and {len(names) - MAX_NAMED_TOOLS} more" if len(names) > MAX_NAMED_TOOLS else ""
+    return f"it has: {', '.join(names[:MAX_NAMED_TOOLS]) or 'none'}{more}"
 
 
 def read_arguments(pairs: Iterable[str], schema: dict[str, Any]) -> dict[str, Any]:

@@ -81,8 +81,15 @@ def new_key(name: str, scopes: tuple[str, ...], expires: Any, config_file: Path 
         end = next(made.expires for made in store.list() if made.name == name)
         print_json({"name": name, "scopes": scopes, "key": key, **({} if end is None else {"expires": end})})
         return
+    from mcpd.gateway.keys import LADDER, METRICS
+
     click.echo(key)
     click.echo(f"Keep it: it is shown only now. Stored as a hash in {store.path}.", err=True)
+    for scope in scopes:
+        if scope not in (*LADDER, METRICS):
+            click.echo(
+                f"{scope!r} is no scope of mcpd's own: it opens what a tool names so, and nothing else.", err=True
+            )
 
 
 @keys.command(
