@@ -57,7 +57,7 @@ def claim_protocol() -> tuple[int, int]:
 def printing_to(put: Callable[[str], object], *names: Literal["stdout", "stderr"]) -> Iterator[None]:
     """Give `put`, which must not block, what Python code prints to these streams of `sys`, line by line."""
     raw: Any = _Prints(put)  # all that a text stream needs is there, though the stubs ask for more
-    prints = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    prints = _Printer(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
     before = {name: getattr(sys, name) for name in names}
     for name in names:
         setattr(sys, name, prints)
@@ -69,9 +69,23 @@ def printing_to(put: Callable[[str], object], *names: Literal["stdout", "stderr"
         prints.flush()
 
 
+class _Printer(io.TextIOWrapper):
+    """A text stream that its user cannot close or take apart: it is shared by all tools."""
+
+    def close(self) -> None:
+        self.flush()
+
+    def detach(self) -> Any:
+        self.flush()
+        return self.buffer
+
+
 class _Prints(io.RawIOBase):
     def __init__(self, put: Callable[[str], object]) -> None:
         self._put = put
+
+    def close(self) -> None:
+        """Stay open: whoever has wrapped this in a stream of his own closes it when that is collected."""
 
     def writable(self) -> bool:
         return True

@@ -7,6 +7,7 @@ Called by: `app`. Skin around `messages.duplex`. Deliberately not: authenticatio
 
 Laws: a line has a length (`limits.max_message_bytes`); one that is longer is answered with a parse error and skipped to
 its end (IO-9); end of input ends the server, after the calls in flight have had `END_OF_INPUT_S` to finish (IO-3).
+Every message lets the others run before it is taken: one read may bring thousands, and their answers want to leave.
 
 Sources: MCP basic/transports "stdio"; IO-1..9.
 """
@@ -14,6 +15,7 @@ Sources: MCP basic/transports "stdio"; IO-1..9.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 
 import trio
@@ -80,7 +82,8 @@ class StdioTransport:
         self._on_end = on_end
         self._ended = False
         self._lines = Lines(limits.max_message_bytes)
-        self._ready: list[bytes | None] = []
+        self._ready: deque[bytes | None] = deque()
+        """Lines that have come and were not taken yet."""
         self._duplex = Duplex(
             manager, sessions, limits=limits, transport="stdio", principal=ANONYMOUS, name_request=RequestNames()
         )
@@ -104,13 +107,14 @@ class StdioTransport:
     async def _next_line(self, source: trio.abc.ReceiveStream) -> bytes | None:
         while not self._ended:
             while self._ready:
-                line = self._ready.pop(0)
+                line = self._ready.popleft()
                 if line is None:
                     self._duplex.refuse_oversized()
                 elif line.strip():
+                    await trio.lowlevel.checkpoint()
                     return line
             data = await source.receive_some(_READ_BYTES)
-            self._ready = self._lines.feed(bytes(data))
+            self._ready.extend(self._lines.feed(bytes(data)))
             if not data:
                 self._ended = True
                 self._on_end()

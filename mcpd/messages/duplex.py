@@ -9,7 +9,8 @@ frames, lines, HTTP.
 
 Laws: ids are unique among this connection's requests in flight (RPC-5); nothing is sent for a call that its client
 cancelled (CAN-3, IO-7); the reader never waits for a writer, so that a cancellation is always heard (IO-8); a peer
-that asks on without reading gets no more calls once its outbox is full (law 8).
+that asks on without reading gets no more calls once its outbox is full (law 8), one that reads may ask as fast as it
+can.
 
 Sources: MCP 2026-07-28 stdio and custom transports; IO-1..9, WS-1..5, BAT-1..4, SUB-11.
 """
@@ -97,6 +98,7 @@ class Duplex:
             with self._reading:
                 while (data := await receive()) is not None:
                     self._receive(data, calls)
+                    await self._outbox.catch_up()
         except BaseException:
             self._end()
             raise

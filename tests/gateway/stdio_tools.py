@@ -1,10 +1,13 @@
-"""Tools that a stdio server must survive: their child reads stdin, they hang, they leave threads behind."""
+"""Tools that a stdio server must survive: they hang, close streams, leave threads, and a child of one reads stdin."""
 
 from __future__ import annotations
 
+import io
 import subprocess
+import sys
 import threading
 import time
+from typing import cast
 
 from mcpd import tool
 
@@ -28,3 +31,21 @@ def leave_a_thread() -> str:
     """Leave a thread behind that Python waits for when it ends."""
     threading.Thread(target=time.sleep, args=(1000,), daemon=False).start()
     return "left"
+
+
+@tool
+def close_stdout() -> None:
+    """Close what is everybody's."""
+    sys.stdout.close()
+
+
+@tool
+def wrap_stdout() -> None:
+    """Print through a stream of its own, which closes what lies below when it is collected."""
+    io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8").write("wrapped\n")
+
+
+@tool
+def detach_stdout() -> None:
+    """Do what scripts of old do to print UTF-8."""
+    io.TextIOWrapper(cast(io.TextIOWrapper, sys.stdout).detach(), encoding="utf-8").write("detached\n")

@@ -122,6 +122,26 @@ async def test_the_program_ends_when_its_client_is_done(tmp_path: Path, how: str
     assert b"Traceback" not in (tmp_path / "log").read_bytes()
 
 
+async def test_a_thousand_requests_in_one_write_are_answered_each(tmp_path: Path) -> None:
+    """IO-1, RPC-7: good ones with a result, bad ones with an error, however few answers may wait."""
+    config = server_config(tmp_path, TOOLS, limits={"max_outbox_items": 16, "max_calls_per_connection": 16})
+    texts = []
+    for number in range(1000):
+        body, _ = stateless("server/discover" if number % 2 else "nothing/at_all", None, request_id=number)
+        texts.append(json.dumps(body))
+    with trio.fail_after(WAIT_S):
+        async with (
+            stdio_server(config) as running,
+            stdio_transport(running, "2026-07-28", {}) as client,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(client.send_text, "\n".join(texts))
+            heard = [await client.receive() for _ in texts]
+    assert {answer["id"]: "result" in answer for answer in heard} == {
+        number: bool(number % 2) for number in range(1000)
+    }
+
+
 async def test_end_of_input_cancels_what_is_in_flight(tmp_path: Path) -> None:
     """IO-3, CAN-1."""
     with trio.fail_after(WAIT_S):
@@ -207,6 +227,23 @@ async def test_a_child_of_a_tool_reads_nothing_of_the_protocol(tmp_path: Path) -
     answers = {body["id"]: body for body in map(json.loads, done.stdout.splitlines())}
     assert set(answers) == set(range(42))
     assert answers[1]["result"]["content"][0]["text"] == "0 bytes eaten"
+
+
+async def test_no_tool_takes_standard_output_from_the_others(tmp_path: Path) -> None:
+    """IO-1: whether it closes the stream, wraps what lies below it, or takes it apart; the program ends as ever."""
+    names = ("close_stdout", "wrap_stdout", "detach_stdout", "shout")
+    said = HANDSHAKE + b"".join(
+        b'{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"%s"}}\n' % (number, name.encode())
+        for number, name in enumerate(names, 1)
+    )
+    done = await piped(tmp_path, said)
+    assert done.returncode == 0
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(answer["id"] for answer in answers) == [0, 1, 2, 3, 4]
+    assert not [answer for answer in answers if answer["result"].get("isError")]
+    for text in (b"wrapped", b"detached", b"printed"):
+        assert text in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full"])

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -39,6 +40,7 @@ _LINGER_S = 1.0
 """So long a client may take to answer our close frame."""
 _NORMAL, _GOING_AWAY, _PROTOCOL_ERROR, _NO_STATUS, _LOST, _TOO_BIG, _BUG = 1000, 1001, 1002, 1005, 1006, 1009, 1011
 _POLICY = 1008
+_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 _FRAMES_PER_TURN = 4
 """Frames that are taken before others get a turn: one read may bring 9,000 that each cost a call's refusal."""
 
@@ -71,11 +73,10 @@ class WebSocket:
         """Shake hands and run `application`; `rest` came behind the request. Cancellation: safe."""
         self._rest = rest
         try:
+            _check_key(scope["headers"])
             self._ws.initiate_upgrade_connection(scope["headers"], scope["raw_path"])
-        except RemoteProtocolError as error:
-            hint = error.event_hint
-            assert isinstance(hint, frames.RejectConnection)
-            await self._send(frames.RejectConnection(hint.status_code, [*hint.headers, (b"connection", b"close")]))
+        except (RemoteProtocolError, UnicodeError) as error:
+            await self._send(_rejection(error))
             return
         request = next(iter(self._ws.events()))
         assert isinstance(request, frames.Request)
@@ -250,6 +251,20 @@ class WebSocket:
         finally:
             if torn:
                 self._gone = True
+
+
+def _check_key(headers: Headers) -> None:
+    """A key is 16 bytes in base64, and there is one at most. Raises: RemoteProtocolError."""
+    keys = [value for name, value in headers if name == b"sec-websocket-key"]
+    if len(keys) > 1 or any(_KEY.fullmatch(key) is None for key in keys):
+        raise RemoteProtocolError("not a Sec-WebSocket-Key", event_hint=frames.RejectConnection())
+
+
+def _rejection(error: Exception) -> frames.RejectConnection:
+    """Return the refusal of a handshake; wsproto decodes headers without expecting that they are no text."""
+    hint = getattr(error, "event_hint", None)
+    status, headers = (hint.status_code, hint.headers) if isinstance(hint, frames.RejectConnection) else (400, [])
+    return frames.RejectConnection(status, [*headers, (b"connection", b"close")])
 
 
 def _acceptance(event: Event) -> frames.AcceptConnection:

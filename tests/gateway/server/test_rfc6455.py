@@ -199,6 +199,14 @@ async def test_messages_in_a_row_are_bounded_each_by_itself(autojump_clock: Mock
         (b"Sec-WebSocket-Version: 13\r\n", b"", b"400"),
         (b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b"", b"400"),
         (b"keep-alive, Upgrade", b"keep-alive", b"400"),
+        (b"keep-alive, Upgrade", b"Upgrade, \xff", b"400"),
+        (b"Host: h\r\n", b"Host: h\r\nSec-WebSocket-Protocol: mcp, \xc3\xa9\r\n", b"400"),
+        (b"Host: h\r\n", b"Host: h\r\nSec-WebSocket-Extensions: \xff\r\n", b"400"),
+        (b"Host: h\r\n", b"Host: \xff\r\n", b"400"),
+        (b"dGhlIHNhbXBsZSBub25jZQ==", b"", b"400"),
+        (b"dGhlIHNhbXBsZSBub25jZQ==", b"\xff\xff", b"400"),
+        (b"dGhlIHNhbXBsZSBub25jZQ==", b"dGhlIHNhbXBsZQ==", b"400"),
+        (b"Host: h\r\n", b"Host: h\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b"400"),
     ],
 )
 async def test_a_request_that_cannot_upgrade_is_refused(
