@@ -60,7 +60,7 @@ def open_sockets(server: Server, timeouts: Timeouts) -> list[socket.socket]:
     except OSError as error:
         place = bind or f"{server.host}:{server.port}"
         raise ConfigurationError(
-            f"Cannot listen on {place}: {error.strerror or error}; choose another --port"
+            f"Cannot listen on {place}: {error.strerror or error}; choose another --{'bind' if bind else 'port'}"
         ) from error
 
 
@@ -117,15 +117,21 @@ def _unix_socket(path: str) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove the socket of a server that has gone; one that answers stays, and binding then fails."""
+    """Remove the socket of a server that has gone; whatever else is there stays, and binding then fails.
+
+    Only a refusal says that nobody listens: other sockets are of another type, of another user, or busy.
+    """
     place = Path(path)
     if not place.is_socket():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(path)
-        except OSError:
+        except ConnectionRefusedError:
             place.unlink()
+        except OSError:
+            return
 
 
 def listening_ports(sockets: Sequence[socket.socket]) -> list[int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import logging
+import socket
+from pathlib import Path
 
 import hypercorn.protocol.ws_stream
 import hypercorn.trio.run
@@ -19,8 +21,9 @@ from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import EventWrapper
 
-from mcpd.config import Limits, Timeouts
-from mcpd.gateway.server.hypercorn import HYPERCORN_VERSION, Connections
+from mcpd.config import Limits, Server, Timeouts
+from mcpd.errors import ConfigurationError
+from mcpd.gateway.server.hypercorn import HYPERCORN_VERSION, Connections, open_sockets
 from mcpd.monitoring.metrics import Metrics
 
 
@@ -86,3 +89,37 @@ def test_a_failing_accept_is_said_seldom(caplog: pytest.LogCaptureFixture) -> No
     for _ in range(5):
         logging.getLogger("trio.serve_listeners").error("accept returned %s", "EMFILE")
     assert len(caplog.records) <= 1
+
+
+@pytest.mark.parametrize("what", ["a datagram socket", "a busy server", "a file"])
+def test_what_is_not_left_by_a_server_that_has_gone_is_not_removed_and_not_waited_for(
+    what: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "socket"
+    waiting = [socket.socket(socket.AF_UNIX) for _ in range(4)]
+    kind = socket.SOCK_DGRAM if what == "a datagram socket" else socket.SOCK_STREAM
+    with socket.socket(socket.AF_UNIX, kind) as theirs:
+        if what == "a file":
+            path.write_text("precious")
+        else:
+            theirs.bind(str(path))
+        if what == "a busy server":
+            theirs.listen(0)
+            for client in waiting:
+                client.setblocking(False)
+                client.connect_ex(str(path))
+        before = path.stat().st_ino
+        with pytest.raises(ConfigurationError, match="Address already in use; choose another --bind"):
+            open_sockets(Server(bind=f"unix:{path}"), Timeouts())
+        assert path.stat().st_ino == before
+    for client in waiting:
+        client.close()
+
+
+def test_the_socket_of_a_server_that_has_gone_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(path))
+    (replaced,) = open_sockets(Server(bind=f"unix:{path}"), Timeouts())
+    with replaced, socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
