@@ -32,6 +32,7 @@ Sources: JSON-RPC 2.0 section 5.1; MCP 2026-07-28 (RPC-10, RPC-11); surfaces "Er
 
 from __future__ import annotations
 
+from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 
@@ -207,16 +208,22 @@ class InternalError(WireError):
 def leaves(error: BaseException) -> list[BaseException]:
     """Return what a group of exceptions holds, at any depth; an exception that is no group is its own only leaf.
 
-    Groups are walked, not split: an author's own class of group may refuse to be split.
+    Groups are walked, not split, and nothing is asked of an author's own class, which may refuse: this never raises.
     """
     found: list[BaseException] = []
     waiting = [error]
     while waiting:
         one = waiting.pop()
-        if isinstance(one, BaseExceptionGroup):
-            waiting.extend(reversed(one.exceptions))
+        if issubclass(type(one), BaseExceptionGroup):
+            waiting.extend(reversed(vars(BaseExceptionGroup)["exceptions"].__get__(one)))
         else:
             found.append(one)
+    return found
+
+
+def traceback_of(error: BaseException) -> TracebackType | None:
+    """Return where `error` was raised, without asking its class, which may have attributes that raise."""
+    found: TracebackType | None = vars(BaseException)["__traceback__"].__get__(error)
     return found
 
 
@@ -225,10 +232,10 @@ def plain(error: BaseException) -> BaseException:
 
     A nursery puts what its tasks raise into a group, also a single ToolError.
     """
-    if not isinstance(error, BaseExceptionGroup):
+    if not issubclass(type(error), BaseExceptionGroup):
         return error
     found = leaves(error)
-    if not all(isinstance(leaf, ToolError | WireError) for leaf in found):
+    if not all(issubclass(type(leaf), (ToolError, WireError)) for leaf in found):
         return error
     refusal = next((leaf for leaf in found if isinstance(leaf, WireError)), None)
     return refusal or ToolError("\n".join(dict.fromkeys(map(str, found))))
@@ -241,7 +248,7 @@ def describe(error: BaseException) -> str:
 
 
 def _line(error: BaseException) -> str:
-    name = type(error).__name__
+    name: str = vars(type)["__name__"].__get__(type(error))
     try:
         text = str(error)[:MAX_LINE_CHARS].strip()
     except BaseException:  # noqa: ASYNC103, BLE001 - an author's `__str__` may raise anything, too

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -43,7 +44,7 @@ from mcpd.messages.flight import Budget, Done, Failed, Flight, Outcome, Stopped
 from mcpd.messages.listens import Listens
 from mcpd.messages.places import Places, Ticket
 from mcpd.messages.sessions import Sessions
-from mcpd.monitoring.logs import Logs, RequestLine
+from mcpd.monitoring.logs import Logs, RequestLine, raised
 from mcpd.monitoring.metrics import TRANSPORTS, Metrics
 from mcpd.service import McpService
 from mcpd.wire import jsonrpc, sieve
@@ -51,6 +52,8 @@ from mcpd.wire.call import Call
 from mcpd.wire.methods import Method, lookup
 
 _log = logging.getLogger(__name__)
+_MAX_MESSAGE_CHARS = 65_536
+"""Of an error that a client is told; an author's ToolError may say more."""
 _MAX_DETAIL_CHARS = 512
 """Of an error's text that waits in the log's queue."""
 
@@ -164,6 +167,7 @@ class MessageManager:
                 result = await self._answer(flight)
             return self._done(call, result)
         except WireError as error:
+            error.message = error.message[:_MAX_MESSAGE_CHARS]
             return Failed(error)
         except BaseException as error:  # noqa: ASYNC103, BLE001 - the boundary: nothing that a function raises may pass
             if _is_cancellation(error):
@@ -187,9 +191,12 @@ class MessageManager:
         return self._done(call, sieve.failed(error.message)) if call.method == "tools/call" else Failed(error)
 
     def _crashed(self, call: Call, error: BaseException) -> Outcome:
-        told = isinstance(error, ToolCrashed)
-        cause = (error.__cause__ or error) if told else error
-        _log.error("request_id=%s %s %s failed", call.request_id, call.method, _target(call), exc_info=cause)
+        told = issubclass(type(error), ToolCrashed)
+        cause = error if not told or error.__cause__ is None else error.__cause__
+        with suppress(BaseException):  # a handler of others may render the exception, which may raise anything
+            _log.error(
+                "request_id=%s %s %s failed", call.request_id, call.method, _target(call), exc_info=raised(cause)
+            )
         if told:
             return self._done(call, sieve.failed(str(error)), crashed=True)
         return Failed(InternalError(call.request_id))
@@ -301,7 +308,7 @@ def _detail(error: WireError) -> str:
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    return all(isinstance(leaf, trio.Cancelled) for leaf in leaves(error))
+    return all(type(leaf) is trio.Cancelled for leaf in leaves(error))
 
 
 def _target(call: Call) -> str:

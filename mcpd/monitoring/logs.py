@@ -25,10 +25,14 @@ import re
 import select
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from sys import getsizeof
+from types import TracebackType
 from typing import NamedTuple
+
+from mcpd.errors import traceback_of
 
 STDERR = 2
 MAX_LINES_ITEMS = 4096
@@ -44,6 +48,7 @@ _BATCH_BYTES = 256 * 1024
 _LINGER_S = 0.02
 """So long a line waits for others to be written with it."""
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
+_MAX_KEY_CHARS = 8192
 _TOKEN = re.compile(r"mcpd_[A-Za-z0-9_-]{12,}|(?i:bearer)\s+[^\s\"']+")
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
 _ESCAPES_KEPT_LINES = {code: text for code, text in _ESCAPES.items() if code != 10}
@@ -211,6 +216,14 @@ class Logs:
             self._unwritten += len(texts)
 
 
+_Raised = tuple[type[BaseException], BaseException, TracebackType | None]
+
+
+def raised(error: BaseException) -> _Raised:
+    """Return the `exc_info` of `error` without asking the error, whose class may have attributes that raise."""
+    return type(error), error, traceback_of(error)
+
+
 class _Handler(logging.Handler):
     """Renders records on the thread that logs, since their arguments may change later."""
 
@@ -222,7 +235,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = _render_record(record, self._formatter)
-        except Exception:  # noqa: BLE001 - a wrong format string must not end the call that logs it
+        except BaseException:  # noqa: BLE001 - a wrong format string, or a value's `__str__`, must not end what logs it
             text = f"{_stamp(record.created)} error log: unprintable record of {record.name}:{record.lineno}\n"
         self._put(text)
 
@@ -283,17 +296,31 @@ def _render_record(record: logging.LogRecord, formatter: logging.Formatter) -> s
     message = _bounded(record.getMessage()).translate(_ESCAPES)
     text = f"{_stamp(record.created)} {record.levelname.lower()} {record.name}: {message}\n"
     if record.exc_info and record.exc_info[0] is not None:
-        text += _bounded(formatter.formatException(record.exc_info)).translate(_ESCAPES_KEPT_LINES) + "\n"
+        text += _bounded(_render_traceback(record.exc_info, formatter)).translate(_ESCAPES_KEPT_LINES) + "\n"
     return text
 
 
+def _render_traceback(found: _Raised, formatter: logging.Formatter) -> str:
+    try:
+        return formatter.formatException(found)
+    except BaseException:  # noqa: BLE001 - an author's exception may raise whatever is asked of it
+        return "".join([*traceback.format_tb(found[2]), "an exception that cannot be shown"])
+
+
 def _bounded(text: str) -> str:
-    """Return beginning and end of a text that is too long. Masked before it is cut: half a key would not be found."""
+    """Return beginning and end of a text that is too long, masked, in a time that does not grow with it.
+
+    Each is masked with what lies beyond its edge, which is then left out: half a key would not be found.
+    """
     if len(text) <= MAX_RECORD_CHARS:
         return text
-    half = MAX_RECORD_CHARS // 2
-    masked = mask(text)
-    return f"{masked[:half]} [... {len(masked) - 2 * half} characters left out ...] {masked[-half:]}"
+    taken = MAX_RECORD_CHARS // 2 + _MAX_KEY_CHARS
+    if len(text) <= 2 * taken:
+        text = mask(text)
+        first, last = text[: MAX_RECORD_CHARS // 2], text[-MAX_RECORD_CHARS // 2 :]
+    else:
+        first, last = mask(text[:taken])[:-_MAX_KEY_CHARS], mask(text[-taken:])[_MAX_KEY_CHARS:]
+    return f"{first} [... {len(text) - len(first) - len(last)} characters left out ...] {last}"
 
 
 def _stamp(at: float) -> str:

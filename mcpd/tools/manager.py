@@ -183,10 +183,10 @@ class ToolManager:
 
     async def _fail(self, error: BaseException, make_context: Callable[[], Context]) -> NoReturn:
         """Raise what a function's exception is to the rest of the server, or the cancellation of the call."""
-        if all(isinstance(leaf, trio.Cancelled) for leaf in leaves(error)):
+        if all(type(leaf) is trio.Cancelled for leaf in leaves(error)):
             await trio.lowlevel.checkpoint_if_cancelled()
         found = plain(error)
-        if not (isinstance(found, ToolError | WireError) or _asks(found)):
+        if not (issubclass(type(found), (ToolError, WireError)) or _asks(found)):
             found = self._crash(describe(found), make_context)
         raise found from error
 
@@ -230,7 +230,7 @@ class _Raised(Exception):
 
 def _asks(error: BaseException) -> bool:
     """True when the function wants answers of its client, and nothing else has happened."""
-    return all(isinstance(leaf, InputRequired) for leaf in leaves(error))
+    return all(issubclass(type(leaf), InputRequired) for leaf in leaves(error))
 
 
 def _entry_of(tool: Tool) -> dict[str, Any]:

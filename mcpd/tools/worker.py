@@ -18,6 +18,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
@@ -25,7 +26,7 @@ import msgspec
 from mcpd.authoring.declarations import ToolDeclaration, load
 from mcpd.authoring.signatures import ArgumentError, inspect_function
 from mcpd.authoring.spacing import Spacing
-from mcpd.errors import McpdError, RegistrationError, ToolCrashed, ToolError, describe, plain
+from mcpd.errors import McpdError, RegistrationError, ToolCrashed, ToolError, describe, plain, traceback_of
 from mcpd.tools import frames
 from mcpd.wire.envelope import LOG_LEVELS
 
@@ -142,7 +143,7 @@ def _runner(tool: ToolDeclaration) -> RunTool:
             value = tool.fn(**keywords)
         except BaseException as error:
             found = plain(error)
-            raise (found if isinstance(found, ToolError) else ToolCrashed()) from error  # noqa: ASYNC104 - no Trio
+            raise (found if issubclass(type(found), ToolError) else ToolCrashed()) from error  # noqa: ASYNC104 - no Trio
         return signature.finish(value)
 
     return run
@@ -158,9 +159,9 @@ def perform(job: frames.Job, toolbox: Toolbox, channel: Channel) -> frames.Reply
     except ArgumentError as error:
         return frames.Refused("arguments", str(error))
     except ToolError as error:
-        return frames.Refused("tool", str(error))
+        return frames.Refused("tool", _plain(partial(str, error)))
     except ToolCrashed as crash:
-        return _failed(crash.__cause__ or crash, raised=True)
+        return _failed(crash if crash.__cause__ is None else crash.__cause__, raised=True)
     except BaseException as error:  # noqa: ASYNC103, BLE001 - the process boundary: a tool may raise anything
         return _failed(error, raised=False)  # noqa: ASYNC104 - no Trio here
     finally:
@@ -171,8 +172,8 @@ def fit(reply: frames.Reply, max_message_bytes: int) -> bytes:
     """Return the frame of `reply`, or of what can be said instead of it."""
     try:
         frame = frames.encode(reply)
-    except Exception as error:  # noqa: BLE001 - the process boundary: a value may raise anything while it is encoded
-        return frames.encode(_failed(error, raised=False))
+    except BaseException as error:  # noqa: BLE001, ASYNC103 - the process boundary: a value may raise while it is encoded
+        return frames.encode(_failed(error, raised=False))  # noqa: ASYNC104 - no Trio here
     size = len(frame) - frames.HEADER_BYTES
     if size <= max_message_bytes:
         return frame
@@ -230,15 +231,15 @@ def _failed(error: BaseException, *, raised: bool) -> frames.Failed:
 
 
 def _trace(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
+    return "".join(traceback.format_exception(type(error), error, traceback_of(error)))
 
 
 def _plain(render: Callable[[], str]) -> str:
     """Return a text that can be sent, whatever an exception's own methods do."""
     try:
         return render().encode("utf-8", "backslashreplace").decode()
-    except Exception as error:  # noqa: BLE001 - a broken `__repr__` or `__str__` must not end the worker
-        return f"an exception that cannot be shown: {type(error).__name__}"
+    except BaseException:  # noqa: BLE001, ASYNC103 - a broken `__repr__` or `__str__` must not end the worker
+        return "an exception that cannot be shown"  # noqa: ASYNC104 - no Trio here
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from mcpd.authoring.context import Context
 from mcpd.authoring.declarations import completion, prompt, resource, tool
+from mcpd.errors import ToolError
 
 
 class Odd(BaseException):
@@ -32,6 +33,15 @@ class Stubborn(BaseExceptionGroup[BaseException]):
 
     def derive(self, _excs: Any) -> NoReturn:
         raise Odd("no part of me")
+
+
+def _refuse(_: object) -> NoReturn:
+    raise Odd("do not ask")
+
+
+def secretive(base: type[BaseException], *hidden: str) -> type[BaseException]:
+    """Return a class of exceptions that raise when one of these attributes is asked for."""
+    return type("Secretive", (base,), dict.fromkeys(hidden, property(_refuse)))
 
 
 def stray() -> BaseException:
@@ -71,6 +81,11 @@ RAISED: dict[str, Callable[[], BaseException]] = {
     "group": lambda: BaseExceptionGroup("g", [Odd("odd"), ValueError("wrong"), SystemExit(3)]),
     "stray_group": lambda: BaseExceptionGroup("g", [stray(), BaseExceptionGroup("h", [stray(), GeneratorExit()])]),
     "only_stray_group": lambda: BaseExceptionGroup("g", [stray()]),
+    "causeless": secretive(Exception, "__cause__", "__context__", "__notes__"),
+    "closed_group": lambda: secretive(BaseExceptionGroup[BaseException], "exceptions")(
+        "g", [stray(), ValueError("wrong")]
+    ),
+    "endless": lambda: ToolError("too much " * 1_000_000),
     "stubborn": lambda: Stubborn("g", [stray(), Odd("odd")]),
 }
 
