@@ -59,7 +59,8 @@ async def handle_signals(stopping: trio.Event, reload: Callable[[], None] | None
         with _asking_once((*_STOP, *hangup), stop):
             await trio.sleep_forever()
     else:
-        with _asking_once(_STOP, stop), trio.open_signal_receiver(*hangup) as arriving:
+        # In this order: Trio sets SIGINT's handler anew to learn whether it is in the main thread, without our flag.
+        with trio.open_signal_receiver(*hangup) as arriving, _asking_once(_STOP, stop):
             async for _ in arriving:
                 reload()
 

@@ -33,6 +33,12 @@ HEADERS = {
     "mcp-method": "server/discover",
 }
 
+UNFINISHED = (
+    b"POST /mcp HTTP/1.1\r\nHost: localhost:%d\r\nAccept: application/json, text/event-stream\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n"
+)
+"""A request whose body the server waits for, and says so."""
+
 
 @contextmanager
 def serving(folder: Path, *arguments: str, config: str = "") -> Iterator[subprocess.Popen[str]]:
@@ -121,7 +127,8 @@ def test_connections_beyond_the_limit_are_turned_away_and_places_come_back(tmp_p
     with serving(tmp_path, "--port", str(free_port), config="limits.max_connections = 3\n"):
         held = [socket.create_connection(("127.0.0.1", free_port)) for _ in range(3)]
         for connection in held:
-            connection.sendall(b"GET /healthz")  # an idle one would give way
+            connection.sendall(UNFINISHED % free_port)  # an idle one would give way
+            assert connection.recv(100).startswith(b"HTTP/1.1 100")
         with socket.create_connection(("127.0.0.1", free_port)) as fourth:
             fourth.settimeout(PATIENCE_S)
             assert fourth.recv(100).startswith(b"HTTP/1.1 503")
