@@ -104,7 +104,9 @@ class ToolManager:
         Cancellation: stops the work as its class allows; a late result is dropped.
         """
         tool = self.find(params.get("name"), principal)
-        arguments = params.get("arguments", _NO_ARGUMENTS)
+        arguments = params.get("arguments")
+        if arguments is None:
+            arguments = _NO_ARGUMENTS
         if not isinstance(arguments, dict):
             raise InvalidParams("params.arguments must be an object")
         started = trio.current_time()

@@ -145,19 +145,24 @@ def _deeper(value: Any, max_depth: int) -> bool:
 
 
 def parse(value: Any) -> Message:
-    """Classify one decoded value that is not a batch (RPC-1, RPC-2, RPC-6). Never raises."""
+    """Classify one decoded value that is not a batch (RPC-1, RPC-2, RPC-6). Never raises.
+
+    `params` and `_meta` that are null count as absent: serialisers in use write out what is not set.
+    """
     if type(value) is not dict:
         return _refuse("A message must be one JSON object" + (", not a batch" if type(value) is list else ""))
     method = value.get("method")
     if type(method) is not str or value.get("jsonrpc") != "2.0":
         return _parse_rest(value)
-    params = value.get("params", _ABSENT)
-    if params is _ABSENT:
+    params = value.get("params")
+    if params is None:
         params = {}
     elif type(params) is not dict:
         return Malformed(InvalidParams("params must be an object"), _read_id(value))
     elif "_meta" in params and type(params["_meta"]) is not dict:
-        return Malformed(InvalidParams("params._meta must be an object"), _read_id(value))
+        if params["_meta"] is not None:
+            return Malformed(InvalidParams("params._meta must be an object"), _read_id(value))
+        params = {name: member for name, member in params.items() if name != "_meta"}
     request_id = value.get("id", _ABSENT)
     if is_request_id(request_id):
         return Request(request_id, method, params)

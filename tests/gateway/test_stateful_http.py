@@ -533,3 +533,25 @@ async def test_a_session_has_a_number_of_replies_under_way(server: Server) -> No
             assert refused.last["error"]["data"]["retryable"] is True
             assert int(refused.headers["retry-after"]) >= 1
             await mcp.http.delete("/mcp", headers=mcp.session)
+
+
+NOT_SET: list[tuple[str, dict[str, Any]]] = [
+    *[(method, {"params": None}) for method in ("ping", "tools/list", "prompts/list", "resources/templates/list")],
+    ("tools/list", {"params": {"cursor": None, "_meta": None}}),
+    ("tools/call", {"params": {"name": "echo", "arguments": None, "_meta": None}}),
+    ("tools/call", {"params": {"name": "numbers", "arguments": None, "_meta": {"progressToken": None}}}),
+]
+
+
+@pytest.mark.parametrize(("method", "members"), NOT_SET)
+async def test_an_optional_member_that_is_null_counts_as_absent(
+    server: Server, method: str, members: dict[str, Any]
+) -> None:
+    """RPC-6, TOOL-2: clients whose serialiser writes out what is not set lose the whole server otherwise."""
+    async with client_of(server) as mcp:
+        await mcp.initialize()
+        reply = await mcp.post({"jsonrpc": "2.0", "id": 1, "method": method, **members}, mcp.session)
+        noticed = await mcp.post({"jsonrpc": "2.0", "method": "notifications/x", "params": None}, mcp.session)
+        assert noticed.status == 202
+    assert (reply.status, "result" in reply.last) == (200, True)
+    assert "isError" not in reply.result

@@ -81,7 +81,7 @@ async def test_arguments_that_break_the_schema_and_a_tools_own_failure_are_resul
         ({"name": 7}, InvalidParams),
         ({"name": None}, InvalidParams),
         ({"name": "double", "arguments": []}, InvalidParams),
-        ({"name": "double", "arguments": None}, InvalidParams),
+        ({"name": "double", "arguments": False}, InvalidParams),
         ({"name": "nope"}, NotFound),
         ({"name": ""}, NotFound),
     ],
