@@ -180,6 +180,42 @@ def test_protocol_versions_are_spelt_in_one_file() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+REVISIONS = {"STATELESS", "HEADERLESS", "OLDEST", "BATCHING", "TITLED", "NEWEST"}
+ORDERED = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+
+
+def names_a_revision(node: ast.expr) -> bool:
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, str) and re.match(r"20\d\d(-|$)", node.value) is not None
+    return isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node).rpartition(".")[2] in REVISIONS
+
+
+def comparisons_of_revisions(tree: ast.AST, *, equality: bool) -> Iterator[ast.Compare]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare) and any(map(names_a_revision, (node.left, *node.comparators))):
+            kinds = (*ORDERED, ast.Eq, ast.NotEq) if equality else ORDERED
+            if any(isinstance(operator, kinds) for operator in node.ops):
+                yield node
+
+
+def test_only_the_table_of_revisions_compares_them() -> None:
+    """ERA-5: others ask `can` or `is_stateless`. A test may name a revision, but not count on their order."""
+    places = [(file, True) for file in source.package() if file.path != VERSION_HOME]
+    places += [(file, False) for file in source.tests()]
+    wrong = [
+        f"{file.path}:{node.lineno} {ast.unparse(node)}"
+        for file, equality in places
+        for node in comparisons_of_revisions(file.tree, equality=equality)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_search_for_comparisons_of_revisions_finds_them() -> None:
+    code = "version >= '2026'; self.version == versions.STATELESS; TITLED < version; year >= 2026; method == '2'"
+    found = comparisons_of_revisions(ast.parse(code), equality=True)
+    assert [ast.unparse(node) for node in found] == [part.strip() for part in code.split(";")[:3]]
+
+
 def test_no_function_takes_a_timeout() -> None:
     """One call has one deadline, and the Message Manager opens it; a `timeout=` would be a second one."""
     words = {"timeout", "timeout_s", "timeout_ms", "timeout_seconds"}

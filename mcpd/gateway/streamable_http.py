@@ -47,7 +47,7 @@ from mcpd.wire import jsonrpc, sse
 from mcpd.wire.call import Call
 from mcpd.wire.envelope import VERSION_KEY, is_stateless_post, open_http
 from mcpd.wire.headers import RoutingHeaders, check_parameters
-from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS
+from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS, is_stateless
 
 _ACCEPTED = 202
 _SERVED = range(200, 300)
@@ -182,7 +182,7 @@ class StreamableHttp:
 
     async def _notification(self, notification: jsonrpc.Notification, post: Post) -> None:
         version = (notification.params.get("_meta") or {}).get(VERSION_KEY, post.headers.version)
-        if version != STATELESS:
+        if version is None or not is_stateless(version):
             await self._refuse(UnsupportedVersion(str(version), SUPPORTED_STATELESS), post, None, notification.method)
             return
         await post.responder.whole(202)

@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from mcpd.wire.versions import is_stateless
+
 RequestId = str | int
 MAX_ID_CHARS = 4096
 """Of an id or progress token that is a string: it is kept and echoed."""
@@ -87,4 +89,4 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def stateless(self) -> bool:
         """True for a 2026-07-28 call."""
-        return self.version >= "2026"
+        return is_stateless(self.version)

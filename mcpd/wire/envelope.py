@@ -19,7 +19,7 @@ from mcpd.wire.call import ANONYMOUS, MAX_ID_CHARS, Call, Principal, is_request_
 from mcpd.wire.headers import RoutingHeaders, decode_value
 from mcpd.wire.jsonrpc import Notification, Request
 from mcpd.wire.methods import STATELESS_ONLY, TABLE
-from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS
+from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS, is_stateless
 
 PREFIX: Final = "io.modelcontextprotocol/"
 VERSION_KEY: Final = PREFIX + "protocolVersion"
@@ -133,7 +133,7 @@ def _check_name(headers: RoutingHeaders, target: Any) -> None:
 
 
 def _check_supported(version: str) -> None:
-    if version != STATELESS:
+    if not is_stateless(version):
         raise UnsupportedVersion(version, SUPPORTED_STATELESS)
 
 

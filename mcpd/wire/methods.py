@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mcpd.wire.versions import STATELESS
+from mcpd.wire.versions import is_stateless
 
 
 class Method(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,4 +72,4 @@ STATELESS_ONLY = frozenset(row.name for row in _ROWS if row.stateless and not ro
 
 def lookup(method: str, version: str) -> Method | None:
     """Return the row of `method` if it exists in the era of `version`."""
-    return (_STATELESS if version == STATELESS else _STATEFUL).get(method)
+    return (_STATELESS if is_stateless(version) else _STATEFUL).get(method)

@@ -12,7 +12,7 @@ from mcpd.errors import MissingCapability, ToolError
 from mcpd.wire.call import Call, Principal
 from mcpd.wire.rounds import Rounds
 from mcpd.wire.sealed import KeyRing
-from mcpd.wire.versions import STATEFUL, STATELESS
+from mcpd.wire.versions import STATEFUL, STATELESS, can
 
 RING = KeyRing([("k1", b"x" * 32)])
 NAME = Elicit("Name?", fields={"name": str})
@@ -108,7 +108,7 @@ async def test_a_progress_message_is_for_revisions_that_know_it(version: str) ->
     """PRG-1, SIE-1."""
     ctx, client = make(version=version, progress_token="t")
     await ctx.progress(1, 2, "half")
-    assert ("message" in client.said[0][1]) == (version != "2024-11-05")
+    assert ("message" in client.said[0][1]) == can(version, "progress_message")
 
 
 @pytest.mark.parametrize(("wanted", "heard"), [(None, ""), ("debug", "dwe"), ("warning", "we"), ("emergency", "")])

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from mcpd.wire.envelope import VERSION_KEY
-from mcpd.wire.versions import STATEFUL, STATELESS
+from mcpd.wire.versions import STATEFUL, STATELESS, can
 from tests.served import CLIENT, WAIT_S, Mcp, Reply, Server, client_of, serving, stateless
 
 NEWEST = STATEFUL[0]
@@ -50,7 +50,7 @@ async def test_initialize_negotiates_the_revision(server: Server, asked: str, an
         reply = await mcp.post(hello(asked))
     assert (reply.status, reply.result["protocolVersion"]) == (200, answered)
     assert reply.result["serverInfo"] == {"name": "mcpd", "version": reply.result["serverInfo"]["version"]}
-    assert ("completions" in reply.result["capabilities"]) == (answered >= BATCHING)
+    assert ("completions" in reply.result["capabilities"]) == can(answered, "completions")
     assert not {"extensions", "tasks"} & reply.result["capabilities"].keys()
     assert not {"resultType", "ttlMs", "cacheScope", "_meta"} & reply.result.keys()
     key = reply.headers["mcp-session-id"]

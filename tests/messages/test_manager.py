@@ -33,7 +33,7 @@ from mcpd.messages.manager import outcome_label
 from mcpd.monitoring.logs import Logs
 from mcpd.wire import jsonrpc
 from mcpd.wire.call import Principal
-from mcpd.wire.versions import STATEFUL, STATELESS
+from mcpd.wire.versions import STATEFUL, STATELESS, can
 from tests.in_process import server_config
 from tests.messages.memory import Wire, call, failure, make_server, open_session, result, serve, session_call
 from tests.served import TOOLS
@@ -65,7 +65,7 @@ async def test_a_call_is_answered_in_the_dress_of_its_revision(tmp_path: Path, a
         found = await result(
             server, session_call(session, "tools/call", {"name": "add", "arguments": {"a": 1, "b": 2}})
         )
-        assert ("structuredContent" in found) == (version >= "2025-06-18")
+        assert ("structuredContent" in found) == can(version, "structured")
         assert "resultType" not in found
 
 

@@ -10,7 +10,7 @@ import pytest
 from mcpd.wire.envelope import SERVER_KEY
 from mcpd.wire.schema import compile_schema
 from mcpd.wire.sieve import complete, sift
-from mcpd.wire.versions import STATEFUL
+from mcpd.wire.versions import STATEFUL, can
 
 OLDEST, BATCHING, TITLED, NEWEST = sorted(STATEFUL)
 SERVER = {"name": "mcpd", "version": "1"}
@@ -105,7 +105,7 @@ def test_an_output_schema_of_an_object_in_other_words_says_so(schema: dict[str, 
         ),
     ],
 )
-@pytest.mark.parametrize("version", [version for version in STATEFUL if version >= TITLED])
+@pytest.mark.parametrize("version", [version for version in STATEFUL if can(version, "title")])
 def test_a_result_that_is_no_object_is_the_member_of_one_as_its_schema_says(
     version: str, schema: dict[str, Any], fits: Any, breaks: Any
 ) -> None:
@@ -175,7 +175,10 @@ def test_structured_content_is_an_object_or_absent(value: Any) -> None:
     result = {"content": [], "structuredContent": value}
     for version in STATEFUL:
         carried = {"structuredContent": value if isinstance(value, dict) else {"result": value}}
-        assert sifted(result, "tools/call", version) == {"content": [], **(carried if version >= TITLED else {})}
+        assert sifted(result, "tools/call", version) == {
+            "content": [],
+            **(carried if can(version, "structured") else {}),
+        }
 
 
 AUDIO = {"type": "audio", "data": "AA==", "mimeType": "audio/wav"}
@@ -189,11 +192,11 @@ def test_content_that_a_revision_cannot_carry_becomes_text(version: str) -> None
     blocks = sifted({"content": [TEXT, AUDIO, LINK], "isError": False}, "tools/call", version)["content"]
     prompt = sifted({"messages": [{"role": "user", "content": AUDIO}]}, "prompts/get", version)["messages"]
     assert blocks[0] == TEXT
-    assert (blocks[1] == AUDIO) == (prompt[0]["content"] == AUDIO) == (version >= BATCHING)
-    assert (blocks[2] == LINK) == (version >= TITLED)
+    assert (blocks[1] == AUDIO) == (prompt[0]["content"] == AUDIO) == can(version, "audio")
+    assert (blocks[2] == LINK) == can(version, "resource_link")
     assert all(
         block == original or block["type"] == "text"
         for block, original in zip(blocks, [TEXT, AUDIO, LINK], strict=True)
     )
-    if version < TITLED:
+    if not can(version, "title"):
         assert blocks[2]["text"] == "One: note:///1"
