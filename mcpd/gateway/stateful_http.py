@@ -129,7 +129,16 @@ class StatefulHttp:
             await self._refuse(error, post, None, 503 if isinstance(error, Retryable) else 400)
 
     async def get(self, post: Post) -> None:
-        """Open the standalone stream, or resume a stream behind `Last-Event-ID` (STR-4, RSM-2)."""
+        """Open the standalone stream, or resume a stream behind `Last-Event-ID` (STR-4, RSM-2).
+
+        Without a session it is 405: clients that ask for a stream before they initialize give up at anything else.
+        """
+        if post.headers.session_id is None:
+            post.responder.add([(b"allow", b"POST")])
+            await self._refuse(
+                InvalidRequest("There is no stream outside of a session; initialize first"), post, None, 405
+            )
+            return
         if not post.head.takes_events:
             await self._refuse(InvalidRequest("Accept text/event-stream"), post, None, 406)
             return

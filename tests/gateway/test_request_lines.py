@@ -42,7 +42,7 @@ CASES: dict[str, Case] = {
     "a notification": ("POST", "/mcp", {**JSON, **HEADERS, **BEARER}, NOTICE, 202, "ok"),
     "a preflight": ("OPTIONS", "/mcp", {}, None, 204, "ok"),
     "no key": ("POST", "/mcp", {**JSON, **HEADERS}, BODY, 401, "protocol_error"),
-    "a stream of no session": ("GET", "/mcp", {**BEARER}, None, 400, "protocol_error"),
+    "a stream of no session": ("GET", "/mcp", {**BEARER}, None, 405, "protocol_error"),
     "a method that is none": ("PUT", "/mcp", {**BEARER}, None, 405, "protocol_error"),
     "nothing here": ("GET", "/nothing", {}, None, 404, "protocol_error"),
     "a wrong method": ("POST", "/healthz", {}, None, 405, "protocol_error"),

@@ -133,10 +133,11 @@ async def test_a_missing_session_is_a_bad_request_and_an_unknown_one_not_found(s
             assert (missing.status, unknown.status) == (400, 404)
             assert missing.code == unknown.code == -32600
             assert plainly_stateful(missing)
-        for method in ("GET", "DELETE"):
-            for headers, status in [({}, 400), ({"mcp-session-id": "unknown"}, 404)]:
+        for method, missing_status in (("GET", 405), ("DELETE", 400)):
+            for headers, status in [({}, missing_status), ({"mcp-session-id": "unknown"}, 404)]:
                 response = await mcp.http.request(method, "/mcp", headers={"accept": "text/event-stream", **headers})
                 assert (response.status_code, response.json()["error"]["code"]) == (status, -32600)
+                assert response.headers.get("allow") == ("POST" if status == 405 else None)
 
 
 async def test_a_deleted_session_is_gone_with_everything_in_it(server: Server) -> None:
