@@ -171,6 +171,8 @@ class ToolManager:
     async def _run_in_thread(
         self, tool: Tool, kwargs: dict[str, Any], make_context: Callable[[], Context]
     ) -> dict[str, Any]:
+        owner = make_context().principal.share
+
         def run() -> dict[str, Any]:
             try:
                 value = tool.declaration.fn(**kwargs)
@@ -179,7 +181,7 @@ class ToolManager:
             return tool.finish(value)
 
         try:
-            return await self._threads.run(run, name=tool.name)
+            return await self._threads.run(run, name=tool.name, owner=owner)
         except _Raised as raised:
             await self._fail(raised.__cause__ or raised, make_context)
 

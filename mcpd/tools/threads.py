@@ -66,6 +66,31 @@ class _Current(threading.local):
 _current = _Current()
 
 
+class _Share:
+    """One owner's part of a pool, as a limiter for `trio.to_thread`: three quarters, so that another finds a thread."""
+
+    def __init__(self, pool: trio.CapacityLimiter) -> None:
+        self._pool = pool
+        most = int(pool.total_tokens)
+        self.own = trio.CapacityLimiter(most - most // 4)
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        await self.own.acquire_on_behalf_of(borrower)
+        try:
+            await self._pool.acquire_on_behalf_of(borrower)
+        except BaseException:
+            self.own.release_on_behalf_of(borrower)
+            raise
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        self._pool.release_on_behalf_of(borrower)
+        self.own.release_on_behalf_of(borrower)
+
+    @property
+    def idle(self) -> bool:
+        return not self.own.borrowed_tokens and not self.own.statistics().tasks_waiting
+
+
 class ThreadPool:
     """At most `max_threads` threads at a time, at most about `max_abandoned` of them given up on.
 
@@ -75,14 +100,17 @@ class ThreadPool:
 
     def __init__(self, max_threads: int = 40, max_abandoned: int = 20, *, cleanup_s: float = 2.0) -> None:
         self._limiter = trio.CapacityLimiter(max_threads)
+        self._shares: dict[str, _Share] = {}
         self._max_abandoned = max_abandoned
         self._cleanup_s = cleanup_s
         self._lock = threading.Lock()
         self._abandoned: dict[_Job, None] = {}
         self._abandoned_total = self._ended_late = self._refused = 0
 
-    async def run(self, fn: Callable[[], T], *, name: str) -> T:
+    async def run(self, fn: Callable[[], T], *, name: str, owner: str = "") -> T:
         """Run `fn()` in a thread and return what it returns. `name` is for `stuck()`: the tool's.
+
+        `owner` is whose call it is: nobody has over three quarters of the threads, stuck ones included ("": no share).
 
         Cancellation: returns at once and abandons the thread, after the call-backs it had running have ended (at most
         `cleanup_s`). A function whose thread has not begun yet will not begin.
@@ -92,14 +120,22 @@ class ThreadPool:
             self._refused += 1
             raise Overloaded(f"{len(self._abandoned)} threads are stuck in calls that have ended")
         job = _Job(name)
+        limiter: Any = self._share(owner) if owner else self._limiter
         try:
             value = await trio.to_thread.run_sync(
-                self._in_thread, job, fn, abandon_on_cancel=True, limiter=self._limiter, thread_name=name
+                self._in_thread, job, fn, abandon_on_cancel=True, limiter=limiter, thread_name=name
             )
         except trio.Cancelled:
             await self._abandon(job)  # noqa: ASYNC102 - shielded and bounded inside
             raise
         return cast(T, value)
+
+    def _share(self, owner: str) -> _Share:
+        share = self._shares.get(owner)
+        if share is None:
+            self._shares = {name: one for name, one in self._shares.items() if not one.idle}
+            share = self._shares[owner] = _Share(self._limiter)
+        return share
 
     @property
     def abandoned(self) -> int:
@@ -123,7 +159,7 @@ class ThreadPool:
             max_threads=int(limiter.total_tokens),
             busy=limiter.borrowed_tokens,
             abandoned=len(self._abandoned),
-            waiting=limiter.tasks_waiting,
+            waiting=limiter.tasks_waiting + sum(one.own.statistics().tasks_waiting for one in self._shares.values()),
             abandoned_total=self._abandoned_total,
             ended_late_total=self._ended_late,
             refused_total=self._refused,

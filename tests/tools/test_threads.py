@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +308,18 @@ def test_a_stuck_thread_does_not_hold_up_the_exit() -> None:
     """)
     done = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, timeout=20, check=True)
     assert done.stdout == b"over\n"
+
+
+async def test_one_owner_leaves_threads_for_another() -> None:
+    pool, stop = ThreadPool(4, 4), threading.Event()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(partial(pool.run, stop.wait, name="slow", owner="a"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert await pool.run(lambda: 1, name="quick", owner="b") == 1
+            assert pool.statistics().busy == 3
+            assert pool.statistics().waiting == 5
+            stop.set()
+        assert await pool.run(lambda: 1, name="quick", owner="c") == 1
+        assert pool.statistics().busy == 0
