@@ -33,7 +33,7 @@ import mcpd
 from mcpd.assembly import Parts, build, open_stores
 from mcpd.config import Config, Server, Timeouts
 from mcpd.descriptors import claim_protocol, printing_to
-from mcpd.errors import ConfigurationError
+from mcpd.errors import SHOWN_CHARS, ConfigurationError
 from mcpd.events import Changed
 from mcpd.gateway.access import Access, is_unix, startup_check
 from mcpd.gateway.app import make_app, make_metrics_app
@@ -189,7 +189,7 @@ async def _stop(parts: Parts) -> None:
 def _running(manager: MessageManager) -> Iterator[str]:
     for flight in manager.in_flight():
         target = flight.call.params.get("name") or flight.call.params.get("uri") or ""
-        yield f"{flight.call.method} {str(target)[:64]}".rstrip()
+        yield f"{flight.call.method} {str(target)[:SHOWN_CHARS]}".rstrip()
 
 
 async def _handle_signals(parts: Parts, stopping: trio.Event, reload: Callable[[], None] | None = None) -> None:

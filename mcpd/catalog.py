@@ -25,6 +25,9 @@ from mcpd.errors import InvalidParams, RegistrationError
 from mcpd.wire.call import Principal
 from mcpd.wire.cursors import KeyRing, decode_cursor, encode_cursor
 
+_FINGERPRINT_DIGITS = 16
+"""Two sets of names are equal by accident once in 10^19."""
+
 T = TypeVar("T")
 
 MAX_VIEWS_ITEMS = 64
@@ -68,7 +71,8 @@ class Catalog(Generic[T]):
     def _swap(self, snapshot: dict[str, T]) -> None:
         self._items = snapshot
         self._positions = {key: position for position, key in enumerate(snapshot)}
-        self.fingerprint = hashlib.sha256("\n".join(snapshot).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        names = "\n".join(snapshot).encode("utf-8", "surrogatepass")
+        self.fingerprint = hashlib.sha256(names).hexdigest()[:_FINGERPRINT_DIGITS]
 
     def get(self, key: str) -> T | None:
         """Return the item named `key`, None when there is none."""

@@ -19,7 +19,7 @@ from typing import Any
 from mcpd.authoring.declarations import CompletionDeclaration
 from mcpd.authoring.functions import Run, call, described
 from mcpd.authoring.signatures import inspect_function
-from mcpd.errors import InvalidParams, NotFound, RegistrationError
+from mcpd.errors import SHOWN_CHARS, InvalidParams, NotFound, RegistrationError
 from mcpd.prompts.manager import PromptManager
 from mcpd.resources.manager import ResourceManager
 from mcpd.wire.call import ANONYMOUS, Principal
@@ -60,7 +60,7 @@ class Completions:
         target, names = self._target(params.get("ref"), principal)
         name, value = _named_value(params.get("argument"))
         if name not in names:
-            raise InvalidParams(f"{target[:128]!r} has no argument {name[:64]!r}")
+            raise InvalidParams(f"{target[:SHOWN_CHARS]!r} has no argument {name[:SHOWN_CHARS]!r}")
         known = _context_arguments(params.get("context"))
         found = self._functions.get((target, name)) or self._functions.get((target, None))
         if found is None:
@@ -82,7 +82,7 @@ class Completions:
             raise InvalidParams("'ref.uri' must be a string")
         template = self._resources.template(uri, principal)
         if template is None:
-            raise NotFound(f"Unknown resource template: {uri[:128]!r}", {"uri": uri})
+            raise NotFound(f"Unknown resource template: {uri[:SHOWN_CHARS]!r}", {"uri": uri})
         return template.text, template.variables
 
 

@@ -35,6 +35,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, get_args
 
+SHOWN_CHARS: Final = 128
+"""Of a name or text from outside that an error quotes."""
+
 
 class McpdError(Exception):
     """Root of every error mcpd raises on purpose."""
@@ -119,7 +122,8 @@ class UnsupportedVersion(WireError):
 
     def __init__(self, requested: str, supported: list[str]) -> None:
         super().__init__(
-            f"Unsupported protocol version: {requested[:64]!r}", {"supported": supported, "requested": requested}
+            f"Unsupported protocol version: {requested[:SHOWN_CHARS]!r}",
+            {"supported": supported, "requested": requested},
         )
 
 

@@ -180,6 +180,46 @@ def test_protocol_versions_are_spelt_in_one_file() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+WAITS = {"move_on_after", "fail_after", "sleep"}
+BOUNDED = {"maxsize", "maxlen", "max_items"}
+FEWEST_CUT = 12
+"""A smaller slice is a part of something with a fixed form: a date, a row."""
+
+
+def unnamed(node: ast.expr) -> bool:
+    """Say whether a wait or a size is written as a number; a share of something named, such as `x / 4`, is not."""
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, int | float) and node.value > 0
+    if isinstance(node, ast.Call):
+        return any(map(unnamed, node.args))
+    return False
+
+
+def unnamed_numbers(tree: ast.AST) -> Iterator[ast.expr]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            named = [word.value for word in node.keywords if word.arg in BOUNDED]
+            waits = ast.unparse(node.func).rpartition(".")[2] in WAITS
+            yield from filter(unnamed, [*named, *(node.args if waits else [])])
+        elif isinstance(node, ast.Slice) and node.lower is None and isinstance(node.upper, ast.Constant):
+            yield from [node.upper] if isinstance(node.upper.value, int) and node.upper.value >= FEWEST_CUT else []
+
+
+def test_waits_sizes_and_cuts_have_names() -> None:
+    """Law 8: every bound is a setting, or a constant whose name and docstring say of what and why."""
+    wrong = [
+        f"{file.path}:{node.lineno} {ast.unparse(node)}"
+        for file in source.package()
+        for node in unnamed_numbers(file.tree)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_search_for_unnamed_numbers_finds_them() -> None:
+    code = "trio.sleep(1); fail_after(min(60.0, x)); lru_cache(maxsize=9); a[:40]; sleep(0); sleep(x / 2); b[:10]"
+    assert [ast.unparse(node) for node in unnamed_numbers(ast.parse(code))] == ["1", "min(60.0, x)", "9", "40"]
+
+
 REVISIONS = {"STATELESS", "HEADERLESS", "OLDEST", "BATCHING", "TITLED", "NEWEST"}
 ORDERED = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 

@@ -26,6 +26,9 @@ from msgspec import Struct
 
 from mcpd.authoring.forms import check_form, check_url, form_of
 
+MAX_FORMS_ITEMS = 256
+"""Compiled forms that are kept; a tool asks with the same few."""
+
 
 class Block(Struct, frozen=True, kw_only=True):
     """What all content blocks have: optional `annotations` (audience, priority, lastModified) and `_meta`."""
@@ -252,7 +255,7 @@ class Elicit(Struct, frozen=True):
         return ElicitAnswer(action, {name: content[name] for name in form["properties"] if name in content})
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=MAX_FORMS_ITEMS)
 def _form_validator(form: bytes) -> Any:
     from mcpd.wire.schema import compile_schema
 

@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 import httpx
 import trio
 
-from mcpd.errors import McpdError
+from mcpd.errors import SHOWN_CHARS, McpdError
 
 CONNECT_S: Final = 5.0
 """A host that is there answers within a second or two, across an ocean too."""
@@ -95,7 +95,7 @@ class HttpClient:
     def _check(self, response: httpx.Response) -> None:
         coding = response.headers.get("content-encoding", "identity").strip().lower()
         if coding not in {"", "identity"}:
-            raise HttpError(f"the reply is compressed ({coding[:20]}), which was not asked for")
+            raise HttpError(f"the reply is compressed ({coding[:SHOWN_CHARS]}), which was not asked for")
         announced = response.headers.get("content-length", "0")
         if announced.isdecimal() and len(announced) < 20 and int(announced) > self._max_reply_bytes:
             raise self._too_long()

@@ -26,6 +26,9 @@ from typing import Any, Final, NamedTuple
 
 from mcpd.errors import McpdError
 
+_SHOWN_BYTES = 40
+"""Of a line that a refusal quotes."""
+
 MAX_BULK_BYTES: Final = 64 << 20
 """Of one string. Servers allow 512 MB; nobody here keeps that much under one key."""
 
@@ -214,7 +217,7 @@ def _joined(parts: list[bytes]) -> bytes:
 
 def _count(line: bytes, most: int) -> int:
     if not (line.isdigit() and len(line) < 20):
-        raise ProtocolError(f"{line[:40]!r} is no length")
+        raise ProtocolError(f"{line[:_SHOWN_BYTES]!r} is no length")
     count = int(line)
     if count > most:
         raise ProtocolError(f"a length of {count} is beyond the bound of {most}")
@@ -224,7 +227,7 @@ def _count(line: bytes, most: int) -> int:
 def _integer(line: bytes) -> int:
     digits = line[1:] if line[:1] in (b"-", b"+") else line
     if not digits.isdigit() or len(digits) > _LONGEST_NUMBER:
-        raise ProtocolError(f"{line[:40]!r} is no integer")
+        raise ProtocolError(f"{line[:_SHOWN_BYTES]!r} is no integer")
     return int(line)
 
 
@@ -232,18 +235,18 @@ def _double(line: bytes) -> float:
     try:
         return float(line)
     except ValueError:
-        raise ProtocolError(f"{line[:40]!r} is no number") from None
+        raise ProtocolError(f"{line[:_SHOWN_BYTES]!r} is no number") from None
 
 
 def _boolean(line: bytes) -> bool:
     if line not in (b"t", b"f"):
-        raise ProtocolError(f"{line[:40]!r} is no boolean")
+        raise ProtocolError(f"{line[:_SHOWN_BYTES]!r} is no boolean")
     return line == b"t"
 
 
 def _null(line: bytes) -> None:
     if line:
-        raise ProtocolError(f"{line[:40]!r} behind a null")
+        raise ProtocolError(f"{line[:_SHOWN_BYTES]!r} behind a null")
 
 
 def _error(line: bytes) -> ErrorReply:

@@ -19,6 +19,9 @@ from typing import Any, cast
 
 import trio
 
+_MAX_DIGITS = 20
+"""Of a Content-Length: what has more is too large by itself, and would cost time to convert."""
+
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -152,7 +155,7 @@ async def read_body(head: Head, receive: Receive, *, max_bytes: int, timeout_s: 
     """Return the whole body. Raises: BodyRefused, ClientGone."""
     if head.encoding is not None and head.encoding.lower() != b"identity":
         raise BodyRefused(415, "Send the body as it is, without Content-Encoding")
-    if head.length is not None and head.length.isdigit() and int(head.length[:20]) > max_bytes:
+    if head.length is not None and head.length.isdigit() and int(head.length[:_MAX_DIGITS]) > max_bytes:
         raise BodyRefused(413, f"The body may have {max_bytes} bytes")
     if head.body is not None and len(head.body) <= max_bytes:
         return head.body

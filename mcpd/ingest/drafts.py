@@ -27,7 +27,7 @@ import msgspec
 
 from mcpd.ingest.encoding import REPLACEMENT
 from mcpd.ingest.extraction import extract
-from mcpd.ingest.formats import format_of
+from mcpd.ingest.formats import SNIFFED_BYTES, format_of
 from mcpd.ingest.readers import MAX_BLOB_BYTES, MAX_TEXT_BYTES, FileChanged, Loaded, ReadError, load
 from mcpd.ingest.sources import Entry
 from mcpd.search.chunking import chunk
@@ -64,7 +64,7 @@ class Fresh(NamedTuple):
     @property
     def without_text(self) -> bool:
         """True for a format whose text cannot be read here: PDF, office files."""
-        return format_of(self.loaded.name, self.loaded.data[:4096]).family == "no_text"
+        return format_of(self.loaded.name, self.loaded.data[:SNIFFED_BYTES]).family == "no_text"
 
 
 class Unread(NamedTuple):

@@ -22,6 +22,9 @@ from typing import Final
 
 import msgspec
 
+_DECLARED_BYTES: Final = 1024
+"""Where a file names its own encoding, as the WHATWG has browsers look."""
+
 REPLACEMENT: Final = "\ufffd"
 SAMPLE_BYTES: Final = 64 * 1024
 """How much is looked at to guess an encoding; what follows must only decode."""
@@ -113,7 +116,7 @@ def _narrow(data: bytes) -> str:
 
 def _declared(data: bytes) -> str | None:
     """Return the encoding that the first kilobyte names, when it is one of ours and fits."""
-    found = _DECLARED.search(data[:1024])
+    found = _DECLARED.search(data[:_DECLARED_BYTES])
     name = found[1].decode("ascii").lower() if found else ""
     if not _KNOWN.match(name):
         return None

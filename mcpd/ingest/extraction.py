@@ -27,11 +27,14 @@ from typing import Any, Final, Literal
 import msgspec
 
 from mcpd.ingest.encoding import Decoded, decode
-from mcpd.ingest.formats import OCTETS, Format, format_of
+from mcpd.ingest.formats import OCTETS, SNIFFED_BYTES, Format, format_of
 from mcpd.ingest.hypertext import read_html
 from mcpd.search.outline import front_matter_end, outline
 
 MAX_TITLE_CHARS: Final = 300
+MAX_HEADER_CHARS: Final = 10_000
+"""Of the first line of a table, which names its columns."""
+MAX_COLUMN_CHARS: Final = 100
 MAX_PRETTY_CHARS: Final = 1024 * 1024
 """Larger JSON is left as it is: indented, it could be many times its size."""
 
@@ -68,7 +71,7 @@ class _Titled(msgspec.Struct):
 def extract(name: str, data: bytes) -> Extracted:
     """Return what the file called `name` (its last part counts) holds. Raises nothing."""
     name = name.rpartition("/")[2]
-    found = format_of(name, data[:4096])
+    found = format_of(name, data[:SNIFFED_BYTES])
     if found.family == "no_text":
         return Extracted("no_text", name, found.mime_type, blob=data)
     decoded = None if found.family == "blob" else decode(data)
@@ -190,13 +193,13 @@ def _letter(found: re.Match[str]) -> str:
 def _table(text: str, mime_type: str) -> Read:
     delimiter = "\t" if mime_type == "text/tab-separated-values" else _delimiter(text)
     text = _rows_on_lines(text, delimiter) if '"' in text else text
-    header = next(csv.reader([text.partition("\n")[0][:10_000]], delimiter=delimiter), [])
-    columns = [column.strip()[:100] for column in header[:MAX_COLUMNS_ITEMS]]
+    header = next(csv.reader([text.partition("\n")[0][:MAX_HEADER_CHARS]], delimiter=delimiter), [])
+    columns = [column.strip()[:MAX_COLUMN_CHARS] for column in header[:MAX_COLUMNS_ITEMS]]
     return "", text, mime_type, {"columns": columns, "rows": max(0, _lines(text) - 1)}
 
 
 def _delimiter(text: str) -> str:
-    header = text.partition("\n")[0][:10_000]
+    header = text.partition("\n")[0][:MAX_HEADER_CHARS]
     return max(",;\t|", key=lambda mark: (header.count(mark), mark == ","))
 
 

@@ -17,6 +17,12 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
+SNIFFED_BYTES: Final = 4096
+"""Of a file, enough to know its format."""
+
+_MARKUP_BYTES: Final = 512
+"""Where markup has to begin."""
+
 Family = Literal["text", "markdown", "html", "json", "jsonl", "table", "code", "no_text", "blob", "unknown"]
 
 OCTETS: Final = "application/octet-stream"
@@ -193,7 +199,7 @@ def _by_name(name: str) -> Format:
 
 def _sniffed(first: bytes) -> Format:
     """A file whose name says nothing: only what is certain at the very beginning counts."""
-    start = first[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    start = first[:_MARKUP_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return Format("text/html", "html")
     if start.startswith(b"<?xml"):

@@ -27,6 +27,7 @@ import trio
 from mcpd.config import Limits, Timeouts
 from mcpd.deadlines import bounded_shield
 from mcpd.errors import (
+    SHOWN_CHARS,
     DeadlineExceeded,
     Draining,
     Forbidden,
@@ -116,7 +117,7 @@ class MessageManager:
     def _admit(self, call: Call) -> Method:
         row = lookup(call.method, call.version)
         if row is None or not self.service.offers(row):
-            raise MethodNotFound(f"Method not found: {call.method[:128]}")
+            raise MethodNotFound(f"Method not found: {call.method[:SHOWN_CHARS]}")
         if not call.principal.has(row.scope):
             raise Forbidden(row.scope)
         if self.draining:

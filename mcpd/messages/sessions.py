@@ -37,6 +37,9 @@ from mcpd.wire.call import Call, Principal
 from mcpd.wire.session import SessionState, read_uri
 from mcpd.wire.subscriptions import Pending
 
+_LOOK_S = 60.0
+"""At the longest between two looks for idle sessions."""
+
 KEEP_REPLIES_S = 300.0
 """How long a finished reply waits for a client that lost its connection."""
 
@@ -216,7 +219,7 @@ class Sessions:
     async def expire(self) -> None:
         """Forget idle sessions, until cancelled."""
         while True:
-            await trio.sleep(min(60.0, self._timeouts.session_idle_s / 4))
+            await trio.sleep(min(_LOOK_S, self._timeouts.session_idle_s / 4))
             horizon = trio.current_time() - self._timeouts.session_idle_s
             for session in list(self._by_key.values()):
                 if session.last_used < horizon and not session.in_use:

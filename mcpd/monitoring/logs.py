@@ -34,6 +34,9 @@ from typing import NamedTuple
 
 from mcpd.errors import traceback_of
 
+_SECONDS_ITEMS = 4
+"""Formatted seconds that are kept: the present one, and those of late lines."""
+
 STDERR = 2
 MAX_LINES_ITEMS = 4096
 MAX_WAITING_BYTES = 8 * 1024 * 1024
@@ -328,6 +331,6 @@ def _stamp(at: float) -> str:
     return f"{_second(second)}.{int((at - second) * 1000):03d}Z"
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=_SECONDS_ITEMS)
 def _second(at: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))

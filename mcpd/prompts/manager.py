@@ -22,7 +22,7 @@ from mcpd.authoring.declarations import PromptDeclaration
 from mcpd.authoring.functions import Run, call, described
 from mcpd.authoring.signatures import ArgumentError, PromptArgument, Signature, inspect_function
 from mcpd.catalog import Catalog, Listing, Paging
-from mcpd.errors import InvalidParams, NotFound
+from mcpd.errors import SHOWN_CHARS, InvalidParams, NotFound
 from mcpd.prompts.loader import FilePrompt
 from mcpd.wire.call import ANONYMOUS, Principal
 
@@ -68,7 +68,7 @@ class Prompt:
     def _check_one(self, name: str, value: Any) -> None:
         if name not in self._known:
             known = ", ".join(repr(argument.name) for argument in self.arguments) or "none"
-            raise InvalidParams(f"prompt {self.name!r} has no argument {name[:64]!r}; it has: {known}")
+            raise InvalidParams(f"prompt {self.name!r} has no argument {name[:SHOWN_CHARS]!r}; it has: {known}")
         if not isinstance(value, str):
             raise InvalidParams(f"argument {name!r} of prompt {self.name!r} must be a string")
 
@@ -112,7 +112,7 @@ class PromptManager:
             raise InvalidParams("'name' must be a string")
         prompt = self._catalog.get(name)
         if prompt is None or not prompt.permits(principal):
-            raise NotFound(f"Unknown prompt: {name[:128]!r}")
+            raise NotFound(f"Unknown prompt: {name[:SHOWN_CHARS]!r}")
         return prompt
 
     async def get(self, name: Any, arguments: Any, run: Run, principal: Principal = ANONYMOUS) -> dict[str, Any]:

@@ -40,6 +40,9 @@ from mcpd.search.embeddings import EmbeddingError, VectorCache, normalised
 from mcpd.search.together import run_together
 from mcpd.storage.documents import StoreUnreachable
 
+_MAX_DIGITS: Final = 20
+"""Of a Retry-After."""
+
 MAX_REPLY_BYTES: Final = 32 * 1024 * 1024
 """A batch of 64 vectors of 8,192 numbers with 20 digits each is a third of this."""
 
@@ -251,7 +254,7 @@ def _retry_after_s(reply: Reply) -> float:
     """Return the pause that the endpoint asks for, in seconds or as a date; 0 when it does not."""
     text = reply.headers.get("retry-after", "").strip()
     if text.isascii() and text.replace(".", "", 1).isdecimal():
-        return float(text[:20])
+        return float(text[:_MAX_DIGITS])
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
     except (ValueError, OverflowError):

@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from mcpd.errors import InvalidParams
-from mcpd.storage.fields import METADATA
+from mcpd.storage.fields import METADATA, SHOWN_CHARS
 
 _OPTION: Final = re.compile(r"([^<>=]+)(>=|<=|=|>|<)(.*)", re.DOTALL)
 _NAMES: Final = {">=": "gte", ">": "gt", "<=": "lte", "<": "lt"}
@@ -30,7 +30,7 @@ def parse_filter_option(option: str) -> tuple[str, Any]:
     """Return field and condition, as in the `filters` object. Raises: InvalidParams for what is no filter."""
     found = _OPTION.fullmatch(option)
     if found is None or not found[1].strip():
-        raise InvalidParams(f"filter {option[:40]!r}: write field=value, field>=value or field=*")
+        raise InvalidParams(f"filter {option[:SHOWN_CHARS]!r}: write field=value, field>=value or field=*")
     field, sign, value = found[1].strip(), found[2], found[3].strip()
     if sign != "=":
         return field, {_NAMES[sign]: _meanings(field, value)[0]}
@@ -55,7 +55,9 @@ def _both(field: str, earlier: Any, later: Any) -> Any:
         return earlier + later
     if isinstance(earlier, dict) and isinstance(later, dict) and not earlier.keys() & later.keys():
         return {**earlier, **later}
-    raise InvalidParams(f"filter {field[:40]!r}: these two cannot be combined; give values or bounds, each bound once")
+    raise InvalidParams(
+        f"filter {field[:SHOWN_CHARS]!r}: these two cannot be combined; give values or bounds, each bound once"
+    )
 
 
 def _meanings(field: str, value: str) -> list[Any]:

@@ -38,6 +38,7 @@ from mcpd.storage.fields import (
     MAX_FACETS,
     MAX_VALUES,
     METADATA,
+    SHOWN_CHARS,
     SMALLEST,
     TIMES,
     seconds_of,
@@ -66,7 +67,6 @@ SORTED: Final = ("title", *FILTERED)
 _MEMBERS: Final = ("query", "mode", "filters", "facets", "sort", "size", "cursor", "highlight")
 _OPERATORS: Final = ("gte", "gt", "lte", "lt", "exists", "prefix")
 _FACET_MEMBERS: Final = ("field", "kind", "size", "ranges", "interval")
-_SHOWN_CHARS: Final = 40
 
 
 class Search(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,7 +132,7 @@ def _kind(value: object) -> str:
 def _check_members(path: str, value: Mapping[str, Any], known: Collection[str]) -> None:
     for name in value:
         if name not in known:
-            shown = str(name)[:_SHOWN_CHARS]
+            shown = str(name)[:SHOWN_CHARS]
             nearest = difflib.get_close_matches(shown, known, n=1, cutoff=0.6)
             hint = f"do you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(known)}"
             _refuse(path, f"unknown member {shown!r}; {hint}")
@@ -157,7 +157,7 @@ def _query(value: object, max_bytes: int) -> str:
 
 def _choice(member: str, value: object, choices: tuple[str, ...]) -> Any:
     if not isinstance(value, str) or value not in choices:
-        shown = repr(value[:_SHOWN_CHARS]) if isinstance(value, str) else _kind(value)
+        shown = repr(value[:SHOWN_CHARS]) if isinstance(value, str) else _kind(value)
         _refuse(member, f"must be {' or '.join(map(repr, choices))}, not {shown}")
     return value
 
@@ -184,7 +184,7 @@ def _field(member: str, value: object, named: Collection[str]) -> str:
     field = _text(member, value, MAX_NAME_CHARS)
     if field not in named and not (field.startswith(METADATA) and len(field) > len(METADATA)):
         known = f"{', '.join(named)} or metadata.<path>"
-        _refuse(member, f"unknown field {field[:_SHOWN_CHARS]!r}; there are {known}")
+        _refuse(member, f"unknown field {field[:SHOWN_CHARS]!r}; there are {known}")
     return field
 
 
@@ -271,7 +271,7 @@ def _facets(value: object) -> tuple[Facet, ...]:
     facets = tuple(_facet(f"facets[{at}]", facet) for at, facet in enumerate(value))
     for at, facet in enumerate(facets):
         if any(facet.field == earlier.field for earlier in facets[:at]):
-            _refuse(f"facets[{at}].field", f"{facet.field[:_SHOWN_CHARS]!r} has a facet already")
+            _refuse(f"facets[{at}].field", f"{facet.field[:SHOWN_CHARS]!r} has a facet already")
     return facets
 
 
@@ -337,5 +337,5 @@ def _end(member: str, field: str, value: object) -> float:
 def _seconds(member: str, text: str) -> float:
     seconds = seconds_of(text)
     if seconds is None:
-        _refuse(member, f"{text[:_SHOWN_CHARS]!r} is no ISO 8601 time such as 2026-01-31")
+        _refuse(member, f"{text[:SHOWN_CHARS]!r} is no ISO 8601 time such as 2026-01-31")
     return seconds

@@ -35,6 +35,9 @@ MAX_FACETS: Final = 20
 MAX_BUCKETS: Final = 1_000
 """Of one facet; more than a person or a model reads, fewer than hurt."""
 
+SHOWN_CHARS: Final = 40
+"""Of what a query says, in a refusal."""
+
 SMALLEST: Final = -(1 << 63)
 LARGEST: Final = (1 << 63) - 1
 """Of whole numbers that a store keeps as such."""
@@ -190,7 +193,7 @@ def _seconds_asked(field: str, value: Scalar) -> float:
     if isinstance(value, str):
         seconds = seconds_of(value)
         if seconds is None:
-            raise BadQuery(f"{field}: {value[:40]!r} is no ISO 8601 time")
+            raise BadQuery(f"{field}: {value[:SHOWN_CHARS]!r} is no ISO 8601 time")
         return seconds
     key = key_of(value)
     if not isinstance(key, (int, float)) or math.isnan(key):
@@ -209,7 +212,7 @@ def seconds_of(text: str) -> float | None:
 
 def _unicode(field: str, text: str) -> str:
     if not is_unicode(text):
-        raise BadQuery(f"{field[:40]!r}: a text with half a surrogate pair is no Unicode")
+        raise BadQuery(f"{field[:SHOWN_CHARS]!r}: a text with half a surrogate pair is no Unicode")
     return text
 
 
@@ -217,7 +220,7 @@ def _known(field: str, others: Collection[str]) -> None:
     if field in others or (field.startswith(METADATA) and len(field) > len(METADATA)):
         _unicode(field, field)
         return
-    raise BadQuery(f"Unknown field {field[:100]!r}: use {', '.join(sorted(others))} or metadata.<path>")
+    raise BadQuery(f"Unknown field {field[:SHOWN_CHARS]!r}: use {', '.join(sorted(others))} or metadata.<path>")
 
 
 def check_sort(sort: Sort) -> None:

@@ -23,6 +23,7 @@ import trio
 from mcpd.authoring.context import BlockingContext, Context, InputRequired
 from mcpd.catalog import Listing, Paging
 from mcpd.errors import (
+    SHOWN_CHARS,
     Forbidden,
     InvalidParams,
     NotFound,
@@ -79,7 +80,7 @@ class ToolManager:
             raise InvalidParams("params.name must be a string")
         tool = self.registry.get(name)
         if tool is None:
-            raise NotFound(f"Unknown tool: {name[:128]}", {"name": name[:128]})
+            raise NotFound(f"Unknown tool: {name[:SHOWN_CHARS]}", {"name": name[:SHOWN_CHARS]})
         missing = tool.scopes - principal.held(tool.scopes)
         if missing:
             raise Forbidden(min(missing))

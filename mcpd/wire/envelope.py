@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from mcpd.errors import HeaderMismatch, InvalidParams, UnsupportedVersion
+from mcpd.errors import SHOWN_CHARS, HeaderMismatch, InvalidParams, UnsupportedVersion
 from mcpd.wire.call import ANONYMOUS, MAX_ID_CHARS, Call, Principal, is_request_id
 from mcpd.wire.headers import RoutingHeaders, decode_value
 from mcpd.wire.jsonrpc import Notification, Request
@@ -140,7 +140,7 @@ def _check_supported(version: str) -> None:
 def _unlike(header: str, sent: str | None, body: str) -> str:
     if sent is None:
         return f"The header {header} is missing"
-    return f"The header {header} says {sent[:128]!r}, the body {body[:128]!r}"
+    return f"The header {header} says {sent[:SHOWN_CHARS]!r}, the body {body[:SHOWN_CHARS]!r}"
 
 
 def read_log_level(value: Any) -> str | None:

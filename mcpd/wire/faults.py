@@ -19,6 +19,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
+_SHOWN_CHARS = 100
+"""Of a value that a refusal quotes."""
+
 Valid = Callable[[str, Any], bool]
 """`valid(pointer, value)`: whether the subschema at that JSON pointer (with `#`) takes the value; True when unknown."""
 Judge = Callable[[str, Any, Any], bool]
@@ -206,11 +209,11 @@ def _show(value: Any) -> str:
     if isinstance(value, dict):
         return "{}" if not value else f"an object of {len(value)} member{'s' * (len(value) != 1)}"
     if isinstance(value, str):
-        return f'"{value}"' if len(value) <= 100 else f"a text of {len(value)} characters"
+        return f'"{value}"' if len(value) <= _SHOWN_CHARS else f"a text of {len(value)} characters"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return _cut(repr(value))
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= 100 else text[:97] + "..."
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."

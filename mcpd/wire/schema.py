@@ -29,6 +29,9 @@ import jsonschema_rs
 from mcpd.errors import RegistrationError
 from mcpd.wire.faults import Faults
 
+_KEYWORDS_ITEMS = 1024
+"""Compiled keywords that are kept, to say what is wrong with arguments."""
+
 MAX_SCHEMA_DEPTH = 64
 """Containers inside each other in one schema: as deep as a request body may be."""
 MAX_SCHEMA_NODES = 5_000
@@ -117,7 +120,7 @@ class Validator:
         return _single(dialect, keyword, json.dumps(operand), self._formats)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=_KEYWORDS_ITEMS)
 def _single(dialect: str, keyword: str, operand: str, formats: bool) -> jsonschema_rs.Validator:
     """Compile a schema of one keyword; one that means nothing alone (draft 4's exclusiveMinimum) admits everything."""
     schema = {"$schema": dialect, keyword: json.loads(operand)} if dialect else {keyword: json.loads(operand)}

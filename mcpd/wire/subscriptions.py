@@ -20,6 +20,9 @@ from mcpd.errors import InvalidParams
 from mcpd.wire.envelope import SUBSCRIPTION_KEY
 from mcpd.wire.uris import normalise
 
+_FORMS_ITEMS = 64
+"""Normal forms of URIs that are kept."""
+
 _FLAGS = {"toolsListChanged": "tools", "promptsListChanged": "prompts", "resourcesListChanged": "resources"}
 MAX_URI_CHARACTERS = 2048
 """A subscription names resources, it does not carry data."""
@@ -118,7 +121,7 @@ def watched_of(uri: str | None, watched: Mapping[str, str]) -> Collection[str]:
     return () if spelt is None else (spelt,)
 
 
-_form_of = lru_cache(maxsize=64)(normalise)
+_form_of = lru_cache(maxsize=_FORMS_ITEMS)(normalise)
 """Every session asks about the same few events."""
 
 

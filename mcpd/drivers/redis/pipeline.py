@@ -26,6 +26,7 @@ import trio
 from mcpd.drivers.redis.connection import LOST, Connection
 from mcpd.drivers.redis.errors import NotExecuted, OutcomeUnknown, RedisError, Unreachable
 from mcpd.drivers.resp import Push
+from mcpd.errors import SHOWN_CHARS
 
 MAX_QUEUED: Final = 10_000
 """Requests that wait for their turn; more are refused at once."""
@@ -178,7 +179,7 @@ class Pipeline:
 
     def _answer(self, reply: Any) -> None:
         if not self._sent:
-            raise Unreachable(f"a reply that nobody asked for: {str(reply)[:200]}")
+            raise Unreachable(f"a reply that nobody asked for: {str(reply)[:SHOWN_CHARS]}")
         slot = self._sent[0]
         slot.replies.append(reply)
         if len(slot.replies) == slot.expected:

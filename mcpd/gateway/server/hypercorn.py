@@ -38,6 +38,9 @@ from mcpd.gateway.server.http11 import Connection, Front
 from mcpd.gateway.server.places import Places
 from mcpd.monitoring.metrics import Metrics
 
+_BUSY_S = 1.0
+"""How long a client that is turned away may take to read why."""
+
 HYPERCORN_VERSION = "0.18.0"
 """What the replacements in `serve_http` and `gateway.server.http2` were checked against."""
 _log = logging.getLogger(__name__)
@@ -231,7 +234,7 @@ _ACCEPTING.addFilter(_Seldom())
 
 async def _turn_away(stream: trio.abc.Stream) -> None:
     if isinstance(stream, trio.SocketStream):
-        with trio.move_on_after(1), contextlib.suppress(trio.BrokenResourceError):
+        with trio.move_on_after(_BUSY_S), contextlib.suppress(trio.BrokenResourceError):
             await stream.send_all(_BUSY)
 
 

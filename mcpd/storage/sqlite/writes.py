@@ -23,6 +23,9 @@ from mcpd.storage.fields import values
 from mcpd.storage.sqlite import codes
 from mcpd.storage.sqlite.schema import CHUNK_BITS
 
+_CODERS_ITEMS: Final = 16
+"""Coders that are kept: one for each length of vectors in use."""
+
 TEXT_PART: Final = 32 << 10
 """Characters of a row of `contents`."""
 
@@ -68,7 +71,7 @@ def ready(change: Change) -> Ready:
         return Ready(change, problem=str(error))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=_CODERS_ITEMS)
 def coder_for(dims: int) -> codes.Coder:
     """Return the coder of vectors with this many dimensions; making one costs as much as many codes."""
     return codes.Coder(dims)
