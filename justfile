@@ -80,7 +80,7 @@ readme:
 requirements *arguments:
     {{ python }} -m tests.requirements {{ arguments }}
 
-# Break the protocol's rules in a copy, one after the other, and see each one's tests turn red; --only WORD for some.
+# Break rules of the protocol and the code in copies, and see each one's tests turn red; --only WORD for some.
 break-laws *arguments:
     {{ python }} -m tests.laws.break_laws {{ arguments }}
 

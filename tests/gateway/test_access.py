@@ -321,6 +321,14 @@ def test_callers_without_a_key_share_by_address(keys: KeyStore, address: str, sh
     assert admitted.share == share
 
 
+def test_addresses_are_remembered_so_many_at_once(keys: KeyStore) -> None:
+    """SEC-4."""
+    access = Access(Server(), keys)
+    for number in range(1000):
+        access.admit({"headers": [LOCAL], "client": (f"192.0.{number // 256}.{number % 256}", 1)})
+    assert len(access._neighbours) <= 256
+
+
 def test_a_key_made_anew_under_the_same_name_is_somebody_else(keys: KeyStore) -> None:
     """SES-5, SEC-5."""
     access = Access(Server(), keys)

@@ -1,9 +1,10 @@
-"""Breaks a rule of the protocol, one after the other, and shows that its test turns red: `just break-laws`.
+"""Breaks a rule, one after the other, and shows that its test turns red: `just break-laws`.
 
-A green test proves nothing until it has been seen red. `breaks.toml` names one-line breaks of rules that bind (tag M in
-`tests/requirements.toml`): what goes wrong then, in which line of the package, and which mapped tests have to notice.
-This program makes a private copy of the repository in a temporary folder, sees the chosen tests green there, and then
-applies, tests and takes back each break; the repository itself is never touched.
+A green test proves nothing until it has been seen red. `breaks.toml` names one-line breaks of protocol rules that bind
+(tag M in `tests/requirements.toml`), `code_breaks.toml` those of laws and promises of the code (`why`): what goes wrong
+then, in which line of the package, and which tests have to notice. This program makes private copies of the repository
+in a temporary folder, sees the chosen tests green there, and then applies, tests and takes back each break, `COPIES` at
+a time; the repository itself is never touched.
 
 Run by hand and never by a test run; `test_breaks.py` keeps the table true. Deliberately not a mutation tester: a break
 is chosen because somebody could have written it, not made up by a machine.
@@ -27,15 +28,19 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from importlib.util import cache_from_source
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
 from tests.source import ROOT
 
-TABLE = Path(__file__).with_name("breaks.toml")
+TABLES = tuple(Path(__file__).with_name(name) for name in ("breaks.toml", "code_breaks.toml"))
+COPIES = 2
+"""Each is broken by itself: so many breaks are tried at a time."""
 MAX_RUN_S = 120.0
 """Of one pytest or import; a break that makes a test hang is a bad one."""
 _COPIED = ("mcpd", "tests")
@@ -47,7 +52,10 @@ _CRASHES = frozenset({"AttributeError", "ImportError", "ModuleNotFoundError", "N
 
 
 class Break(NamedTuple):
-    """One way to be wrong: `line`, which stands once in `file`, becomes `instead`; each of `tests` has to notice."""
+    """One way to be wrong: `line`, which stands once in `file`, becomes `instead`; each of `tests` has to notice.
+
+    `ids` are the protocol's rules that it breaks; without any, `why` says which law or promise of the code.
+    """
 
     name: str
     ids: tuple[str, ...]
@@ -55,20 +63,20 @@ class Break(NamedTuple):
     line: str
     instead: str
     tests: tuple[str, ...]
+    why: str = ""
 
 
 @cache
 def breaks() -> tuple[Break, ...]:
-    """Return the table, in its order."""
-    with TABLE.open("rb") as file:
-        rows = tomllib.load(file)["break"]
-    return tuple(Break(**row | {"ids": tuple(row["ids"]), "tests": tuple(row["tests"])}) for row in rows)
+    """Return the tables, in their order."""
+    rows = [row for table in TABLES for row in tomllib.loads(table.read_text(encoding="utf-8"))["break"]]
+    return tuple(Break(**row | {"ids": tuple(row.get("ids", ())), "tests": tuple(row["tests"])}) for row in rows)
 
 
 def matching(word: str) -> list[Break]:
-    """Return the breaks that have `word` in their name, an id, their file or a test; all of them for ""."""
+    """Return the breaks that have `word` in their name, an id, reason, file or test; all of them for ""."""
     wanted = word.lower()
-    return [one for one in breaks() if wanted in " ".join((one.name, *one.ids, one.file, *one.tests)).lower()]
+    return [one for one in breaks() if wanted in " ".join((one.name, *one.ids, one.why, one.file, *one.tests)).lower()]
 
 
 def broken_text(text: str, one: Break) -> str:
@@ -85,8 +93,9 @@ class Copy:
     """A private copy of the repository, as far as tests need it."""
 
     def __init__(self, root: Path) -> None:
-        """Fill the empty folder `root`."""
+        """Make the folder `root` and fill it."""
         self._root = root
+        root.mkdir()
         for name in _COPIED:
             shutil.copytree(ROOT / name, root / name, ignore=_LEFT_OUT)
         shutil.copy(ROOT / "pyproject.toml", root)
@@ -94,7 +103,8 @@ class Copy:
         self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def freeze(self) -> None:
-        """Compile no more files to disk; those there are go on being used."""
+        """Compile the package, then no more files to disk; those there are go on being used."""
+        self._python("-m", "compileall", "-q", "mcpd")
         self._environment["PYTHONDONTWRITEBYTECODE"] = "1"
 
     @contextmanager
@@ -161,35 +171,47 @@ def fault_of(test: str, code: int, said: str) -> str:
 
 def run(chosen: Sequence[Break]) -> int:
     """Show each break red, one line each; return how many were not."""
-    bad = 0
-    with tempfile.TemporaryDirectory(prefix="mcpd-laws-") as folder:
-        copy = Copy(Path(folder).resolve())
+    with tempfile.TemporaryDirectory(prefix="mcpd-laws-") as folder, ThreadPoolExecutor(COPIES) as pool:
+        roots = [Path(folder).resolve() / str(number) for number in range(COPIES)]
+        copies = [Copy(root) for root in roots]
         tests = list(dict.fromkeys(test for one in chosen for test in one.tests))
-        code, said = copy.test(*tests)
-        if code != 0:
-            print(said, "\nThese tests are not green without any break; nothing was broken.", sep="")
-            return len(chosen)
+        parts = [sorted(tests)[number::COPIES] for number in range(COPIES)]
+        for code, said in pool.map(_unbroken, copies, parts):
+            if code != 0:
+                print(said, "\nThese tests are not green without any break; nothing was broken.", sep="")
+                return len(chosen)
         print(f"green  {len(tests)} tests, unbroken", flush=True)
-        copy.freeze()
-        for one in chosen:
-            bad += not show(copy, one)
-    return bad
+        free = SimpleQueue[Copy]()
+        for copy in copies:
+            free.put(copy)
+        return sum(not red for red in pool.map(partial(show, free), chosen))
 
 
-def show(copy: Copy, one: Break) -> bool:
-    """Judge one break and print its line; True when it is red."""
-    fault = judge(copy, one)
+def _unbroken(copy: Copy, tests: Sequence[str]) -> tuple[int, str]:
+    said = copy.test(*tests) if tests else (0, "")
+    copy.freeze()
+    return said
+
+
+def show(free: SimpleQueue[Copy], one: Break) -> bool:
+    """Judge one break in a copy that is free, and print its line; True when it is red."""
+    copy = free.get()
+    try:
+        fault = judge(copy, one)
+    finally:
+        free.put(copy)
     names = ", ".join(test.replace("tests/", "", 1) for test in one.tests)
-    print(f"{'NOT RED' if fault else 'red'}  {'+'.join(one.ids):<14}  {one.name}: {names}", flush=True)
-    if fault:
-        print(fault, flush=True)
+    line = f"{'NOT RED' if fault else 'red'}  {'+'.join(one.ids) or 'code':<14}  {one.name}: {names}"
+    print(*filter(None, (line, fault)), sep="\n", flush=True)
     return not fault
 
 
 def main() -> None:
     """Break the named rules one after the other; exit with 0 only if each one's tests turn red."""
     parser = argparse.ArgumentParser(prog="python -m tests.laws.break_laws", description=main.__doc__)
-    parser.add_argument("--only", default="", metavar="WORD", help="breaks with WORD in their name, ids, file or tests")
+    parser.add_argument(
+        "--only", default="", metavar="WORD", help="breaks with WORD in their name, ids, reason, file or tests"
+    )
     chosen = matching(parser.parse_args().only)
     if not chosen:
         parser.error("no break has that word")

@@ -130,6 +130,18 @@ async def test_a_broken_connection_closes_the_outbox_and_releases_whoever_waits(
     assert send.sent == []
 
 
+async def test_closing_releases_whoever_waits_for_room(autojump_clock: MockClock) -> None:
+    """CAN-1."""
+    outbox = Outbox(Collector(), max_items=1)
+    await outbox.put(b"1")
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outbox.put, b"2")
+            nursery.start_soon(outbox.put, b"3")
+            await trio.testing.wait_all_tasks_blocked()
+            outbox.close()
+
+
 async def test_closing_drops_what_is_queued(autojump_clock: MockClock) -> None:
     """CAN-3: nothing is sent behind the end."""
     send = Collector()

@@ -70,6 +70,16 @@ def test_a_lent_place_is_used_by_others_and_taken_again() -> None:
     assert late.running
 
 
+def test_no_more_places_are_lent_than_there_are() -> None:
+    """SEC-4: whoever is asked when all are lent keeps its place."""
+    places = Places(2, 2)
+    first, second, third = (enter(places, name) for name in ("a", "b", "c"))
+    for ticket in (first, second, third):
+        places.lend(ticket)
+    assert [ticket.lent for ticket in (first, second, third)] == [True, True, False]
+    assert (third.running, places.running) == (True, 1)
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(["enter", "leave", "lend", "reclaim"]), st.integers(0, 50))), st.integers(1, 6)
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -51,6 +51,8 @@ async def test_a_reader_that_missed_dropped_events_is_not_served_a_gap(autojump_
 
 
 @given(st.lists(st.tuples(st.binary(max_size=20), st.booleans()), max_size=40))
+@example([(bytes(20), False)] * 4)
+@example([(b"", False)] * 6)
 def test_whatever_is_written_notifications_stay_within_both_bounds(events: list[tuple[bytes, bool]]) -> None:
     """RSM-5, SEC-4."""
     stream, dropped = make(max_events=5, max_bytes=50)

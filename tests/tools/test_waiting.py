@@ -55,5 +55,6 @@ def test_who_leaves_is_not_served_and_who_is_refused_is_told() -> None:
     gone, told = queue.enter("a"), queue.enter("b")
     queue.leave(gone)
     queue.leave(gone)
+    assert len(queue) == 1
     queue.refuse_all(Draining("stopping"))
     assert (gone.decided.is_set(), type(told.error), len(queue), queue.give(1)) == (False, Draining, 0, False)
