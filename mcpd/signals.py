@@ -60,9 +60,25 @@ async def handle_signals(stopping: trio.Event, reload: Callable[[], None] | None
             await trio.sleep_forever()
     else:
         # In this order: Trio sets SIGINT's handler anew to learn whether it is in the main thread, without our flag.
-        with trio.open_signal_receiver(*hangup) as arriving, _asking_once(_STOP, stop):
+        with (
+            _ignored_at_the_end(hangup, stopping),
+            trio.open_signal_receiver(*hangup) as arriving,
+            _asking_once(_STOP, stop),
+        ):
             async for _ in arriving:
                 reload()
+
+
+@contextlib.contextmanager
+def _ignored_at_the_end(numbers: tuple[signal.Signals, ...], stopping: trio.Event) -> Iterator[None]:
+    """Let what is received inside be ignored afterwards if the process is about to end: its default would kill it."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        if not stopping.is_set():
+            for number in numbers:
+                signal.signal(number, before[number])
 
 
 class Interrupted(Exception):

@@ -100,6 +100,8 @@ class WorkerPool:
         self._idle: list[WorkerProcess] = []
         self._waiters: Waiting[WorkerProcess] = Waiting(self.settings.max_queued)
         self._busy = self._started = self._crashed = self._killed = self._failures = 0
+        self._unasked = 0
+        """Workers that have ended by themselves since one has done a job."""
         self._last_start_s = 0.0
         self._changed = trio.Event()
         self._surplus = trio.Event()
@@ -155,6 +157,7 @@ class WorkerPool:
         finally:
             self._busy -= 1
             self._waiters.ended(owner)
+        self._unasked = 0
         self._offer(worker)
         return _result_of(reply)
 
@@ -248,9 +251,10 @@ class WorkerPool:
         self._balance()
 
     def _start_delay_s(self) -> float:
-        if self._failures == 0:
+        failures = self._failures + self._unasked
+        if failures == 0:
             return 0.0
-        return min(0.1 * 2.0 ** min(self._failures - 1, 16), self.settings.max_start_delay_s)
+        return min(0.1 * 2.0 ** min(failures - 1, 16), self.settings.max_start_delay_s)
 
     def _spawn(self) -> WorkerProcess | None:
         settings = self.settings
@@ -264,15 +268,20 @@ class WorkerPool:
         return worker
 
     async def _keep(self, worker: WorkerProcess) -> None:
+        unasked = False
         try:
             if await self._became_ready(worker):
                 await worker.wait_exit()
+                unasked = worker in self._idle
         finally:
             with bounded_shield(self.settings.cleanup_s):
                 await worker.aclose()
             del self._workers[worker]
             if worker in self._idle:
                 self._idle.remove(worker)
+        if unasked:
+            self._unasked += 1
+            _log.error("a worker process has ended while it was idle: %s", worker.fate)
 
     async def _became_ready(self, worker: WorkerProcess) -> bool:
         try:

@@ -250,6 +250,26 @@ async def test_an_idle_worker_that_dies_is_replaced() -> None:
         assert text_of(await call(pool, "echo", text="alive")) == "alive"
 
 
+def _replaced(pool: WorkerPool, pid: int) -> bool:
+    now = pool.statistics()
+    return pid not in now.pids and now.idle == 1
+
+
+async def test_workers_that_go_on_dying_while_they_are_idle_are_started_ever_more_slowly(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Else a tool module that ends its process keeps a processor busy with starts. A job that is done ends that."""
+    async with open_pool() as pool:
+        for _ in range(3):
+            (pid,) = pool.statistics().pids
+            os.kill(pid, signal.SIGKILL)
+            await until(partial(_replaced, pool, pid))
+        assert pool._start_delay_s() == 0.4
+        assert caplog.text.count("ended while it was idle: signal SIGKILL") == 3
+        assert text_of(await call(pool, "echo", text="alive")) == "alive"
+        assert pool._start_delay_s() == 0
+
+
 @pytest.mark.parametrize(
     "data",
     [
