@@ -1,4 +1,4 @@
-"""The walls of the server: which name may import which, who may touch which library, and what stays pure.
+"""The import rules: which name may import which, who may touch which library, and what stays pure.
 
 The table PACKAGES says all that a package may import of ours; CONTRIBUTING.md says why. A new file belongs to the
 package of its folder, or stands in the table itself. Imports inside functions count too.

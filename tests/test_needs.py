@@ -1,4 +1,4 @@
-"""The rule for missing programs holds: a stranger is told what to install, continuous integration fails."""
+"""The rule for missing programs holds: a contributor is told what to install, continuous integration fails."""
 
 from __future__ import annotations
 

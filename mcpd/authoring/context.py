@@ -246,7 +246,7 @@ class BlockingContext:
 
     def once(self, key: str, fn: Callable[[], Any]) -> Any:
         """Like `Context.once`; `fn` runs in this thread."""
-        rounds = self._context._rounds  # noqa: SLF001 - the two classes are one thing in two dresses
+        rounds = self._context._rounds  # noqa: SLF001 - the two classes are one, blocking and not
         if not rounds.has_result(key):
             rounds.keep(key, fn())
         return rounds.result(key)

@@ -60,9 +60,9 @@ def fuse(
 def _shares(rankings: Mapping[str, object], k: float, weights: Mapping[str, float]) -> dict[str, float]:
     if k < 0 or any(weight < 0 for weight in weights.values()):
         raise ValueError("k and weights of a fusion must not be negative")
-    strangers = sorted(set(weights) - set(rankings))
-    if strangers:
-        raise ValueError(f"There is no ranked list called {strangers[0]!r}")
+    unknown = sorted(set(weights) - set(rankings))
+    if unknown:
+        raise ValueError(f"There is no ranked list called {unknown[0]!r}")
     return {name: weights.get(name, 1.0) for name in rankings}
 
 

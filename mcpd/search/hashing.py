@@ -3,7 +3,7 @@
 Signed feature hashing: each word, its beginning, and each of its runs of three and four letters add or subtract a
 weight at one of `dims` places that a checksum chooses; the sum is brought to length one. **These are lexical vectors.**
 Texts are near each other when they share words or parts of words, so a typo, a plural or a word within a compound still
-meets its like. There are no semantics: "car" and "automobile" are strangers. Function words count little, repeated
+meets its like. There are no semantics: "car" and "automobile" are unrelated. Function words count little, repeated
 words count by the logarithm of their number. Writing is compared in compatibility form and without case.
 
 Speed: what a word adds is remembered as one large int with a lane of 16 bits for each dimension, so that a text is a

@@ -4,7 +4,7 @@ A kill of the worker's process group misses what has made a group or session of 
 Each worker therefore carries a mark of its own in its environment, which all its descendants inherit.
 
 Called by: `tools.process`, in a thread, when a worker has ended. Pure standard library. Deliberately not: a subreaper,
-which would become the parent of strangers and have to reap them; nor what plain `def` tools start.
+which would become the parent of unrelated processes and have to reap them; nor what plain `def` tools start.
 
 Not found: what has changed its environment, other users' processes, and anything elsewhere than on Linux.
 

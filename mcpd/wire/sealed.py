@@ -1,4 +1,4 @@
-"""Strings that a client carries for us and cannot alter: `requestState`, and the ground that cursors stand on.
+"""Strings that a client carries for us and cannot alter: `requestState`, and what page cursors are made of.
 
 A sealed string is `v1.<kid>.<payload>.<mac>`: the payload in URL-safe Base64, then HMAC-SHA256 under a key derived
 from the ring's secret and the purpose. It is **signed, not encrypted**: whoever holds it can read the payload, so

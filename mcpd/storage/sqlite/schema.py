@@ -87,7 +87,7 @@ VERSION: Final = len(STEPS)
 
 
 def version_of(connection: Connection) -> int:
-    """Return the version of the schema in the file; 0 for an empty file. Raises: StorageError for a stranger's."""
+    """Return the version of the schema in the file; 0 for an empty file. Raises: StorageError for a foreign one."""
     version = _number(connection, "PRAGMA user_version")
     ours = _number(connection, "PRAGMA application_id") == APPLICATION
     if not ours and (version or _number(connection, "SELECT count(*) FROM sqlite_schema")):
