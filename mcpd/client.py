@@ -4,8 +4,8 @@ It speaks 2026-07-28 only: no handshake, each request carries its own `_meta`. I
 server never asks it anything back. There is no background task: whoever waits for an answer reads the socket for all
 who wait.
 
-Called by: `cli`. Calls trio-websocket, which no other file of ours imports. Deliberately not: a general SDK; there are
-good ones.
+Called by: `commands`. Calls trio-websocket, which no other file of ours imports. Deliberately not: a general SDK;
+there are good ones.
 
 Laws: the key travels only in the `Authorization` header; a request whose caller is cancelled is cancelled on the
 server too, before the socket closes; every wait has a bound.

@@ -3,7 +3,7 @@
 Made once, in `<data>/seal.key`, by whichever process comes first; all processes on one data folder share it. What is
 sealed with it is in `wire.sealed`.
 
-Called by: `app`. Deliberately not: API keys (`gateway.keys`).
+Called by: `assembly`. Deliberately not: API keys (`gateway.keys`).
 
 Laws: the file is whole or absent, and readable by its owner alone.
 

@@ -4,8 +4,8 @@ A decorator leaves the function as it is and hangs a frozen declaration on it; n
 module can be imported without a server. `collect` reads a module's declarations in the order they were written, `load`
 imports the file or module that a user named.
 
-Called by: authors; `app` and a worker process (`load`), the managers (the declarations). Deliberately not: schemas,
-which are made by `signatures` when a manager takes the declaration.
+Called by: authors; `assembly` and a worker process (`load`), the managers (the declarations). Deliberately not:
+schemas, which are made by `signatures` when a manager takes the declaration.
 
 Laws: a raw schema is copied here and served as it was given. A mistake in a declaration is a RegistrationError that
 names the function; a failure in the author's own module is one too, with its place.

@@ -3,7 +3,7 @@
 A manager knows what a function gets and may return; only `turns` knows how it runs (in the call's scope or in a
 thread, with or without a Context) and hands that in as `Run`, for one call.
 
-Called by: `resources`, `prompts`, `completion`. Deliberately not: the path of tools, whose failures are results.
+Called by: `resources`, `prompts`, `completions`. Deliberately not: the path of tools, whose failures are results.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The command line knows only words (`depth=3`), a tool's schema knows types; `read_arguments` brings the two together,
 so that `text=3` stays text for a tool that wants text. `run` is the whole command, from connection to exit code.
 
-Called by: `cli`. Calls `client`. Deliberately not: validation of arguments, which is the server's.
+Called by: `commands`. Calls `client`. Deliberately not: validation of arguments, which is the server's.
 
 Laws: the result goes to stdout and everything else to stderr, as it is, unless a terminal would obey what is in it; the
 first Ctrl-C cancels the call on the server, the second ends the process at once.

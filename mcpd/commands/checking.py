@@ -3,7 +3,7 @@
 Each check is one small function that yields findings; all run even when one of them finds something. Nothing is
 changed and nobody is called over the network.
 
-Called by: `cli`. Calls what `app` would call at start, one piece after the other. Deliberately not: a start of the
+Called by: `commands`. Calls what `app` would call at start, one piece after the other. Deliberately not: a start of the
 server, and no judgement on what is allowed but unwise.
 
 Sources: surfaces "Command line" (check), "Access", "Writing tools".

@@ -4,7 +4,7 @@ Serves the part of RFC 6570 that is unambiguous that way round: literals, `{name
 `#` unless percent-encoded) and `{+name}` (reserved expansion: anything). Everything else in the RFC (`{#x}`, `{?x}`,
 `{x*}`, `{x:3}`, `{a,b}`) and two variables without a literal between them are refused at registration.
 
-Called by: `resources.manager`, `completion`. Pure.
+Called by: `resources.manager`, `completions`. Pure.
 
 A template and a URI are compared as `wire.uris` writes them, so that it does not matter what a client encodes, nor the
 case of a scheme or a host, nor the slash behind a host where nothing else follows.

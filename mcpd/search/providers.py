@@ -1,6 +1,6 @@
 """Opens the embedding provider that the settings ask for.
 
-Called by: `app` and the commands that ingest or search. Without `embeddings.url` it is the built-in one, and
+Called by: `assembly` and the commands that ingest or search. Without `embeddings.url` it is the built-in one, and
 neither the HTTP client nor its library is loaded. Deliberately not a test of the endpoint: one that is
 down now may be up when the first text comes, and text search does not need it.
 """

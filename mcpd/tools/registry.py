@@ -3,7 +3,7 @@
 A `Tool` is a declaration with its schema compiled, its listing entry built and its header parameters found, so that a
 call compiles nothing. `ToolRegistry` is the ordered set of them, swapped as a whole (law 10).
 
-Called by: `tools.manager`, `app`. Deliberately not: running anything.
+Called by: `tools.manager`, `assembly`. Deliberately not: running anything.
 
 Sources: MCP 2026-07-28 server/tools (TOOL-1, JSC-1..4), transports (HDR-9).
 """

@@ -5,7 +5,7 @@ Three steps, each usable alone: `decode` (bytes -> JSON value, or ParseError), `
 `failure`, `notification`, `request`. `parse_batch` exists for the one revision that has batches.
 
 Called by: the transports and `messages`. Calls msgspec and `errors`. Deliberately not: a method table, a rule about
-eras, or anything that remembers ids between messages (a duplicate of an id in flight is `wire.inflight`'s finding).
+eras, or anything that remembers ids between messages (a duplicate of an id in flight is `messages.inflight`'s finding).
 
 Laws: an id is echoed with its JSON type (1 and "1" differ) and is left out when it could not be read; whatever the
 bytes, `decode` returns or raises ParseError; nothing that is not JSON is ever written. msgspec writes NaN and infinity

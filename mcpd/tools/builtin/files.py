@@ -3,7 +3,7 @@
 Plain `def` tools, so they run in threads. They deal with sizes, encodings and pages; where a path may lead is decided
 by `jail`, in which order a folder is walked by `globbing`. Every failure is a `ToolError` that says what to do instead.
 
-Called by: `app`, through `file_tools`. Calls the disk through `Jail` alone.
+Called by: `assembly`, through `file_tools`. Calls the disk through `Jail` alone.
 
 Laws: no call reads, writes or lists more than its limit, and what is left can be had with the offset or cursor that the
 result names; text is valid UTF-8 cut between characters, anything else is a blob; without `files.write` the two
