@@ -296,7 +296,6 @@ class Limits:
     max_text_bytes: int = field(default=16 * MIB, metadata=_count("bytes", "Of one ingested text; it is read whole."))
     max_blob_bytes: int = field(default=16 * MIB, metadata=_count("bytes", "Of one ingested file that is no text."))
     max_hits: int = field(default=100, metadata=_count("hits", "Of one search; it can go on."))
-    max_query_bytes: int = field(default=16 * KIB, metadata=_count("bytes", "A page of text is a long question."))
 
 
 def _no_origins() -> Mapping[str, str]:

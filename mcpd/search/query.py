@@ -57,6 +57,8 @@ DEFAULT_FRAGMENTS: Final = 2
 DEFAULT_BUCKETS: Final = 10
 MAX_FRAGMENTS: Final = 10
 """Of one hit: more is reading the document."""
+MAX_QUERY_BYTES: Final = 16 * 1024
+"""A page of text is a long question."""
 MAX_NAME_CHARS: Final = 256
 MAX_CURSOR_CHARS: Final = 64 * 1024
 
@@ -93,7 +95,7 @@ def parse(body: Mapping[str, Any], *, limits: Limits) -> Search:
     """Return the search that `body` describes. Raises: InvalidParams."""
     _check_members("", body, _MEMBERS)
     search = Search(
-        query=_query(body.get("query", ""), limits.max_query_bytes),
+        query=_query(body.get("query", "")),
         mode=_choice("mode", body["mode"], MODES) if "mode" in body else None,
         where=_where(body.get("filters", {})),
         facets=_facets(body.get("facets", [])),
@@ -148,10 +150,10 @@ def _text(member: str, value: object, max_chars: int) -> str:
     return value
 
 
-def _query(value: object, max_bytes: int) -> str:
-    text = _text("query", value, max_bytes)
-    if len(text.encode()) > max_bytes:
-        _refuse("query", f"has {len(text.encode())} bytes, more than limits.max_query_bytes = {max_bytes}")
+def _query(value: object) -> str:
+    text = _text("query", value, MAX_QUERY_BYTES)
+    if len(text.encode()) > MAX_QUERY_BYTES:
+        _refuse("query", f"has {len(text.encode())} bytes, more than {MAX_QUERY_BYTES}")
     return text
 
 

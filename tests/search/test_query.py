@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mcpd.config import Limits
 from mcpd.errors import InvalidParams
 from mcpd.search import query
-from mcpd.search.query import Search, parse
+from mcpd.search.query import MAX_QUERY_BYTES, Search, parse
 from mcpd.search.query_schema import input_schema
 from mcpd.storage.documents import Condition, Facet, Sort
 
@@ -158,13 +158,18 @@ def test_what_is_wrong_is_named_with_what_to_write_instead(body: dict[str, Any],
     assert len(caught.value.message) < 400
 
 
+def test_a_query_is_bounded_in_bytes_and_not_in_characters() -> None:
+    whole = "ä" * (MAX_QUERY_BYTES // 2)
+    assert parse({"query": whole}, limits=LIMITS).query == whole
+    with pytest.raises(InvalidParams, match=f"query: has {MAX_QUERY_BYTES + 1} bytes"):
+        parse({"query": whole + "a"}, limits=LIMITS)
+
+
 def test_the_limits_are_the_configured_ones() -> None:
-    limits = replace(LIMITS, max_hits=5, max_query_bytes=4)
+    limits = replace(LIMITS, max_hits=5)
     assert parse({}, limits=limits).size == 5
     with pytest.raises(InvalidParams, match="from 0 to 5"):
         parse({"size": 6}, limits=limits)
-    with pytest.raises(InvalidParams, match="query"):
-        parse({"query": "12345"}, limits=limits)
 
 
 FIELDS = st.sampled_from(["uri", "tags", "mimeType", "created", "updated", "metadata.a", "metadata.a.b", "title", "x"])
