@@ -238,7 +238,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = _render_record(record, self._formatter)
-        except BaseException:  # noqa: BLE001 - a wrong format string, or a value's `__str__`, must not end what logs it
+        except BaseException:  # noqa: ASYNC103, BLE001 - a wrong format string, or a value's `__str__`, must not end what logs it
             text = f"{_stamp(record.created)} error log: unprintable record of {record.name}:{record.lineno}\n"
         self._put(text)
 
@@ -306,8 +306,8 @@ def _render_record(record: logging.LogRecord, formatter: logging.Formatter) -> s
 def _render_traceback(found: _Raised, formatter: logging.Formatter) -> str:
     try:
         return formatter.formatException(found)
-    except BaseException:  # noqa: BLE001 - an author's exception may raise whatever is asked of it
-        return "".join([*traceback.format_tb(found[2]), "an exception that cannot be shown"])
+    except BaseException:  # noqa: ASYNC103, BLE001 - an author's exception may raise whatever is asked of it
+        return "".join([*traceback.format_tb(found[2]), "an exception that cannot be shown"])  # noqa: ASYNC104 - as above
 
 
 def _bounded(text: str) -> str:

@@ -222,7 +222,7 @@ def _preload(toolbox: Toolbox, targets: tuple[str, ...]) -> None:
             toolbox.load(target)
         except McpdError as error:
             sys.stderr.write(f"mcpd worker {os.getpid()}: {error}\n")
-        except BaseException as error:  # noqa: BLE001 - the process boundary: a call of the tool will say what is wrong
+        except BaseException as error:  # noqa: ASYNC103, BLE001 - a call of the tool will say what is wrong
             sys.stderr.write(f"mcpd worker {os.getpid()}: {target}: {type(error).__name__}\n")
 
 
