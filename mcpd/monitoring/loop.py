@@ -5,7 +5,7 @@ connection and signal of the server. The watch cannot end that; it says so: in t
 over, and as two metrics.
 
 Called by: `app`. Calls `monitoring.metrics` and the log. Built on Trio's instruments: two calls for each pass of the
-loop, about a microsecond, and none while it waits. A daemon thread looks four times a second, since a held loop cannot
+loop, about a microsecond, and none while it waits. A daemon thread looks twice a second, since a held loop cannot
 speak for itself; when a C call holds the GIL it speaks as soon as that has ended.
 
 Deliberately not: a profiler. The names are those of all calls in flight; the place in the code is exact.
@@ -30,7 +30,7 @@ from mcpd.monitoring.metrics import Metrics
 
 STALL_S = 0.5
 """A pass that takes longer is a stall: a person notices, and health checks begin to fail."""
-LOOK_S = 0.25
+LOOK_S = 0.5
 _NAMES_ITEMS = 8
 _FRAMES_ITEMS = 3
 _log = logging.getLogger(__name__)

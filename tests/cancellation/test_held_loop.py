@@ -69,8 +69,7 @@ async def test_a_tool_that_holds_the_loop_is_named(tool: str, arguments: dict[st
             await client.settle(ended=True)
             assert await program.metric("mcpd_loop_stalls_total") == 1
             assert await program.metric("mcpd_loop_lag_seconds_sum") > 0.5
-    log = (tmp_path / "log").read_text()
-    assert f"tools/call {tool}" in log
+            await eventually(lambda: f"tools/call {tool}" in (tmp_path / "log").read_text(), "the log names it")
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
