@@ -2,7 +2,7 @@
 
 `just soak 40m` (`python -m tests.soak 40m --seed 7`) starts a real `mcpd serve`, and `mcpd stdio` children, with API
 keys, tools of its own and an ingested corpus, drives every transport of both eras, cancels 30 % of the calls at random
-moments, and then asks whether the server is as it was. `test_soak.py` is half a minute of the same.
+moments, and then asks whether the server is as it was. Not part of the tests: it takes its time.
 
 | module | is |
 |---|---|

@@ -3,7 +3,7 @@
 `Plan.of` divides the time that was asked for. `run` needs a folder of its own and leaves there the server's log, the
 samples (`samples.csv`), what went wrong (`violations.txt`) and the report (`report.txt`). Every wait is bounded.
 
-Called by: `__main__` and `test_soak.py`. Deliberately not: what a role does, what is too much.
+Called by: `__main__`. Deliberately not: what a role does, what is too much.
 """
 
 from __future__ import annotations
