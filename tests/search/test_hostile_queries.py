@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import math
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,19 @@ async def sqlite() -> AsyncIterator[Documents]:
             yield documents
 
 
-async def outcomes(bodies: list[dict[str, Any]]) -> None:
+async def refusals(bodies: list[dict[str, Any]]) -> None:
+    """Ask all of it of both stores; each has to be refused."""
+
+    async def refuse(searcher: Searcher, body: dict[str, Any]) -> None:
+        with pytest.raises(InvalidParams):
+            await searcher.search(parse(body, limits=LIMITS))
+
+    await outcomes(bodies, refuse)
+
+
+async def outcomes(
+    bodies: list[dict[str, Any]], each: Callable[[Searcher, dict[str, Any]], Awaitable[None]] | None = None
+) -> None:
     """Ask all of it of both stores. Anything but an answer in JSON or a refusal is raised."""
     for opened in (memory, sqlite):
         async with opened() as documents:
@@ -78,7 +90,7 @@ async def outcomes(bodies: list[dict[str, Any]]) -> None:
             searcher = Searcher(documents, HashProvider(), patience_s=1.0)
             for body in bodies:
                 with trio.fail_after(10):
-                    await ask(searcher, body)
+                    await (each or ask)(searcher, body)
 
 
 async def ask(searcher: Searcher, body: dict[str, Any]) -> None:
@@ -155,4 +167,4 @@ def test_a_cursor_of_deep_nesting_is_refused(depth: int) -> None:
         body_with("created", lambda key: b"\x93" + msgspec.msgpack.encode(key) + b"\xa1x" + packed_nesting(depth), 1),
         {"query": "word", "mode": "text", "cursor": encoded(packed_nesting(depth))},
     ]
-    trio.run(outcomes, deep)
+    trio.run(refusals, deep)

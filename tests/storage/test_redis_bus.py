@@ -173,6 +173,7 @@ async def test_what_is_no_event_is_passed_over(server: RedisServer) -> None:
             server.ask("PUBLISH", key, words)
         one.bus.publish(event(1))
         await eventually(lambda: event(1) in two.told, "it goes on")
+        assert two.told == [event(1)]
 
 
 async def test_no_key_is_without_an_end(server: RedisServer) -> None:

@@ -24,13 +24,13 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
 import trio
 
 from mcpd.drivers.redis import Message, Redis, RedisError, Script
-from mcpd.events import Changed, LocalBus, Subscription
+from mcpd.events import Changed, Kind, LocalBus, Subscription
 from mcpd.storage.redis.keys import EVENTS_TTL_MS, MAX_EVENTS, Keys
 
 POLL_S: Final = 2.0
@@ -47,6 +47,8 @@ READ_ITEMS: Final = 500
 EVERYTHING: Final = (Changed("tools"), Changed("prompts"), Changed("resources"), Changed("resource"))
 """What is told when nobody knows what has changed."""
 
+_KINDS: Final = frozenset(get_args(Kind))
+"""What a replica of this version understands; entries of another kind, a hello too, are passed over."""
 _log = logging.getLogger(__name__)
 
 _ID: Final = re.compile(r"(\d{1,20})-(\d{1,20})")
@@ -209,7 +211,8 @@ class RedisBus:
         except msgspec.MsgspecError as error:
             _log.warning("a change event that cannot be read: %s", error)
             return
-        if entry.origin == self.origin or not entry.kind or entry.number <= self._numbers.get(entry.origin, 0):
+        seen = self._numbers.get(entry.origin, 0)
+        if entry.origin == self.origin or entry.kind not in _KINDS or entry.number <= seen:
             return
         self._numbers[entry.origin] = entry.number
         self._numbers.move_to_end(entry.origin)
