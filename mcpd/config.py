@@ -281,7 +281,7 @@ class Limits:
     max_message_bytes: int = field(default=4 * MIB, metadata=_count("bytes", "A WebSocket message or stdio line."))
     max_threads: int = field(default=40, metadata=_count("threads", "For tools written as plain `def`."))
     max_abandoned_threads: int = field(
-        default=20, metadata=_count("threads", "Half the pool may be stuck before `def` calls are refused.")
+        default=20, metadata=_count("threads", "Of half the pool one caller may have three quarters stuck.")
     )
     worker_processes: int = field(
         default=1, metadata=_count("processes", "Kept warm for process tools; a cold one takes 50 ms.", minimum=0)

@@ -66,7 +66,7 @@ class Turn:
             return await fn(**(kwargs if wanted is None else {**kwargs, wanted: self.context()}))
         if wanted is not None:
             kwargs = {**kwargs, wanted: BlockingContext(self.context(), call_back)}
-        return await self._reach.run_blocking(lambda: fn(**kwargs), name=fn.__name__)
+        return await self._reach.run_blocking(lambda: fn(**kwargs), name=fn.__name__, owner=self.call.principal.share)
 
     async def read(self, uri: str) -> list[dict[str, Any]]:
         """Read a resource of this server."""

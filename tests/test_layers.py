@@ -16,7 +16,7 @@ import pytest
 
 from tests.source import ROOT, Import, imports, package
 
-LEAVES = frozenset({"errors", "config", "deadlines", "events", "monitoring"})
+LEAVES = frozenset({"errors", "config", "deadlines", "shares", "events", "monitoring"})
 """Whatever stands beside the one path: every name but wire may use them."""
 
 BELOW_THE_SERVICE = LEAVES | {"authoring", "wire", "catalog"}
@@ -27,6 +27,7 @@ PACKAGES: dict[str, frozenset[str]] = {
     "config": frozenset({"errors"}),
     "settings": frozenset({"config", "errors"}),
     "deadlines": frozenset({"errors"}),
+    "shares": frozenset(),
     "signals": frozenset(),
     "descriptors": frozenset(),
     "sealing": frozenset({"errors", "wire"}),

@@ -18,8 +18,16 @@ from mcpd.authoring.declarations import CompletionDeclaration, PromptDeclaration
 from mcpd.catalog import Paging
 from mcpd.completions import Completions
 from mcpd.config import Config
-from mcpd.errors import InternalError, InvalidParams, MethodNotFound, MissingCapability, ResourceNotFound
+from mcpd.errors import (
+    InternalError,
+    InvalidParams,
+    MethodNotFound,
+    MissingCapability,
+    Overloaded,
+    ResourceNotFound,
+)
 from mcpd.events import Changed
+from mcpd.messages.flight import Flight
 from mcpd.monitoring.logs import Logs
 from mcpd.prompts.manager import PromptManager
 from mcpd.turns import Sealing
@@ -201,13 +209,13 @@ async def test_changes_are_published_for_everybody(tmp_path: Path, autojump_cloc
     assert len(heard) == 2
 
 
-async def test_what_a_caller_cannot_read_cannot_be_watched(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_what_is_no_resource_cannot_be_watched_or_read(tmp_path: Path, autojump_clock: MockClock) -> None:
     """SUB-9, RSC-2."""
     server = make_server(tmp_path)
-    stranger = call("subscriptions/listen", {}, principal=Principal("x", frozenset()))
-    assert server.manager.service.watchable("note:///one", stranger)
-    assert server.manager.service.watchable("note:///7/copy", stranger)
-    assert not server.manager.service.watchable("note:///none", stranger)
+    watching = call("subscriptions/listen", {})
+    assert server.manager.service.watchable("note:///one", watching)
+    assert server.manager.service.watchable("note:///7/copy", watching)
+    assert not server.manager.service.watchable("note:///none", watching)
     error = await failure(server, call("resources/read", {"uri": "note:///none"}))
     assert isinstance(error, ResourceNotFound)
 
@@ -313,3 +321,71 @@ def build_server(config: Config) -> Parts:
     server = build(config, logs)
     logs.close()
     return server
+
+
+BLOCKING = """
+import threading
+from mcpd import completion, prompt, resource, tool
+
+go, begun = threading.Event(), threading.Semaphore(0)
+
+@tool
+def stay() -> str:
+    begun.release()
+    go.wait()
+    return "late"
+
+@tool
+def plain() -> str:
+    return "plain"
+
+@tool
+async def count(most: int) -> list[int]:
+    return list(range(most))
+
+@tool
+async def add(numbers: list[int]) -> int:
+    return sum(numbers)
+
+@resource("plain:///{name}", name="plain")
+def text(name: str) -> str:
+    return name
+
+@prompt
+def ask() -> str:
+    return "ask"
+
+@completion(for_="plain:///{name}")
+def names(value: str) -> list[str]:
+    return [value]
+"""
+COMPLETED = {"ref": {"type": "ref/resource", "uri": "plain:///{name}"}, "argument": {"name": "name", "value": "x"}}
+IN_THREADS: list[tuple[str, dict[str, Any]]] = [
+    ("tools/call", {"name": "plain"}),
+    ("tools/call", {"name": "count", "arguments": {"most": 5_000}}),
+    ("tools/call", {"name": "add", "arguments": {"numbers": [1] * 5_000}}),
+    ("resources/read", {"uri": "plain:///x"}),
+    ("prompts/get", {"name": "ask"}),
+    ("completion/complete", COMPLETED),
+]
+
+
+async def test_whatever_runs_in_a_thread_counts_for_whoever_called(tmp_path: Path) -> None:
+    """SEC-4: functions of every kind, and the checks of large arguments and results."""
+    (tmp_path / "blocking.py").write_text(BLOCKING)  # noqa: ASYNC240 - once, in a test
+    server = make_server(tmp_path, tools=(tmp_path / "blocking.py",), limits={"max_abandoned_threads": 3})
+    stay: Any = server.manager.service._tools.registry.get("stay")
+    greedy, other = (Principal(name, frozenset({"call", "read"})) for name in ("a", "b"))
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                stuck = call(params={"name": "stay"}, principal=greedy, request_id=f"r-{number}")
+                nursery.start_soon(server.manager.serve, Flight(stuck, Wire()))
+            for _ in range(3):
+                await trio.to_thread.run_sync(stay.declaration.fn.__globals__["begun"].acquire)
+            nursery.cancel_scope.cancel()
+        for method, params in IN_THREADS:
+            refused = await failure(server, call(method, params, principal=greedy))
+            assert isinstance(refused, Overloaded), method
+            assert not (await result(server, call(method, params, principal=other))).get("isError"), method
+    stay.declaration.fn.__globals__["go"].set()

@@ -34,8 +34,8 @@ from mcpd.search.answers import PLAIN, Marks, Ranked
 from mcpd.search.embeddings import EmbeddingProvider
 from mcpd.search.fusion import Fused, K, fuse
 from mcpd.search.query import Mode, Search
-from mcpd.search.shares import Shares
 from mcpd.search.together import Job, run_together
+from mcpd.shares import Shares
 from mcpd.storage.documents import Bucket, Documents, Found, Hit, Json, Matching, Near, StorageError
 from mcpd.storage.refusals import answering
 

@@ -127,7 +127,7 @@ class ToolManager:
         self, tool: Tool, arguments: dict[str, Any], make_context: Callable[[], Context]
     ) -> dict[str, Any]:
         try:
-            kwargs = await self._decode(tool, arguments)
+            kwargs = await self._decode(tool, arguments, make_context)
             self._enter(tool)
             try:
                 result = await self._run(tool, arguments, kwargs, make_context)
@@ -137,16 +137,22 @@ class ToolManager:
             return failed(str(error))
         return result
 
-    async def _decode(self, tool: Tool, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def _decode(
+        self, tool: Tool, arguments: dict[str, Any], make_context: Callable[[], Context]
+    ) -> dict[str, Any]:
         if is_small(arguments):
             return tool.decode(arguments)
-        return await self._threads.run(lambda: tool.decode(arguments), name=tool.name)
+        owner = make_context().principal.share
+        return await self._threads.run(lambda: tool.decode(arguments), name=tool.name, owner=owner)
 
-    async def _check_output(self, tool: Tool, result: dict[str, Any]) -> dict[str, Any]:
+    async def _check_output(
+        self, tool: Tool, result: dict[str, Any], make_context: Callable[[], Context]
+    ) -> dict[str, Any]:
         if is_small(result.get("structuredContent")):
             tool.check_output(result)
         else:
-            await self._threads.run(lambda: tool.check_output(result), name=tool.name)
+            owner = make_context().principal.share
+            await self._threads.run(lambda: tool.check_output(result), name=tool.name, owner=owner)
         return result
 
     async def _run(
@@ -167,7 +173,7 @@ class ToolManager:
             raise
         except BaseException as error:  # noqa: ASYNC103, BLE001 - a function may raise anything
             await self._fail(error, make_context)  # noqa: ASYNC102 - raises, the call's own cancellation too
-        return await self._check_output(tool, tool.signature.finish(value))
+        return await self._check_output(tool, tool.signature.finish(value), make_context)
 
     async def _run_in_thread(
         self, tool: Tool, kwargs: dict[str, Any], make_context: Callable[[], Context]
@@ -213,7 +219,7 @@ class ToolManager:
             )
         except (WorkerLost, WorkerToolRaised) as error:
             raise self._crash(str(error), make_context) from error
-        return await self._check_output(tool, result)
+        return await self._check_output(tool, result, make_context)
 
     def _enter(self, tool: Tool) -> None:
         limit = tool.declaration.concurrency

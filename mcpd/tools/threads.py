@@ -1,8 +1,9 @@
 """Bounded threads for `def` functions: abandoned when their call ends, counted until they end themselves.
 
 No thread can be killed. A call that is cancelled leaves its thread behind; what it returns or raises later is dropped.
-An abandoned thread keeps its place in the pool, so a few stuck ones would use it up: from `max_abandoned` of them on,
-new calls are refused at once until some have ended.
+An abandoned thread keeps its place in the pool, in the share of the owner whose call it was. An owner that has three
+quarters of `max_abandoned` stuck is refused at once until some have ended; the others go on with the threads left, and
+are refused only when none is free for them and `max_abandoned` are stuck.
 
 Called by: `tools.manager` and `turns` (functions of tools, resources and prompts). Built on `trio.to_thread`, whose
 threads are daemons: none of them holds up the exit of the process. Deliberately not: a way to stop code. A function
@@ -18,6 +19,7 @@ threads and the wait for call-backs are bounded).
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
@@ -26,6 +28,7 @@ import trio
 
 from mcpd.deadlines import bounded_shield
 from mcpd.errors import Overloaded
+from mcpd.shares import QUARTERS, Shares, most_of
 
 T = TypeVar("T")
 
@@ -48,10 +51,11 @@ class ThreadStatistics(msgspec.Struct, frozen=True):
 class _Job:
     """One call: what its task and its thread know of each other. `over` and `running` change under the pool's lock."""
 
-    __slots__ = ("callbacks", "name", "over", "quiet", "running")
+    __slots__ = ("callbacks", "name", "over", "owner", "quiet", "running")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, owner: str) -> None:
         self.name = name
+        self.owner = owner
         self.over = False
         """The task has gone; from here on the thread is abandoned."""
         self.running = False
@@ -66,61 +70,53 @@ class _Current(threading.local):
 _current = _Current()
 
 
-class _Share:
-    """One owner's part of a pool, as a limiter for `trio.to_thread`: three quarters, so that another finds a thread."""
+class _Limiter:
+    """The places of one call's owner, as `trio.to_thread` asks for them; it gives back when the thread has ended."""
 
-    def __init__(self, pool: trio.CapacityLimiter) -> None:
-        self._pool = pool
-        most = int(pool.total_tokens)
-        self.own = trio.CapacityLimiter(most - most // 4)
+    __slots__ = ("_owner", "_shares")
 
-    async def acquire_on_behalf_of(self, borrower: object) -> None:
-        await self.own.acquire_on_behalf_of(borrower)
-        try:
-            await self._pool.acquire_on_behalf_of(borrower)
-        except BaseException:
-            self.own.release_on_behalf_of(borrower)
-            raise
+    def __init__(self, shares: Shares, owner: str) -> None:
+        self._shares = shares
+        self._owner = owner
 
-    def release_on_behalf_of(self, borrower: object) -> None:
-        self._pool.release_on_behalf_of(borrower)
-        self.own.release_on_behalf_of(borrower)
+    async def acquire_on_behalf_of(self, _borrower: object) -> None:
+        await self._shares.enter(self._owner)
 
-    @property
-    def idle(self) -> bool:
-        return not self.own.borrowed_tokens and not self.own.statistics().tasks_waiting
+    def release_on_behalf_of(self, _borrower: object) -> None:
+        self._shares.leave(self._owner)
 
 
 class ThreadPool:
     """At most `max_threads` threads at a time, at most about `max_abandoned` of them given up on.
 
-    Calls that run when the bound is reached may still be cancelled, so `abandoned` can exceed it, up to `max_threads`;
-    no call ever waits for a place that only a stuck thread could give back while `abandoned` is at the bound.
+    Calls that run when a bound is reached may still be cancelled, so `abandoned` can exceed it, up to `max_threads`; no
+    new call waits for a place that only a stuck thread could give back while its owner or the pool is at the bound.
     """
 
     def __init__(self, max_threads: int = 40, max_abandoned: int = 20, *, cleanup_s: float = 2.0) -> None:
-        self._limiter = trio.CapacityLimiter(max_threads)
-        self._shares: dict[str, _Share] = {}
+        self._max_threads = max_threads
+        self._shares = Shares(max_threads, times=QUARTERS)
         self._max_abandoned = max_abandoned
+        self._stuck: Counter[str] = Counter()
         self._cleanup_s = cleanup_s
         self._lock = threading.Lock()
         self._abandoned: dict[_Job, None] = {}
         self._abandoned_total = self._ended_late = self._refused = 0
 
-    async def run(self, fn: Callable[[], T], *, name: str, owner: str = "") -> T:
+    async def run(self, fn: Callable[[], T], *, name: str, owner: str) -> T:
         """Run `fn()` in a thread and return what it returns. `name` is for `stuck()`: the tool's.
 
-        `owner` is whose call it is: nobody has over three quarters of the threads, stuck ones included ("": no share).
+        `owner` is whose call it is: nobody has over three quarters of the threads, stuck ones included.
 
         Cancellation: returns at once and abandons the thread, after the call-backs it had running have ended (at most
         `cleanup_s`). A function whose thread has not begun yet will not begin.
         Raises: what `fn` raises; Overloaded when too many threads are stuck.
         """
-        if len(self._abandoned) >= self._max_abandoned:
+        if self._has_too_many_stuck(owner):
             self._refused += 1
             raise Overloaded(f"{len(self._abandoned)} threads are stuck in calls that have ended")
-        job = _Job(name)
-        limiter: Any = self._share(owner) if owner else self._limiter
+        job = _Job(name, owner)
+        limiter: Any = _Limiter(self._shares, owner)
         try:
             value = await trio.to_thread.run_sync(
                 self._in_thread, job, fn, abandon_on_cancel=True, limiter=limiter, thread_name=name
@@ -130,12 +126,10 @@ class ThreadPool:
             raise
         return cast(T, value)
 
-    def _share(self, owner: str) -> _Share:
-        share = self._shares.get(owner)
-        if share is None:
-            self._shares = {name: one for name, one in self._shares.items() if not one.idle}
-            share = self._shares[owner] = _Share(self._limiter)
-        return share
+    def _has_too_many_stuck(self, owner: str) -> bool:
+        if self._stuck[owner] >= most_of(self._max_abandoned):
+            return True
+        return len(self._abandoned) >= self._max_abandoned and not self._shares.may_have_more(owner)
 
     @property
     def abandoned(self) -> int:
@@ -144,8 +138,10 @@ class ThreadPool:
 
     @property
     def degraded(self) -> bool:
-        """True while new calls are refused because of stuck threads."""
-        return len(self._abandoned) >= self._max_abandoned
+        """True while new calls, of some callers at least, are refused because of stuck threads."""
+        with self._lock:
+            most = max(self._stuck.values(), default=0)
+        return most >= most_of(self._max_abandoned) or len(self._abandoned) >= self._max_abandoned
 
     def stuck(self) -> tuple[str, ...]:
         """Return the names of the abandoned threads' functions, the longest abandoned first."""
@@ -154,12 +150,11 @@ class ThreadPool:
 
     def statistics(self) -> ThreadStatistics:
         """Return a snapshot."""
-        limiter = self._limiter.statistics()
         return ThreadStatistics(
-            max_threads=int(limiter.total_tokens),
-            busy=limiter.borrowed_tokens,
+            max_threads=self._max_threads,
+            busy=self._max_threads - self._shares.free,
             abandoned=len(self._abandoned),
-            waiting=limiter.tasks_waiting + sum(one.own.statistics().tasks_waiting for one in self._shares.values()),
+            waiting=self._shares.waiting,
             abandoned_total=self._abandoned_total,
             ended_late_total=self._ended_late,
             refused_total=self._refused,
@@ -183,12 +178,16 @@ class ThreadPool:
             if job in self._abandoned:
                 del self._abandoned[job]
                 self._ended_late += 1
+                self._stuck[job.owner] -= 1
+                if not self._stuck[job.owner]:
+                    del self._stuck[job.owner]
 
     async def _abandon(self, job: _Job) -> None:
         with self._lock:
             job.over = True
             if job.running:
                 self._abandoned[job] = None
+                self._stuck[job.owner] += 1
                 self._abandoned_total += 1
         for scope in job.callbacks:
             scope.cancel(reason="the call of this thread is over")

@@ -66,10 +66,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await trio.sleep(0.001)
 
 
-async def abandon(pool: ThreadPool, function: Stuck, name: str = "slow") -> None:
+async def abandon(pool: ThreadPool, function: Stuck, name: str = "slow", owner: str = "") -> None:
     """Start `function` in `pool` and cancel its call once it is in its thread."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: pool.run(function, name=name))
+        nursery.start_soon(lambda: pool.run(function, name=name, owner=owner))
         await wait_for(function.entered)
         nursery.cancel_scope.cancel()
 
@@ -77,7 +77,7 @@ async def abandon(pool: ThreadPool, function: Stuck, name: str = "slow") -> None
 async def test_a_function_runs_in_a_daemon_thread_and_its_value_comes_back() -> None:
     """A `def` tool: another thread, which cannot hold up the process."""
     pool = ThreadPool(2, 1)
-    thread = await pool.run(threading.current_thread, name="who")
+    thread = await pool.run(threading.current_thread, name="who", owner="")
     assert thread is not threading.current_thread()
     assert thread.daemon
 
@@ -89,7 +89,7 @@ async def test_what_a_function_raises_comes_back() -> None:
         raise LookupError("mine")
 
     with pytest.raises(LookupError, match="mine"):
-        await ThreadPool(2, 1).run(fail, name="fail")
+        await ThreadPool(2, 1).run(fail, name="fail", owner="")
 
 
 async def test_a_cancelled_call_returns_at_once_and_its_thread_is_counted(stuck: Callable[[], Stuck]) -> None:
@@ -112,7 +112,7 @@ async def test_an_abandoned_thread_keeps_its_place_until_it_ends(stuck: Callable
     await abandon(pool, function)
     assert pool.statistics().busy == 1
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: pool.run(lambda: None, name="next"))
+        nursery.start_soon(lambda: pool.run(lambda: None, name="next", owner=""))
         await trio.testing.wait_all_tasks_blocked()
         assert pool.statistics().waiting == 1
         function.go.set()
@@ -128,11 +128,43 @@ async def test_too_many_abandoned_threads_refuse_new_calls_at_once(stuck: Callab
     assert pool.degraded
     assert pool.stuck() == ("one", "two")
     with pytest.raises(Overloaded):
-        await pool.run(lambda: None, name="third")
+        await pool.run(lambda: None, name="third", owner="")
     assert pool.statistics().refused_total == 1
     first.go.set()
     await until(lambda: not pool.degraded)
-    assert await pool.run(lambda: "ok", name="fourth") == "ok"
+    assert await pool.run(lambda: "ok", name="fourth", owner="") == "ok"
+
+
+async def test_stuck_calls_of_one_owner_refuse_nobody_else(stuck: Callable[[], Stuck]) -> None:
+    """SEC-4: also when more of them run at once than may be stuck, and all are cancelled together."""
+    pool, functions = ThreadPool(8, 4), [stuck() for _ in range(6)]
+    async with trio.open_nursery() as nursery:
+        for function in functions:
+            nursery.start_soon(partial(pool.run, function, name="slow", owner="a"))
+        for function in functions:
+            await wait_for(function.entered)
+        nursery.cancel_scope.cancel()
+    assert (pool.abandoned, pool.degraded) == (6, True)
+    with pytest.raises(Overloaded):
+        await pool.run(lambda: None, name="more", owner="a")
+    assert await pool.run(lambda: "ok", name="other", owner="b") == "ok"
+    for function in functions[:4]:
+        function.go.set()
+    await until(lambda: not pool.degraded)
+    assert await pool.run(lambda: "ok", name="again", owner="a") == "ok"
+
+
+async def test_whoever_finds_no_thread_but_stuck_ones_is_refused_at_once(stuck: Callable[[], Stuck]) -> None:
+    """Trap 16: nobody waits for a thread that may never end."""
+    pool, functions = ThreadPool(3, 3), [stuck() for _ in range(3)]
+    for function, owner in zip(functions, "abc", strict=True):
+        await abandon(pool, function, owner=owner)
+    for owner in "abcd":
+        with trio.fail_after(10), pytest.raises(Overloaded):
+            await pool.run(lambda: None, name="more", owner=owner)
+    functions[0].go.set()
+    await until(lambda: pool.abandoned == 2)
+    assert await pool.run(lambda: "ok", name="again", owner="d") == "ok"
 
 
 async def test_a_call_cancelled_in_the_queue_abandons_nothing(stuck: Callable[[], Stuck]) -> None:
@@ -140,10 +172,10 @@ async def test_a_call_cancelled_in_the_queue_abandons_nothing(stuck: Callable[[]
     pool = ThreadPool(1, 5)
     holder, ran = stuck(), threading.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: pool.run(holder, name="holder"))
+        nursery.start_soon(lambda: pool.run(holder, name="holder", owner=""))
         await wait_for(holder.entered)
         async with trio.open_nursery() as inner:
-            inner.start_soon(lambda: pool.run(ran.set, name="queued"))
+            inner.start_soon(lambda: pool.run(ran.set, name="queued", owner=""))
             await trio.testing.wait_all_tasks_blocked()
             inner.cancel_scope.cancel()
         assert pool.abandoned == 0
@@ -153,7 +185,7 @@ async def test_a_call_cancelled_in_the_queue_abandons_nothing(stuck: Callable[[]
 
 async def test_a_thread_that_begins_after_its_call_has_ended_does_nothing() -> None:
     """Law 2: the cancel may come between the start of a thread and its first step."""
-    pool, job, ran = ThreadPool(1, 1), _Job("too late"), threading.Event()
+    pool, job, ran = ThreadPool(1, 1), _Job("too late", ""), threading.Event()
     await pool._abandon(job)
     assert pool._in_thread(job, ran.set) is None
     assert not ran.is_set()
@@ -175,9 +207,9 @@ async def test_call_back_runs_in_the_event_loop() -> None:
         raise LookupError("from the loop")
 
     pool = ThreadPool(2, 1)
-    assert await pool.run(lambda: call_back(double, 21), name="double") == 42
+    assert await pool.run(lambda: call_back(double, 21), name="double", owner="") == 42
     with pytest.raises(LookupError, match="from the loop"):
-        await pool.run(lambda: call_back(fail), name="fail")
+        await pool.run(lambda: call_back(fail), name="fail", owner="")
 
 
 async def test_the_call_back_of_a_cancelled_call_has_ended_when_the_call_has() -> None:
@@ -201,7 +233,7 @@ async def test_the_call_back_of_a_cancelled_call_has_ended_when_the_call_has() -
 
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: pool.run(function, name="asks"))
+            nursery.start_soon(lambda: pool.run(function, name="asks", owner=""))
             await begun.wait()
             nursery.cancel_scope.cancel()
         assert ended.is_set()
@@ -226,7 +258,7 @@ async def test_an_abandoned_thread_can_no_longer_call_back(stuck: Callable[[], S
             raise
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: pool.run(function, name="late"))
+        nursery.start_soon(lambda: pool.run(function, name="late", owner=""))
         await wait_for(gate.entered)
         nursery.cancel_scope.cancel()
     gate.go.set()
@@ -254,7 +286,7 @@ def test_a_thread_that_outlives_the_event_loop_gets_a_clear_error() -> None:
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: ThreadPool(2, 2).run(function, name="late"))
+            nursery.start_soon(lambda: ThreadPool(2, 2).run(function, name="late", owner=""))
             await wait_for(entered)
             nursery.cancel_scope.cancel()
 
@@ -281,7 +313,7 @@ async def test_trio_s_own_way_back_works_too() -> None:
         await trio.lowlevel.checkpoint()
         return "yes"
 
-    assert await ThreadPool(2, 1).run(lambda: trio.from_thread.run(answer), name="trio") == "yes"
+    assert await ThreadPool(2, 1).run(lambda: trio.from_thread.run(answer), name="trio", owner="") == "yes"
 
 
 def test_a_stuck_thread_does_not_hold_up_the_exit() -> None:
@@ -299,7 +331,7 @@ def test_a_stuck_thread_does_not_hold_up_the_exit() -> None:
         async def main():
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(lambda: ThreadPool(2, 2).run(never, name="never"))
+                    nursery.start_soon(lambda: ThreadPool(2, 2).run(never, name="never", owner=""))
                     await trio.to_thread.run_sync(entered.wait)
                     scope.cancel()
             print("over")

@@ -12,7 +12,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpd.search.shares import Shares
+from mcpd.shares import Shares, may_take, most_of
 
 
 class Jobs:
@@ -68,6 +68,36 @@ async def test_a_place_goes_to_who_holds_the_fewest_and_then_by_turns() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_a_place_that_comes_back_leaves_one_for_a_newcomer() -> None:
+    """Of two that may have it, whoever holds fewer gets it: the other would use up the last one."""
+    jobs = Jobs(3)
+    async with trio.open_nursery() as nursery:
+        await start(nursery, jobs, "abba")
+        assert jobs.running == Counter(a=1, b=1)
+        jobs.end["a"].release()
+        await trio.testing.wait_all_tasks_blocked()
+        assert jobs.running == Counter(a=1, b=1)
+        await start(nursery, jobs, "c")
+        assert jobs.running == Counter(a=1, b=1, c=1)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("times", "most"), [(1, 4), (3, 6)])
+def test_one_owner_alone_gets_its_part(times: int, most: int) -> None:
+    shares = Shares(8, times=times)
+    for _ in range(most):
+        assert shares.may_have_more("a")
+        shares._take("a")
+    assert not shares.may_have_more("a")
+    assert shares.may_have_more("b")
+
+
+@given(st.integers(0, 300))
+def test_three_quarters_are_what_the_rule_gives(number: int) -> None:
+    held = next(held for held in range(number + 1) if not may_take(held, number - held))
+    assert held == most_of(number)
+
+
 async def test_whoever_is_cancelled_when_a_place_is_given_hands_it_on() -> None:
     jobs = Jobs(1)
     jobs.shares._take("a")
@@ -77,7 +107,7 @@ async def test_whoever_is_cancelled_when_a_place_is_given_hands_it_on() -> None:
         await trio.testing.wait_all_tasks_blocked()
         await start(nursery, jobs, "c")
         scope.cancel()
-        jobs.shares._leave("a")
+        jobs.shares.leave("a")
         await trio.testing.wait_all_tasks_blocked()
         assert jobs.begun == ["c"]
         nursery.cancel_scope.cancel()
