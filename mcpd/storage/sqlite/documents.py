@@ -220,7 +220,7 @@ async def open_database(folder: Path, *, readers: int = READERS, busy_s: float =
 
     Raises: StorageError naming the `--data` flag when the folder cannot be used. Resources: closed with the block.
     """
-    await in_thread(partial(_make_folder, folder))
+    await in_thread(partial(make_folder, folder))
     database = Database(folder / FILE_NAME, readers=readers, busy_s=busy_s, prepare=reads.prepare)
     try:
         with translated(database.path):
@@ -230,7 +230,8 @@ async def open_database(folder: Path, *, readers: int = READERS, busy_s: float =
         await database.aclose()
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make the data folder, if it is not there. Raises: StorageError naming the `--data` flag. Blocking."""
     kind = network_file_system(folder)
     if kind is not None:
         raise StorageError(

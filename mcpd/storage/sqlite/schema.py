@@ -15,8 +15,8 @@ than for each transaction. One file (`writes`) writes these tables.
 
 No FTS5 prefix index: it doubles the index and halves the speed of writing, and `word*` works without.
 
-Called by: `documents`. Step n leads from version n-1 to n (`PRAGMA user_version`) and back, in one
-transaction, so that several processes may open and migrate one file at once.
+Called by: `documents`, and `tasks` with steps of its own. Step n leads from version n-1 to n (`PRAGMA user_version`)
+and back, in one transaction, so that several processes may open and migrate one file at once.
 """
 
 from __future__ import annotations
@@ -95,22 +95,24 @@ def version_of(connection: Connection) -> int:
     return version
 
 
-def migrate(connection: Connection, target: int = VERSION) -> int:
+def migrate(connection: Connection, target: int = VERSION, steps: tuple[Step, ...] = STEPS) -> int:
     """Bring the schema to version `target`, within the transaction that is open; return the version before.
+
+    `steps` are those of another of our files, when it is not `mcpd.db`.
 
     Going down loses what only the newer version had. Raises: StorageError for a file of a newer mcpd.
     """
-    version = version_of(connection)
-    if version > VERSION:
+    version, newest = version_of(connection), len(steps)
+    if version > newest:
         raise StorageError(
-            f"The database has schema {version}, and this mcpd knows {VERSION}: use the newer mcpd that wrote it,"
+            f"The database has schema {version}, and this mcpd knows {newest}: use the newer mcpd that wrote it,"
             f" or let that one go back with `mcpd migrate down`"
         )
-    if not 1 <= target <= VERSION:
-        raise StorageError(f"There is no schema {target}: this mcpd knows 1 to {VERSION}")
-    for step in STEPS[version:target]:
+    if not 1 <= target <= newest:
+        raise StorageError(f"There is no schema {target}: this mcpd knows 1 to {newest}")
+    for step in steps[version:target]:
         _run(connection, step.up)
-    for step in reversed(STEPS[target:version]):
+    for step in reversed(steps[target:version]):
         _run(connection, step.down)
     if version != target:
         connection.execute(f"PRAGMA application_id = {APPLICATION}")

@@ -1,0 +1,81 @@
+"""The contracts of what calls share beyond their own lifetime, and beyond one process: today, tasks.
+
+`TaskStore` keeps the records of tasks and moves them through the state machine of `storage.task_states`. Memory serves
+one process; SQLite serves all processes on one data folder, and what was acknowledged is on the disk. No method takes a
+time limit: callers have scopes.
+
+Called by: `tasks`; opened by `storage.open`. Implemented by: `storage.memory.tasks`, `storage.sqlite.tasks`. Values and
+Protocols; nothing here runs. Deliberately not: policy, which is the caller's.
+
+The contract
+- *Acknowledged means durable* (where the backend is): a task that `create` returned is found by any process at once,
+  and what `apply` returned survives the death of the process (law 12, TSK-4).
+- *One order.* Each change is whole or absent, and two at once are one after the other: `apply` decides on what is
+  stored.
+- *Owners.* A store is opened as one owner, a random epoch that lives as long as the store is open. Whoever meets a task
+  of an owner that is gone ends it as `failed`: `get` and `apply` for their task, `recover` for all. An owner that is
+  only slow or stopped is not gone.
+- *Notices.* `watch` tells every change, by whatever process, at least once, within about `poll_s`; own ones at once.
+- *Cancellation.* A cancelled `create` or `apply` has happened wholly or not at all.
+
+Sources: architecture laws 1, 5, 8, 12; TSK-4, TSK-6, TSK-13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple, Protocol
+
+import trio
+
+from mcpd.storage.documents import StorageError
+from mcpd.storage.task_states import Draft, Event, Refused, State, Task
+
+
+class Room(NamedTuple):
+    """How many tasks there may be: in all, and of one share. Ended ones count until they are forgotten."""
+
+    most: int
+    most_of_share: int
+
+
+class NoRoom(StorageError):
+    """There are as many tasks as there may be; `whose` says whose limit it is."""
+
+    def __init__(self, whose: Literal["all", "share"], most: int) -> None:
+        super().__init__(f"{'This caller has' if whose == 'share' else 'There are'} {most} tasks, which is the limit")
+        self.whose = whose
+
+
+class TaskStore(Protocol):
+    """Tasks; see the module's docstring."""
+
+    @property
+    def owner(self) -> str:
+        """The epoch of this process, which owns the tasks that it creates."""
+
+    async def create(self, draft: Draft, room: Room) -> Task:
+        """Store a new task, owned by this process. Raises: NoRoom; StorageError."""
+
+    async def get(self, task_id: str) -> Task | None:
+        """Return a task with its outcome; None for an unknown or expired one. Raises: StorageError."""
+
+    async def apply(self, task_id: str, event: Event) -> Task | Refused:
+        """Let `event` happen to a task and return it as it is then, or why nothing changed. Raises: StorageError."""
+
+    async def recover(self) -> int:
+        """End the tasks whose owner is gone as `failed`; return how many. Raises: StorageError."""
+
+    async def purge(self) -> int:
+        """Forget the tasks that have expired; return how many. Raises: StorageError."""
+
+    async def count(self) -> Mapping[State, int]:
+        """Return how many tasks there are in each state. Raises: StorageError."""
+
+    async def watch(
+        self, notice: Callable[[Task], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Call `notice` with every task that changes from now on, without its outcome, until cancelled.
+
+        `notice` must not block. Started when nothing is missed any more. Raises: StorageError.
+        """

@@ -1,0 +1,259 @@
+"""Tasks in one SQLite file, `<data>/tasks.db`: the embedded default.
+
+It is beside the documents' file, so that a large ingest does not hold up an answer, nor a task's progress wake all
+who watch documents.
+
+    tasks     a record as JSON, its outcome apart, and what is asked for: share, owner, state, expiry
+    changes   numbers the changes, whoever made them; a watcher reads on from the last one it has seen
+
+Any number of processes on one data folder share the file; who of them lives, `owners` knows. Over `drivers.sqlite`.
+
+Called by: `storage.open`. Deliberately not: the state machine, which is `storage.task_states`.
+
+Laws: 2, 5, 7, 12. A record is read, decided on and written in one transaction; it is acknowledged when that is on the
+disk. A change of this process is told at once, that of another within `poll_s`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+import trio
+
+from mcpd.drivers.sqlite import Connection, Database, in_thread
+from mcpd.storage.shared import NoRoom, Room
+from mcpd.storage.sqlite import schema
+from mcpd.storage.sqlite.documents import make_folder
+from mcpd.storage.sqlite.errors import translated, unwritable
+from mcpd.storage.sqlite.owners import Owners
+from mcpd.storage.task_states import Draft, Event, Refused, State, Task, lost, new_task, step
+
+T = TypeVar("T")
+
+FILE_NAME: Final = "tasks.db"
+READERS: Final = 2
+POLL_S: Final = 0.1
+"""How soon the change of another process is noticed; a look takes microseconds and no thread."""
+
+STEPS: Final = (
+    schema.Step(
+        up="""
+        CREATE TABLE tasks (
+            id TEXT PRIMARY KEY, share TEXT NOT NULL, owner TEXT NOT NULL, state TEXT NOT NULL, expires REAL NOT NULL,
+            change INTEGER NOT NULL, writer TEXT NOT NULL, record BLOB NOT NULL, outcome BLOB) WITHOUT ROWID;
+        CREATE INDEX tasks_by_share ON tasks (share);
+        CREATE INDEX tasks_by_owner ON tasks (owner);
+        CREATE INDEX tasks_by_expiry ON tasks (expires);
+        CREATE INDEX tasks_by_change ON tasks (change);
+        CREATE TABLE changes (last INTEGER NOT NULL);
+        INSERT INTO changes VALUES (0);
+        """,
+        down="",
+    ),
+)
+_decode: Final = msgspec.json.Decoder(Task).decode
+
+
+class SqliteTasks:
+    """Implements `TaskStore`; made by `open_tasks`. `clock` gives seconds since the epoch."""
+
+    def __init__(self, database: Database, owners: Owners, *, poll_s: float, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._owners = owners
+        self._poll_s = poll_s
+        self._clock = clock
+        self._watchers: dict[object, Callable[[Task], None]] = {}
+
+    @property
+    def owner(self) -> str:
+        """See `TaskStore`."""
+        return self._owners.epoch
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        with translated(self._database.path):
+            return await self._database.write(work)
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        with translated(self._database.path):
+            return await self._database.read(work)
+
+    def _tell(self, task: Task) -> Task:
+        for notice in list(self._watchers.values()):
+            notice(msgspec.structs.replace(task, outcome=None))
+        return task
+
+    async def create(self, draft: Draft, room: Room) -> Task:
+        """See `TaskStore`."""
+        task = new_task(draft, self.owner, now_s=self._clock())
+        await self._write(partial(_create, task=task, room=room))
+        return self._tell(task)
+
+    async def get(self, task_id: str) -> Task | None:
+        """See `TaskStore`."""
+        task = await self._read(partial(_task, task_id=task_id))
+        if task is None or self._clock() >= task.expires_s:
+            return None
+        if not task.ended and not self._is_alive(task.owner):
+            await self._apply(task_id, lost(task))
+            task = await self._read(partial(_task, task_id=task_id))
+        return task
+
+    def _is_alive(self, owner: str) -> bool:
+        try:
+            return self._owners.is_alive(owner)
+        except OSError as error:
+            raise unwritable(self._database.path.parent, error) from error
+
+    async def apply(self, task_id: str, event: Event) -> Task | Refused:
+        """See `TaskStore`."""
+        after = await self._apply(task_id, event)
+        if isinstance(after, Task) and not after.ended and not self._is_alive(after.owner):
+            ended = await self._apply(task_id, lost(after))
+            return Refused("ended", ended if isinstance(ended, Task) else None)
+        return after
+
+    async def _apply(self, task_id: str, event: Event) -> Task | Refused:
+        before, after = await self._write(
+            partial(_apply, task_id=task_id, event=event, now_s=self._clock(), writer=self.owner)
+        )
+        return self._tell(after) if isinstance(after, Task) and after is not before else after
+
+    async def recover(self) -> int:
+        """See `TaskStore`."""
+        orphans = [task for task in await self._read(_running) if not self._is_alive(task.owner)]
+        ended = [await self._apply(task.id, lost(task)) for task in orphans]
+        with suppress(OSError):
+            self._owners.sweep()
+        return sum(isinstance(task, Task) for task in ended)
+
+    async def purge(self) -> int:
+        """See `TaskStore`."""
+        now_s = self._clock()
+        if not await self._read(lambda connection: connection.one("SELECT 1 FROM tasks WHERE expires <= ?", (now_s,))):
+            return 0
+        return await self._write(partial(_purge, now_s=now_s))
+
+    async def count(self) -> Mapping[State, int]:
+        """See `TaskStore`."""
+        return await self._read(_count)
+
+    async def watch(
+        self, notice: Callable[[Task], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """See `TaskStore`."""
+        key = object()
+        self._watchers[key] = notice
+        try:
+            with translated(self._database.path):
+                seen = await self._database.data_version()
+                last = await self._database.read(_last)
+                task_status.started()
+                while True:
+                    now = await self._database.data_version()
+                    if now != seen:
+                        seen = now
+                        last, found = await self._database.read(partial(_changed, after=last, reader=self.owner))
+                        for task in found:
+                            notice(task)
+                    await trio.sleep(self._poll_s)
+        finally:
+            del self._watchers[key]
+
+
+def _create(connection: Connection, task: Task, room: Room) -> None:
+    kept, of_share = connection.execute(
+        "SELECT count(*), count(*) FILTER (WHERE share = ?) FROM tasks WHERE expires > ?", (task.share, task.created_s)
+    ).fetchone()
+    if of_share >= room.most_of_share:
+        raise NoRoom("share", room.most_of_share)
+    if kept >= room.most:
+        raise NoRoom("all", room.most)
+    _put(connection, task, writer=task.owner)
+
+
+def _put(connection: Connection, task: Task, *, writer: str) -> None:
+    connection.execute("UPDATE changes SET last = last + 1")
+    record = msgspec.json.encode(msgspec.structs.replace(task, outcome=None))
+    connection.execute(
+        "INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?, (SELECT last FROM changes), ?, ?, ?)",
+        (task.id, task.share, task.owner, task.state, task.expires_s, writer, record, task.outcome),
+    )
+
+
+def _task(connection: Connection, task_id: str) -> Task | None:
+    row = connection.one("SELECT record, outcome FROM tasks WHERE id = ?", (task_id,))
+    return None if row is None else msgspec.structs.replace(_decode(row[0]), outcome=row[1])
+
+
+def _apply(
+    connection: Connection, task_id: str, event: Event, now_s: float, writer: str
+) -> tuple[Task | None, Task | Refused]:
+    before = _task(connection, task_id)
+    if before is None:
+        return None, Refused("gone")
+    after = step(before, event, now_s=now_s)
+    if isinstance(after, Task) and after is not before:
+        _put(connection, after, writer=writer)
+    return before, after
+
+
+def _running(connection: Connection) -> list[Task]:
+    return [_decode(row[0]) for row in connection.execute("SELECT record FROM tasks WHERE owner != ''").fetchall()]
+
+
+def _purge(connection: Connection, now_s: float) -> int:
+    return connection.execute("DELETE FROM tasks WHERE expires <= ?", (now_s,)).rowcount
+
+
+def _count(connection: Connection) -> dict[State, int]:
+    return dict(connection.execute("SELECT state, count(*) FROM tasks GROUP BY state").fetchall())
+
+
+def _last(connection: Connection) -> int:
+    row = connection.one("SELECT last FROM changes")
+    return 0 if row is None else int(row[0])
+
+
+def _changed(connection: Connection, after: int, reader: str) -> tuple[int, list[Task]]:
+    """Return the number of the last change, and the tasks that others have changed since `after`."""
+    sql = "SELECT record FROM tasks WHERE change > ? AND writer != ? ORDER BY change"
+    rows = connection.execute(sql, (after, reader)).fetchall()
+    return _last(connection), [_decode(row[0]) for row in rows]
+
+
+@asynccontextmanager
+async def open_tasks(
+    folder: Path, *, busy_s: float = 30.0, poll_s: float = POLL_S, clock: Callable[[], float] = time.time
+) -> AsyncIterator[SqliteTasks]:
+    """Open the tasks in `folder` as a new owner, bringing the schema up to date.
+
+    Raises: StorageError when the folder cannot be used or its database is of a newer mcpd. Resources: closed with the
+    block, with which the owner ends.
+    """
+    await in_thread(partial(make_folder, folder))
+    database = Database(folder / FILE_NAME, readers=READERS, busy_s=busy_s)
+    try:
+        with translated(database.path):
+            await database.open()
+            if await database.read(schema.version_of) != len(STEPS):
+                await database.write(partial(schema.migrate, target=len(STEPS), steps=STEPS))
+        owners = await in_thread(partial(_take_epoch, folder))
+        try:
+            yield SqliteTasks(database, owners, poll_s=poll_s, clock=clock)
+        finally:
+            owners.close()
+    finally:
+        await database.aclose()
+
+
+def _take_epoch(folder: Path) -> Owners:
+    try:
+        return Owners(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
