@@ -119,7 +119,7 @@ class StreamExchange:
     async def ask(self, requests: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Ask the client live and wait for its answers. Raises and cancellation: as `Peer.ask`."""
         assert self.flight is not None
-        with self.flight.waiting_for_client():
+        async with self.flight.waiting_for_client():
             return await self._peer.ask(requests, self._send)
 
     async def _send(self, data: bytes) -> None:

@@ -295,7 +295,7 @@ class _DuplexExchange:
     async def ask(self, requests: dict[str, dict[str, Any]]) -> dict[str, Any]:
         assert self._session is not None, "only a stateful call asks live"
         assert self.flight is not None
-        with self.flight.waiting_for_client():
+        async with self.flight.waiting_for_client():
             return await self._session.peer.ask(requests, self._outbox.put)
 
     def release(self, retry_ms: int) -> None:

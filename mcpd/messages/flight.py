@@ -11,8 +11,8 @@ Laws 1 and 2: the scope is opened by the Message Manager alone; a scope that fir
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
@@ -87,7 +87,7 @@ class Flight:
         self.started = trio.current_time()
         self.cancelled_at = 0.0
         self.lend: Callable[[], None] = _nothing
-        self.reclaim: Callable[[], None] = _nothing
+        self.reclaim: Callable[[], Awaitable[None]] = _nothing_more
         """What the call does with its place among the running ones while its client is asked, and afterwards."""
 
     def open_scope(self, budget: Budget | None, *, most_s: float) -> trio.CancelScope:
@@ -98,26 +98,32 @@ class Flight:
         self.scope = trio.CancelScope(deadline=deadline)
         return self.scope
 
-    @contextmanager
-    def waiting_for_client(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def waiting_for_client(self) -> AsyncIterator[None]:
         """Lend the call's place and stop the clock of the server's default limit while a person is asked.
 
-        That limit bounds the tool's work. One that the tool or the client named goes on counting.
+        That limit bounds the tool's work. One that the tool or the client named goes on counting. At the end the call
+        waits until it has a place again; where a time limit of the tool's own ends that wait, it goes on without one.
         """
-        scope, latest = self.scope, self._latest
         self.lend()
         try:
-            if scope is None or latest is None:
+            with self._clock_stopped():
                 yield
-                return
-            since, before = trio.current_time(), scope.deadline
-            scope.deadline = latest
-            try:
-                yield
-            finally:
-                scope.deadline = min(latest, before + trio.current_time() - since)
         finally:
-            self.reclaim()
+            await self.reclaim()  # noqa: ASYNC102 - a call that is cancelled does not wait
+
+    @contextmanager
+    def _clock_stopped(self) -> Iterator[None]:
+        scope, latest = self.scope, self._latest
+        if scope is None or latest is None:
+            yield
+            return
+        since, before = trio.current_time(), scope.deadline
+        scope.deadline = latest
+        try:
+            yield
+        finally:
+            scope.deadline = min(latest, before + trio.current_time() - since)
 
     def cancel(self, reason: Reason) -> None:
         """Stop the call, whether it has started or not. The first reason stands. Cancellation: not a checkpoint."""
@@ -130,6 +136,10 @@ class Flight:
 
 def _nothing() -> None:
     """Stands in until the call has a place."""
+
+
+async def _nothing_more() -> None:
+    """The same, for what waits."""
 
 
 def answer_to(stopped: Stopped) -> WireError | None:

@@ -207,7 +207,7 @@ class MessageManager:
         if ticket is None:
             self._metrics.rejected("calls")
             raise Overloaded(f"{self._places.running} calls are running and the queue is full; try again shortly")
-        flight.lend, flight.reclaim = partial(self._places.lend, ticket), partial(self._places.reclaim, ticket)
+        flight.lend, flight.reclaim = partial(self._places.lend, ticket), partial(self._take_again, ticket)
         try:
             if not ticket.running:
                 await _wait_turn(ticket)
@@ -215,6 +215,12 @@ class MessageManager:
             return await self.service.handle(flight.call, flight.exchange, flight.scope.deadline)
         finally:
             self._places.leave(ticket)
+
+    async def _take_again(self, ticket: Ticket) -> None:
+        self._places.reclaim(ticket)
+        if ticket.running:
+            return
+        await _wait_turn(ticket)
 
     def _finish(self, flight: Flight, outcome: Outcome) -> Outcome:
         call = flight.call
@@ -299,8 +305,13 @@ def outcome_label(outcome: Outcome) -> str:
 
 
 async def _wait_turn(ticket: Ticket) -> None:
-    turn = trio.Event()
-    ticket.grant = turn.set
+    turn, others = trio.Event(), ticket.grant
+
+    def grant() -> None:
+        others()
+        turn.set()
+
+    ticket.grant = grant
     await turn.wait()
 
 

@@ -2,8 +2,9 @@
 
 Pure decisions: `enter` gives a `Ticket` that has a place or waits for one, `leave` gives the place of a ticket to the
 caller who runs least. One caller has at most three quarters of the places and of the queue, so that there is always
-room for another. A call that waits for a person lends its place (`lend`) and takes it again at once when the person
-has answered (`reclaim`): such calls may exceed the number for a while, by as many as have lent.
+room for another (`shares.may_take`). A call that waits for a person lends its place (`lend`); when the person has
+answered it takes one again (`reclaim`), or waits for one before those of its caller that have not begun. So no more
+calls than there are places ever run; those that return wait beside the queue, as many as have lent at most.
 
 Called by: `messages.manager`, which waits. Deliberately not: time, cancellation, or the wording of a refusal.
 
@@ -16,15 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mcpd.shares import may_take
+
 
 class Ticket:
     """One call's claim to a place. `grant` is called when it has waited and may run."""
 
-    __slots__ = ("caller", "grant", "lent", "running")
+    __slots__ = ("begun", "caller", "grant", "lent", "running")
 
     def __init__(self, caller: str) -> None:
         self.caller = caller
         self.running = False
+        self.begun = False
+        """It has had a place, perhaps not now."""
         self.lent = False
         self.grant: Callable[[], None] = _nobody
 
@@ -37,18 +42,19 @@ class Places:
         self._queue = queue
         self._running: dict[str, int] = {}
         self._waiting: dict[str, dict[Ticket, None]] = {}
-        self._lent = 0
+        self._away = 0
+        """Calls that have begun and are without a place: lent, or not yet got again."""
         self.running = 0
         self.waiting = 0
 
     def enter(self, caller: str) -> Ticket | None:
         """Return a ticket, running or waiting; None when the queue, or this caller's share of it, is full."""
         ticket = Ticket(caller)
-        if self.running < self._most and self._running.get(caller, 0) < _share(self._most):
+        if may_take(self._running.get(caller, 0), self._most - self.running):
             self._start(ticket)
             return ticket
         line = self._waiting.get(caller, {})
-        if self.waiting >= self._queue or len(line) >= _share(self._queue):
+        if not may_take(len(line), self._queue - self.waiting):
             return None
         line[ticket] = None
         self._waiting[caller] = line
@@ -61,27 +67,33 @@ class Places:
             self._stop(ticket)
             self._grant()
         elif ticket.lent:
-            self._lent -= 1
+            self._away -= 1
         elif ticket in self._waiting.get(ticket.caller, {}):
             self._unqueue(ticket)
+            self._away -= ticket.begun
 
     def lend(self, ticket: Ticket) -> None:
-        """Let others have the place while a person is asked; without effect when as many as `most` have lent theirs."""
-        if ticket.running and self._lent < self._most:
+        """Let others have the place while a person is asked; without effect when `most` calls are without theirs."""
+        if ticket.running and self._away < self._most:
             self._stop(ticket)
             ticket.lent = True
-            self._lent += 1
+            self._away += 1
             self._grant()
 
     def reclaim(self, ticket: Ticket) -> None:
-        """Take a lent place again."""
+        """Take a place again that was lent, or wait for one, before those of this caller that have not begun."""
         if ticket.lent:
             ticket.lent = False
-            self._lent -= 1
-            self._start(ticket)
+            line = self._waiting.get(ticket.caller, {})
+            returning = {other: None for other in line if other.begun}
+            self._waiting[ticket.caller] = {**returning, ticket: None, **line}
+            self.waiting += 1
+            self._grant()
 
     def _start(self, ticket: Ticket) -> None:
-        ticket.running = True
+        if ticket.begun:
+            self._away -= 1
+        ticket.running = ticket.begun = True
         self.running += 1
         self._running[ticket.caller] = self._running.get(ticket.caller, 0) + 1
 
@@ -102,16 +114,13 @@ class Places:
     def _grant(self) -> None:
         while self.running < self._most and self._waiting:
             caller = min(self._waiting, key=lambda name: self._running.get(name, 0))
-            if self._running.get(caller, 0) >= _share(self._most):
+            if not may_take(self._running.get(caller, 0), self._most - self.running):
                 return
             ticket = next(iter(self._waiting[caller]))
             self._unqueue(ticket)
             self._start(ticket)
-            ticket.grant()
-
-
-def _share(number: int) -> int:
-    return number - number // 4
+            grant, ticket.grant = ticket.grant, _nobody
+            grant()
 
 
 def _nobody() -> None:

@@ -62,22 +62,43 @@ def test_a_lent_place_is_used_by_others_and_taken_again() -> None:
     places.lend(asking)
     places.reclaim(asking)
     places.reclaim(asking)
-    assert (asking.running, places.running) == (True, 2)
-    late = enter(places, "c")
-    places.leave(asking)
-    assert not late.running, "the loan is paid back first"
+    assert (asking.running, places.running, places.waiting) == (False, 1, 1)
     places.leave(waiting)
-    assert late.running
+    assert (asking.running, places.running, places.waiting) == (True, 1, 0)
+
+
+def test_a_call_that_returns_comes_before_those_of_its_caller_that_have_not_begun() -> None:
+    """SEC-4, S2C-3: in the order in which they were answered."""
+    places = Places(2, 8)
+    first, second = enter(places, "a"), enter(places, "a")
+    places.lend(first)
+    places.lend(second)
+    others = [enter(places, "b"), enter(places, "b")]
+    late = enter(places, "a")
+    places.reclaim(second)
+    places.reclaim(first)
+    assert places.enter("a") is not None
+    order = []
+    for ticket in (*others, second, first):
+        places.leave(ticket)
+        order.append([one.running for one in (second, first, late)])
+    assert order == [[True, False, False], [True, True, False], [False, True, True], [False, False, True]]
 
 
 def test_no_more_places_are_lent_than_there_are() -> None:
-    """SEC-4: whoever is asked when all are lent keeps its place."""
-    places = Places(2, 2)
-    first, second, third = (enter(places, name) for name in ("a", "b", "c"))
+    """SEC-4: whoever is asked when all are lent keeps its place, also while those that lent wait for theirs."""
+    places = Places(2, 4)
+    first, second, third, fourth = (enter(places, name) for name in "abcd")
     for ticket in (first, second, third):
         places.lend(ticket)
     assert [ticket.lent for ticket in (first, second, third)] == [True, True, False]
-    assert (third.running, places.running) == (True, 1)
+    assert (third.running, fourth.running, places.running) == (True, True, 2)
+    places.reclaim(first)
+    places.lend(third)
+    assert (first.running, third.running) == (False, True)
+    places.leave(second)
+    places.lend(third)
+    assert (first.running, third.lent) == (True, True)
 
 
 @given(
@@ -97,10 +118,12 @@ def test_no_place_is_lost_whatever_happens(steps: list[tuple[str, int]], most: i
                 alive.remove(ticket)
         running = Counter(ticket.caller for ticket in alive if ticket.running)
         assert places.running == running.total()
+        assert places.running <= most
         assert places.waiting == sum(not ticket.running and not ticket.lent for ticket in alive)
+        assert places._away == sum(ticket.begun and not ticket.running for ticket in alive) <= most
     for ticket in alive:
         places.leave(ticket)
-    assert (places.running, places.waiting, places._running, places._waiting) == (0, 0, {}, {})
+    assert (places.running, places.waiting, places._away, places._running, places._waiting) == (0, 0, 0, {}, {})
     assert enter(places, "a").running
 
 
@@ -139,10 +162,45 @@ async def test_a_call_that_asks_a_person_lets_others_run(tmp_path: Path, autojum
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.manager.serve, flight)
         await trio.testing.wait_all_tasks_blocked()
-        with flight.waiting_for_client():
+        async with flight.waiting_for_client():
             assert await result(server, call())
         with trio.move_on_after(1) as waited:
             await failure(server, call())
         assert waited.cancelled_caught, "the place is taken again"
         flight.cancel("explicit")
     assert await result(server, call())
+
+
+async def test_no_more_calls_run_than_may_when_all_are_answered_at_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """SEC-4, S2C-3: whoever has been answered waits for a place, in each of its tasks that asked."""
+    server = make_server(tmp_path, limits={"max_calls": 2, "max_queued_calls": 2})
+    places, answered, working = server.manager._places, trio.Event(), set[str]()
+    asking = [Flight(call(params=HOLD), Wire()) for _ in range(2)]
+    others = [Flight(call(params=HOLD), Wire()) for _ in range(2)]
+
+    async def ask(flight: Flight, name: str) -> None:
+        async with flight.waiting_for_client():
+            await answered.wait()
+        working.add(name)
+
+    async with trio.open_nursery() as nursery:
+        for flight in asking:
+            nursery.start_soon(server.manager.serve, flight)
+        await trio.testing.wait_all_tasks_blocked()
+        for name, flight in zip("abc", [*asking, asking[1]], strict=True):
+            nursery.start_soon(ask, flight, name)
+        await trio.testing.wait_all_tasks_blocked()
+        for flight in others:
+            nursery.start_soon(server.manager.serve, flight)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (places.running, working) == (2, set())
+        answered.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (places.running, working) == (2, set())
+        others[0].cancel("explicit")
+        others[1].cancel("explicit")
+        await trio.testing.wait_all_tasks_blocked()
+        assert (places.running, working) == (2, {"a", "b", "c"})
+        nursery.cancel_scope.cancel()
