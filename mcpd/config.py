@@ -15,6 +15,7 @@ Sources: surfaces "Configuration"; architecture law 8; SEC-3, SEC-4.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,19 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(self._value)
+
+
+class SecretUrl(Secret):
+    """A URL that may hold a user and a password: shown without what stands before its last `@` or after a `?`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        scheme, mark, rest = self.reveal().partition("://")
+        if not mark:
+            return "***"
+        user, at, place = rest.rpartition("@")
+        return f"{scheme}://{'***@' if user or at else ''}{re.split('[?#]', place, maxsplit=1)[0]}"
 
 
 TOOL_ERRORS = ("shown", "masked")
@@ -199,6 +213,19 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Redis:
+    """What several processes share, besides the data folder; without a URL each keeps it to itself."""
+
+    url: SecretUrl | None = field(
+        default=None, metadata=_about("URL", "redis://, rediss:// (TLS) or unix://; Redis 7.0, Valkey 8.0 or newer.")
+    )
+    prefix: str = field(
+        default="mcpd:",
+        metadata=_about("text", "Begins every key and channel: two servers that share nothing need two."),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Embeddings:
     """Where the vectors of semantic search come from: an endpoint, or the built-in ones, which are lexical."""
 
@@ -316,6 +343,7 @@ class Config:
     tools: Tools = field(default_factory=Tools)
     prompts: Prompts = field(default_factory=Prompts)
     data: Data = field(default_factory=Data)
+    redis: Redis = field(default_factory=Redis)
     embeddings: Embeddings = field(default_factory=Embeddings)
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)

@@ -1,10 +1,10 @@
 """Loading of the configuration: `mcpd.toml`, then the environment, then flags, read once.
 
 Later sources win. The environment names a setting `MCPD_SECTION__KEY` (`MCPD_SERVER__PORT`); `PORT`, `LOG_LEVEL`,
-`MCPD_DATA` and `MCPD_API_KEY` are short names for four of them, and the long name wins over the short one. Variables
-without the double underscore are not ours: service discovery sets `MCPD_PORT` and the like. An empty variable counts
-as absent. Lists are comma-separated there. Relative paths in the file mean the file's folder, elsewhere the working
-folder.
+`MCPD_DATA`, `MCPD_API_KEY` and `REDIS_URL` are short names for five of them, and the long name wins over the short one.
+Variables without the double underscore are not ours: service discovery sets `MCPD_PORT` and the like. An empty variable
+counts as absent. Lists are comma-separated there. Relative paths in the file mean the file's folder, elsewhere the
+working folder.
 
 Called by: the command line and the composition root. Calls `config` for the fields. Deliberately not: a reader of the
 process's own environment; it is an argument.
@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import tomllib
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from mcpd.config import About, Config, Secret
+from mcpd.config import About, Config, Secret, SecretUrl
 from mcpd.errors import ConfigurationError
 
 DEFAULT_FILE = Path("mcpd.toml")
@@ -37,8 +38,13 @@ SHORT_NAMES: Mapping[str, str] = MappingProxyType(
         "LOG_LEVEL": "server.log_level",
         "MCPD_DATA": "data.folder",
         "MCPD_API_KEY": "auth.api_key",
+        "REDIS_URL": "redis.url",
     }
 )
+_REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+unix://")
+_PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+"""Neither braces, which Cluster takes for a tag, nor what the patterns of access rules are written in."""
+
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 
@@ -182,7 +188,7 @@ def _convert(setting: Setting, item: _Given) -> Any:
         value = _CONVERTERS[setting.kind](item.value, item.base)
         _check_bounds(setting, value)
     except ValueError as error:
-        shown = "***" if setting.kind is Secret else repr(item.value)
+        shown = "***" if setting.kind in (Secret, SecretUrl) else repr(item.value)
         raise ConfigurationError(f"{item.origin}: {setting.name} = {shown}: {error}") from None
     return value
 
@@ -260,6 +266,10 @@ def _secret(value: object, base: Path | None) -> Secret:
     return Secret(_text(value, base))
 
 
+def _secret_url(value: object, base: Path | None) -> SecretUrl:
+    return SecretUrl(_text(value, base))
+
+
 _CONVERTERS: Mapping[Any, Callable[[object, Path | None], Any]] = {
     str: _text,
     int: _integer,
@@ -268,6 +278,7 @@ _CONVERTERS: Mapping[Any, Callable[[object, Path | None], Any]] = {
     Path: _path,
     tuple[str, ...]: _list,
     Secret: _secret,
+    SecretUrl: _secret_url,
 }
 
 
@@ -282,6 +293,14 @@ def _check_pairs(config: Config) -> None:
         (
             bool(config.embeddings.url) == bool(config.embeddings.model),
             "embeddings.url and embeddings.model must be given together",
+        ),
+        (
+            config.redis.url is None or config.redis.url.reveal().startswith(_REDIS_SCHEMES),
+            "redis.url must begin with redis://, rediss:// or unix://",
+        ),
+        (
+            _PREFIX.fullmatch(config.redis.prefix) is not None,
+            "redis.prefix must be 1 to 64 of A-Z a-z 0-9 . _ : and -",
         ),
         (timeouts.call_s <= timeouts.call_max_s, "timeouts.call_s must not exceed timeouts.call_max_s"),
         (

@@ -47,7 +47,8 @@ class Server(NamedTuple):
 
 def environment() -> dict[str, str]:
     """Return the environment without settings of ours, able to import this package."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MCPD_")}
+    ours = ("MCPD_", "REDIS_URL")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**kept, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
 
 

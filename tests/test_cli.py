@@ -18,7 +18,7 @@ from mcpd import cli
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in [name for name in os.environ if name.startswith("MCPD_") or name in ("PORT", "LOG_LEVEL")]:
+    for name in [name for name in os.environ if name.startswith("MCPD_") or name in ("PORT", "LOG_LEVEL", "REDIS_URL")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     return tmp_path

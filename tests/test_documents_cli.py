@@ -34,7 +34,7 @@ WAIT_S = 60.0
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder with three notes."""
-    for name in [name for name in os.environ if name.startswith("MCPD_") or name in ("PORT", "LOG_LEVEL")]:
+    for name in [name for name in os.environ if name.startswith("MCPD_") or name in ("PORT", "LOG_LEVEL", "REDIS_URL")]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.chdir(tmp_path)

@@ -37,7 +37,7 @@ async def linger(ctx: Context) -> str:
 
 
 def environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MCPD_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MCPD_", "REDIS_URL"))}
     return {**kept, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
 
 

@@ -41,12 +41,12 @@ class Address:
 
 
 def parse(url: str) -> Address:
-    """Return the address that `url` names. Raises: Refused, without the URL, which may hold a password."""
+    """Return the address that `url` names. Raises: Refused, without any part of it: it may hold a password."""
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise Refused(f"This is no URL of a Redis server: {error}") from None
+    except ValueError:
+        raise Refused("This is no URL of a Redis server; / ? # [ ] @ % of a password are written as %2F ...") from None
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     if parts.query or parts.fragment:
         raise Refused("The URL of a Redis server has no ?query and no #fragment here")
