@@ -1,10 +1,11 @@
 """The composition root's second half: the order in which the parts of `assembly` start and stop.
 
     run
-    └─ services   worker pool, disconnect watches, session reaper, prompt watcher          closes last
+    └─ services   shared store, worker pool, disconnect watches, session reaper, prompt watcher   closes last
        └─ serving Hypercorn, or stdio
     stop: refuse new calls and say so on /readyz -> end listen streams -> let calls finish for `timeouts.grace_s`
-          -> cancel the rest (`drain`) -> close the listener -> stop services -> exit 0
+          -> cancel the rest (`drain`) -> close the listener -> tell replicas what they have not heard
+          -> stop services -> exit 0
 
 A second signal ends the process at once; so does a watchdog when a peer that has stopped reading would hold it, or
 afterwards a thread that a tool has left behind.
@@ -138,7 +139,7 @@ async def run_http(
             await stopping.wait()
             await _stop(parts)
             closed.set()
-        services.cancel_scope.cancel()
+        await _stop_services(parts, services)
 
 
 async def _listen(
@@ -166,6 +167,7 @@ async def _start_metrics_listener(
 
 
 async def _start_services(parts: Parts, services: trio.Nursery) -> None:
+    await services.start(parts.shared.run)
     await services.start(LoopWatch(parts.metrics, partial(_running, parts.manager)).run)
     await services.start(parts.workers.run)
     services.start_soon(parts.sessions.expire)
@@ -178,6 +180,12 @@ async def _start_services(parts: Parts, services: trio.Nursery) -> None:
                 parts.bus.publish(Changed("prompts"))
 
         await services.start(parts.loader.run, adopt)
+
+
+async def _stop_services(parts: Parts, services: trio.Nursery) -> None:
+    with trio.move_on_after(parts.config.timeouts.cleanup_s):
+        await parts.shared.flush()
+    services.cancel_scope.cancel()
 
 
 async def _stop(parts: Parts) -> None:
@@ -266,6 +274,7 @@ def describe(parts: Parts) -> list[str]:
     more = f" and {len(names) - MAX_NAMED_TOOLS} more" if len(names) > MAX_NAMED_TOOLS else ""
     return [
         f"  data       {config.data.folder.absolute()} (embedded; sessions live in this process)",
+        *([] if config.redis.url is None else [f"  redis      {config.redis.url}   changes reach other replicas"]),
         "  files      none" if root is None else f"  files      models can {may} {root.absolute()}",
         f"  tools      {', '.join(names[:MAX_NAMED_TOOLS]) or 'none'}{more}",
         f"  keys       {asked}",
@@ -319,7 +328,7 @@ async def run_stdio(
             with trio.move_on_after(parts.config.timeouts.write_s):
                 await transport.flush()
             serving.cancel_scope.cancel()
-        services.cancel_scope.cancel()
+        await _stop_services(parts, services)
 
 
 async def _serve_stdio(transport: StdioTransport, stdin_fd: int, stdout_fd: int, serving: trio.CancelScope) -> None:

@@ -31,7 +31,7 @@ from mcpd.authoring.declarations import (
 from mcpd.catalog import Paging
 from mcpd.completions import Completions
 from mcpd.config import Config, Limits
-from mcpd.events import LocalBus
+from mcpd.events import Bus
 from mcpd.gateway.keys import KeyStore
 from mcpd.messages.listens import Listens
 from mcpd.messages.manager import MessageManager
@@ -51,7 +51,8 @@ from mcpd.search.query import parse
 from mcpd.search.searcher import Searcher
 from mcpd.service import Managers, McpService, Offer
 from mcpd.storage.documents import Documents, Json, StorageError
-from mcpd.storage.open import open_documents
+from mcpd.storage.open import alone, open_documents, open_shared
+from mcpd.storage.replicas import Shared
 from mcpd.tools.builtin.documents import document_tools
 from mcpd.tools.builtin.files import file_tools
 from mcpd.tools.builtin.protected import own_places
@@ -77,7 +78,7 @@ class Parts:
     sessions: Sessions
     prompts: PromptManager
     loader: PromptLoader | None
-    bus: LocalBus
+    shared: Shared
     workers: WorkerPool
     metrics: Metrics
     health: Health
@@ -86,6 +87,11 @@ class Parts:
     documents: Documents | None
     tools: ToolRegistry
 
+    @property
+    def bus(self) -> Bus:
+        """Carries change events, to replicas too."""
+        return self.shared.bus
+
 
 @dataclass(frozen=True)
 class Stores:
@@ -93,13 +99,15 @@ class Stores:
 
     documents: Documents
     provider: EmbeddingProvider
+    shared: Shared
 
 
 @asynccontextmanager
 async def open_stores(config: Config) -> AsyncIterator[Stores]:
     """Open the stores that the configuration names. Raises: ConfigurationError, StorageError."""
+    shared = await open_shared(config)
     async with open_documents(config) as documents, open_provider(config.embeddings) as provider:
-        yield Stores(documents, provider)
+        yield Stores(documents, provider, shared)
 
 
 def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
@@ -111,12 +119,14 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     ring = load_ring(config.data.folder)
     metrics = Metrics(version=mcpd.__version__, methods=TABLE, versions=(STATELESS, *STATEFUL))
     metrics.log_lines_dropped.follow(lambda: logs.dropped)
-    bus, health = LocalBus(), Health()
+    shared = alone() if stores is None else stores.shared
+    bus, health = shared.bus, Health()
     limits, timeouts = config.limits, config.timeouts
     declarations = load_declarations(config)
     searcher = None
     if stores is not None:
         _watch_store(health, stores.documents)
+        _watch_shared(health, shared)
         searcher = _searcher(stores, config, metrics)
         declarations = [*document_tools(limits), *declarations]
     threads = ThreadPool(limits.max_threads, limits.max_abandoned_threads, cleanup_s=timeouts.cleanup_s)
@@ -127,8 +137,7 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     registry.replace(_of(ToolDeclaration, declarations))
     metrics.know_tools(tool.name for tool in registry.catalog)
     cache = _resource_cache(limits, metrics, bus)
-    stored = None if documents is None else DocumentResources(documents)
-    resources = ResourceManager(_of(ResourceDeclaration, declarations), paging, cache=cache, documents=stored)
+    resources = _resources(declarations, paging, cache, documents)
     prompts = PromptManager(_of(PromptDeclaration, declarations), paging)
     masked = config.tools.errors == "masked"
     tools = ToolManager(registry, paging=paging, threads=threads, workers=workers, metrics=metrics, mask_errors=masked)
@@ -149,11 +158,18 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     loader = None if config.prompts.folder is None else PromptLoader([config.prompts.folder])
     keys = KeyStore(config.auth.keys_file or config.data.folder / "keys.toml", config.auth.api_key)
     return Parts(
-        config, manager, sessions, prompts, loader, bus, workers, metrics, health, logs, keys, documents, registry
+        config, manager, sessions, prompts, loader, shared, workers, metrics, health, logs, keys, documents, registry
     )
 
 
-def _resource_cache(limits: Limits, metrics: Metrics, bus: LocalBus) -> ResourceCache:
+def _resources(
+    declarations: Iterable[Declaration], paging: Paging, cache: ResourceCache, documents: Documents | None
+) -> ResourceManager:
+    stored = None if documents is None else DocumentResources(documents)
+    return ResourceManager(_of(ResourceDeclaration, declarations), paging, cache=cache, documents=stored)
+
+
+def _resource_cache(limits: Limits, metrics: Metrics, bus: Bus) -> ResourceCache:
     cache = ResourceCache(
         max_bytes=limits.max_cache_bytes,
         observe=partial(metrics.cache_asked, "resources"),
@@ -222,6 +238,15 @@ def _watch_store(health: Health, documents: Documents) -> None:
         return Finding("ok")
 
     health.add("documents", check_documents, required=True)
+
+
+def _watch_shared(health: Health, shared: Shared) -> None:
+    async def check_shared() -> Finding:
+        standing = await shared.check()
+        return Finding(standing.state, standing.detail)
+
+    if shared.name:
+        health.add(shared.name, check_shared, required=False)
 
 
 def load_declarations(config: Config) -> list[Declaration]:

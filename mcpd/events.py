@@ -1,11 +1,14 @@
-"""Typed change events, and the bus that carries them inside one process.
+"""Typed change events, and the bus that carries them: inside one process, or between replicas (`storage.redis.bus`).
 
 Whoever changes a set of tools, prompts or resources, or one resource, publishes one `Changed`; listen streams, stateful
 sessions and caches subscribe and decide for themselves whom it concerns. Publishers never write to a stream.
 
-Called by: `service` and `app` (publish); `messages` (subscribe). A leaf: imports nothing of ours. Deliberately not: a
-queue. `publish` calls the subscribers and returns, so a subscriber must not block; one that has slow work to do puts it
-into its own bounded outbox.
+    publish     every replica is to know
+    tell_here   this process is to know; every other one notices the same change by itself, as those on one store do
+
+Called by: `service`, `resources.documents`, `app` (publish); `messages` (subscribe). A leaf: imports nothing of ours.
+Deliberately not: a queue. `publish` calls the subscribers here and returns, so a subscriber must not block; one that
+has slow work to do puts it into its own bounded outbox.
 
 Sources: protocol section 3.11 (PUB-1).
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -45,6 +48,19 @@ class Subscription:
         self._leave(self)
 
 
+class Bus(Protocol):
+    """Carries change events to whoever subscribed, in this process or in every replica."""
+
+    def subscribe(self, callback: Callable[[Changed], None]) -> Subscription:
+        """Have `callback` called with every later event; it must neither block nor raise. Not a checkpoint."""
+
+    def publish(self, event: Changed) -> None:
+        """Deliver to the subscribers here now, and to those of other replicas soon. Never waits; not a checkpoint."""
+
+    def tell_here(self, event: Changed) -> None:
+        """Deliver to the subscribers of this process alone. Never waits; not a checkpoint."""
+
+
 class LocalBus:
     """Delivers each event to the subscribers of this process, in the order in which they subscribed."""
 
@@ -68,6 +84,10 @@ class LocalBus:
         for subscription in list(self._subscriptions):
             if subscription in self._subscriptions:
                 self._deliver(subscription, event)
+
+    def tell_here(self, event: Changed) -> None:
+        """As `publish`: there is nobody else."""
+        self.publish(event)
 
     def _deliver(self, subscription: Subscription, event: Changed) -> None:
         try:

@@ -19,7 +19,7 @@ from mcpd.authoring.context import Exchange, InputRequired
 from mcpd.authoring.signatures import Signature, inspect_function
 from mcpd.completions import Completions
 from mcpd.errors import InvalidParams, StoreUnavailable
-from mcpd.events import Changed, LocalBus
+from mcpd.events import Bus, Changed
 from mcpd.prompts.manager import PromptManager
 from mcpd.resources.manager import ResourceManager
 from mcpd.tools.manager import ToolManager
@@ -57,7 +57,7 @@ class McpService:
         *,
         managers: Managers,
         sealing: Sealing,
-        bus: LocalBus,
+        bus: Bus,
     ) -> None:
         self.info = info
         """The server's Implementation object: name, version, title."""

@@ -13,7 +13,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,18 +52,18 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
 
 
-def command(subcommand: str, folder: Path, settings: str = "") -> list[str]:
+def command(subcommand: str, folder: Path, settings: str = "", flags: Sequence[str] = ()) -> list[str]:
     """Return the command line of a server that lives in `folder`, configured by `settings` (TOML)."""
     (folder / "mcpd.toml").write_text(settings)
     (folder / "files").mkdir(exist_ok=True)
-    flags = ["--tools", str(TOOLS), "--files", "files", "--data", "data"]
+    flags = ["--tools", str(TOOLS), "--files", "files", *(flags or ("--data", "data"))]
     return [sys.executable, "-m", "mcpd", subcommand, *flags]
 
 
 @contextmanager
-def serving(folder: Path, settings: str = "") -> Iterator[Server]:
-    """Start a server in `folder`; it has to stop in order, with exit code 0."""
-    words = [*command("serve", folder, settings), "--port", "0"]
+def serving(folder: Path, settings: str = "", *flags: str) -> Iterator[Server]:
+    """Start a server in `folder`; it has to stop in order, with exit code 0. Its data is in `folder` without flags."""
+    words = [*command("serve", folder, settings, flags), "--port", "0"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, cwd=folder, env=environment())
     try:

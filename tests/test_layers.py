@@ -174,7 +174,7 @@ def test_a_package_imports_only_what_its_line_allows() -> None:
 
 def test_only_one_module_names_backends() -> None:
     """Which stores there are is the configuration's to say and `storage.open`'s to know."""
-    backends = ("mcpd.storage.sqlite", "mcpd.storage.memory")
+    backends = ("mcpd.storage.sqlite", "mcpd.storage.memory", "mcpd.storage.redis")
     wrong = []
     for found in OURS:
         home = next((one for one in backends if f"{found.imported}.".startswith(f"{one}.")), None)

@@ -18,7 +18,7 @@ from typing import Any
 
 from mcpd.config import Limits
 from mcpd.errors import InvalidParams, Overloaded
-from mcpd.events import LocalBus
+from mcpd.events import Bus
 from mcpd.messages.notices import Notices
 from mcpd.monitoring.metrics import Metrics
 from mcpd.service import Exchange, McpService
@@ -34,7 +34,7 @@ MAX_ID_CHARACTERS = 256
 class Listens:
     """Runs and ends the listen streams of this process."""
 
-    def __init__(self, service: McpService, bus: LocalBus, *, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, service: McpService, bus: Bus, *, limits: Limits, metrics: Metrics) -> None:
         self._service = service
         self._bus = bus
         self._limits = limits

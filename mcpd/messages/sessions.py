@@ -25,7 +25,7 @@ import trio
 
 from mcpd.config import Limits, Timeouts
 from mcpd.errors import InvalidRequest, Overloaded, Reason, ResourceNotFound
-from mcpd.events import Changed, LocalBus
+from mcpd.events import Bus, Changed
 from mcpd.messages.inflight import InFlight
 from mcpd.messages.notices import Notices
 from mcpd.messages.peer import Peer
@@ -92,9 +92,7 @@ class Session:
 class Sessions:
     """The sessions of this process."""
 
-    def __init__(
-        self, service: McpService, bus: LocalBus, *, limits: Limits, timeouts: Timeouts, metrics: Metrics
-    ) -> None:
+    def __init__(self, service: McpService, bus: Bus, *, limits: Limits, timeouts: Timeouts, metrics: Metrics) -> None:
         self._service = service
         self._limits = limits
         self._timeouts = timeouts

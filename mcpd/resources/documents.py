@@ -21,7 +21,7 @@ import trio
 
 from mcpd.authoring.declarations import CompletionDeclaration
 from mcpd.errors import InvalidParams, ResourceNotFound
-from mcpd.events import Changed, LocalBus
+from mcpd.events import Bus, Changed
 from mcpd.storage.documents import Condition, Document, Documents, Head, Notice, StorageError
 from mcpd.storage.refusals import answering
 from mcpd.storage.uris import SCHEME, shown, spellings, stored
@@ -82,26 +82,27 @@ def path_completion(documents: Documents) -> CompletionDeclaration:
 
 
 async def follow(
-    documents: Documents, bus: LocalBus, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    documents: Documents, bus: Bus, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Publish every change of the store until cancelled: one event that reaches caches, listeners and sessions.
+    """Tell of every change of the store until cancelled: one event that reaches caches, listeners and sessions.
 
-    When watching fails it begins again, and tells that anything may have changed meanwhile.
+    Here alone: each process on the store watches it, so that an event of another's would be heard twice. When watching
+    fails it begins again, and tells that anything may have changed meanwhile.
     """
 
-    def publish(notice: Notice) -> None:
-        bus.publish(Changed("resource", notice.uri))
+    def tell(notice: Notice) -> None:
+        bus.tell_here(Changed("resource", notice.uri))
         if notice.listed:
-            bus.publish(Changed("resources"))
+            bus.tell_here(Changed("resources"))
 
     while True:
         try:
-            await documents.watch(publish, task_status=task_status)
+            await documents.watch(tell, task_status=task_status)
         except StorageError as error:
             _log.error("watching the document store failed, trying again in %g s: %s", RETRY_S, error)
         task_status = trio.TASK_STATUS_IGNORED
         await trio.sleep(RETRY_S)
-        publish(Notice(None, listed=True))
+        tell(Notice(None, listed=True))
 
 
 def cut(result: dict[str, Any], uri: str) -> dict[str, Any]:

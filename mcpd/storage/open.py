@@ -1,29 +1,74 @@
 """Opens the stores that the configuration names: the only file that knows which backends there are.
 
-Today there is one, SQLite in the data folder. Whoever needs documents, or the state of their schema, asks here and gets
-the contract (`storage.documents`), never a backend.
+Documents are in SQLite, in the data folder. What replicas share is in Redis when `redis.url` names one, else in this
+process. Whoever needs documents, the state of their schema, or what is shared asks here and gets the contract
+(`storage.documents`, `storage.replicas`), never a backend.
 
-Called by: `assembly` and the commands. Deliberately not: the memory store, which keeps nothing and is for tests.
+Called by: `assembly` and the commands. Deliberately not: the memory store of documents, which is for tests.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Final
 
-from mcpd.config import Config
+from mcpd.config import Config, SecretUrl
+from mcpd.drivers.redis import NotExecuted, Redis, Refused
+from mcpd.errors import ConfigurationError
 from mcpd.storage.documents import Documents, Schema
+from mcpd.storage.memory.shared import LocalShared
+from mcpd.storage.redis.keys import Keys
+from mcpd.storage.redis.shared import RedisShared
+from mcpd.storage.replicas import Shared
 from mcpd.storage.sqlite.documents import SqliteSchema
 from mcpd.storage.sqlite.documents import open_documents as open_sqlite
+
+NAME: Final = "mcpd"
+"""What `CLIENT LIST` shows of our connections."""
+
+REPLICA_POLL_S: Final = 0.2
+"""How soon replicas on one data folder notice each other's changes: 3 ms of processor time a second."""
+
+ALONE_POLL_S: Final = 0.9
+"""The same for a server that has no replicas: 0.8 ms."""
 
 
 @asynccontextmanager
 async def open_documents(config: Config) -> AsyncIterator[Documents]:
     """Give the documents, their schema brought up to date. Raises: StorageError. Resources: closed with the block."""
-    async with open_sqlite(config.data.folder) as documents:
+    poll_s = ALONE_POLL_S if config.redis.url is None else REPLICA_POLL_S
+    async with open_sqlite(config.data.folder, poll_s=poll_s) as documents:
         yield documents
 
 
 def schema_of(config: Config) -> Schema:
     """Return the schema of the store, which need not exist yet; nothing is opened before it is asked."""
     return SqliteSchema(config.data.folder)
+
+
+async def open_shared(config: Config) -> Shared:
+    """Return what replicas share; it works while its `run` runs.
+
+    A server that is not there is no error: it may come. Raises: ConfigurationError for a URL that cannot be meant, and
+    when the server is there and turns us down for good (password, version).
+    """
+    if config.redis.url is None:
+        return alone()
+    try:
+        return await _open_redis(config.redis.url, config.redis.prefix)
+    except Refused as error:
+        raise ConfigurationError(f"redis.url: {error}") from None
+
+
+def alone() -> Shared:
+    """Return what a server without replicas shares with nobody."""
+    return LocalShared()
+
+
+async def _open_redis(url: SecretUrl, prefix: str) -> RedisShared:
+    redis = Redis(url.reveal(), name=NAME)
+    with suppress(NotExecuted):
+        async with redis.lease():
+            pass
+    return RedisShared(redis, Keys(prefix))

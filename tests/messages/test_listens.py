@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from mcpd.assembly import Parts
 from mcpd.errors import InvalidParams, Overloaded
-from mcpd.events import Changed
+from mcpd.events import Changed, LocalBus
 from mcpd.messages.flight import Done, Failed, Flight, Outcome, Stopped
 from mcpd.wire.call import ANONYMOUS
 from mcpd.wire.envelope import SERVER_KEY, SUBSCRIPTION_KEY
@@ -46,6 +46,11 @@ class Listener:
     def heard(self) -> list[str]:
         """What was said, without the acknowledgement."""
         return [method.removeprefix("notifications/") for method, _ in self.wire.said[1:]]
+
+
+def subscribers(server: Parts) -> int:
+    assert isinstance(server.bus, LocalBus)
+    return len(server.bus._subscriptions)
 
 
 async def test_the_acknowledgement_comes_first_and_everything_is_tagged(
@@ -144,7 +149,7 @@ async def test_the_end_is_a_result_with_the_subscriptions_id(tmp_path: Path, aut
 async def test_a_cancelled_listen_is_forgotten_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
     """SUB-13, CAN-3."""
     server = make_server(tmp_path, limits={"max_listen_streams": 1})
-    others = len(server.bus._subscriptions)
+    others = subscribers(server)
     listener = Listener(server)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listener.run)
@@ -153,7 +158,7 @@ async def test_a_cancelled_listen_is_forgotten_at_once(tmp_path: Path, autojump_
         assert isinstance(error, Overloaded), "SUB-9"
         listener.flight.cancel("explicit")
     assert listener.outcome == Stopped("explicit")
-    assert len(server.bus._subscriptions) == others
+    assert subscribers(server) == others
     server.bus.publish(Changed("tools"))
     assert listener.heard() == []
     other = Listener(server)

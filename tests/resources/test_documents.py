@@ -287,6 +287,32 @@ async def test_a_declared_resource_with_a_lifetime_is_kept_and_each_caller_has_a
         assert len(calls) == loads + 2
 
 
+class Replicated(LocalBus):
+    """A bus that remembers what other replicas would hear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told_others: list[Changed] = []
+
+    def publish(self, event: Changed) -> None:
+        self.told_others.append(event)
+        super().publish(event)
+
+    def tell_here(self, event: Changed) -> None:
+        super().publish(event)
+
+
+async def test_other_replicas_are_not_told_what_they_see_in_the_store_themselves(nursery: trio.Nursery) -> None:
+    """PUB-1: each process on one store watches it; told of another's changes, it would hear each twice."""
+    store, bus, heard = MemoryDocuments(), Replicated(), list[Changed]()
+    bus.subscribe(heard.append)
+    await nursery.start(follow, store, bus)
+    await store.write([document("n/a")])
+    await trio.testing.wait_all_tasks_blocked()
+    assert heard == [Changed("resource", "docs:///n/a"), Changed("resources")]
+    assert bus.told_others == []
+
+
 class Flaky(MemoryDocuments):
     """A store whose watch ends with an error the first time."""
 

@@ -163,6 +163,15 @@ class Redis:
         self._changed.set()
         self._changed = trio.Event()
 
+    @property
+    def failure(self) -> str:
+        """Why there is no connection, without a password; empty while there is one."""
+        return "" if self._shared is not None else f"{self.address} is not there: {self._down_because}"
+
+    async def wait_change(self) -> None:
+        """Return when the connection was made or lost, or another attempt has failed. Cancellation: safe."""
+        await self._changed.wait()
+
     def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().abort()
@@ -206,11 +215,11 @@ class Redis:
         while self._shared is None:
             down_for = 0.0 if self._down_since is None else trio.current_time() - self._down_since
             if down_for >= self._options.patience_s:
-                raise Unreachable(f"{self.address} is not there: {self._down_because}")
+                raise Unreachable(self.failure)
             with trio.move_on_at(deadline) as scope:
                 await self._changed.wait()
             if scope.cancelled_caught:
-                raise Unreachable(f"{self.address} is not there: {self._down_because}")
+                raise Unreachable(self.failure)
         return self._shared
 
     async def pipeline(self, commands: Iterable[Command]) -> list[Any]:

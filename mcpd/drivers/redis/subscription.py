@@ -66,6 +66,11 @@ class Subscription:
         self.reconnects = -1
         """How often the connection had to be opened again."""
 
+    @property
+    def listening(self) -> bool:
+        """True while the server has confirmed every channel on a connection that stands."""
+        return self._connection is not None and not self._missing
+
     def __aiter__(self) -> Subscription:
         return self
 

@@ -30,6 +30,7 @@ import msgspec
 import trio
 
 from mcpd.drivers.redis import Message, Redis, RedisError, Script
+from mcpd.drivers.redis import Subscription as Listening
 from mcpd.events import Changed, Kind, LocalBus, Subscription
 from mcpd.storage.redis.keys import EVENTS_TTL_MS, MAX_EVENTS, Keys
 
@@ -100,6 +101,12 @@ class RedisBus:
         """The id of the last entry that was heard; empty until this replica has written its hello."""
         self._numbers: OrderedDict[str, int] = OrderedDict()
         self._reading = trio.Lock()
+        self._sending = False
+        self._sent = trio.Event()
+        self._begun = trio.Event()
+        self._subscription: Listening | None = None
+        self.trouble = ""
+        """Why other replicas are not heard although the server is there; empty when there is no such reason."""
         self._heard = self._resyncs = 0
 
     def subscribe(self, callback: Callable[[Changed], None]) -> Subscription:
@@ -115,6 +122,24 @@ class RedisBus:
             self._waiting[event] = None
         self._news.set()
 
+    def tell_here(self, event: Changed) -> None:
+        """Deliver to the subscribers of this replica alone. Cancellation: not a checkpoint."""
+        self._local.publish(event)
+
+    @property
+    def hears(self) -> bool:
+        """True while events of other replicas come in."""
+        return self._begun.is_set() and self._subscription is not None and self._subscription.listening
+
+    async def wait_begun(self) -> None:
+        """Return when this replica hears the others for the first time. Cancellation: safe."""
+        await self._begun.wait()
+
+    async def flush(self) -> None:
+        """Return when all that was published has been written. Bounded by its caller. Cancellation: safe."""
+        while self._waiting or self._sending:
+            await self._sent.wait()
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Send and hear until cancelled; what Redis does not take now is sent when it is back."""
         async with trio.open_nursery() as nursery:
@@ -127,11 +152,15 @@ class RedisBus:
         while True:
             await self._news.wait()
             self._news = trio.Event()
+            self._sending = True
             while self._waiting:
                 event = next(iter(self._waiting))
                 del self._waiting[event]
                 self._number += 1
                 await self._emit(_Entry(self.origin, self._number, event.kind, event.uri))
+            self._sending = False
+            self._sent.set()
+            self._sent = trio.Event()
 
     async def _emit(self, entry: _Entry) -> str:
         """Write one entry, until it is written. Twice does no harm: whoever hears it knows the number."""
@@ -148,13 +177,18 @@ class RedisBus:
 
     async def _listen(self) -> None:
         async with self._redis.subscribe(self._keys.events) as subscription:
+            self._subscription = subscription
             while True:
                 try:
                     async for item in subscription:
+                        self.trouble = ""
                         if not (isinstance(item, Message) and self._follows(item.payload)):
                             await self._read()
                 except RedisError as error:
-                    _log.error("change events of other replicas are not heard: %s", error)
+                    if self.trouble != str(error):
+                        _log.error("change events of other replicas are not heard: %s", error)
+                    self.trouble = str(error)
+                    subscription.close()
                     await trio.sleep(POLL_S)
 
     def _follows(self, message: bytes) -> bool:
@@ -202,6 +236,7 @@ class RedisBus:
         self._last = await self._emit(_Entry(self.origin, 0))
         for event in EVERYTHING:
             self._local.publish(event)
+        self._begun.set()
 
     def _hear(self, name: bytes, payload: bytes) -> None:
         """Take the next entry, from the channel or the stream; nothing is delivered twice."""

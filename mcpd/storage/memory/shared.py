@@ -1,0 +1,36 @@
+"""What calls share, in one process: nobody else sees it, and it ends with the process.
+
+The default, and with one process all that is needed.
+
+Called by: `storage.open`. Implements `storage.replicas.Shared`.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from mcpd.events import LocalBus
+from mcpd.storage.replicas import Standing
+
+
+class LocalShared:
+    """Implements `Shared` for one process."""
+
+    name = ""
+
+    def __init__(self) -> None:
+        self.bus = LocalBus()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """See `Shared`; there is nothing to stay in touch with."""
+        task_status.started()
+        await trio.sleep_forever()
+
+    async def flush(self) -> None:
+        """See `Shared`."""
+        await trio.lowlevel.checkpoint()
+
+    async def check(self) -> Standing:
+        """See `Shared`."""
+        await trio.lowlevel.checkpoint()
+        return Standing("ok")

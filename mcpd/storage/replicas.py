@@ -1,0 +1,50 @@
+"""What a server has in common with its replicas, as one thing that is opened, run, asked and closed: a Protocol.
+
+Opened by `storage.open`: `storage.memory.shared` keeps it in this process, `storage.redis.shared` in Redis, where every
+replica finds it. The contracts of what is shared are in `storage.shared` and `events`; policy (who may, how many,
+when forgotten) stays with whoever calls.
+
+Called by: `assembly`, `app`. Values and Protocols; nothing here runs. Deliberately not: documents
+(`storage.documents`), which have a store of their own.
+
+Laws: no argument is a time to wait for; a store that is away is an answer, and never the end of the server.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, Protocol
+
+import trio
+
+from mcpd.events import Bus
+
+
+class Standing(NamedTuple):
+    """How a store is now; `detail` is one short line without secrets."""
+
+    state: Literal["ok", "degraded", "down"]
+    detail: str = ""
+
+
+class Shared(Protocol):
+    """What replicas share."""
+
+    @property
+    def name(self) -> str:
+        """The kind of store, as in metrics; empty when everything stays in this process."""
+
+    @property
+    def bus(self) -> Bus:
+        """Carries change events."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Stay in touch with the store until cancelled.
+
+        Reports started when it is in touch, or after a bounded while without. Raises nothing.
+        """
+
+    async def flush(self) -> None:
+        """Return when other replicas can see what this one has said. Bounded by its caller. Cancellation: safe."""
+
+    async def check(self) -> Standing:
+        """Ask the store how it is."""
