@@ -100,14 +100,17 @@ class Stores:
     documents: Documents
     provider: EmbeddingProvider
     shared: Shared
+    metrics: Metrics
+    """Counts what the others are asked, from their opening on."""
 
 
 @asynccontextmanager
 async def open_stores(config: Config) -> AsyncIterator[Stores]:
     """Open the stores that the configuration names. Raises: ConfigurationError, StorageError."""
-    shared = await open_shared(config)
-    async with open_documents(config) as documents, open_provider(config.embeddings) as provider:
-        yield Stores(documents, provider, shared)
+    metrics = _metrics()
+    shared = await open_shared(config, metrics)
+    async with open_documents(config, metrics) as documents, open_provider(config.embeddings) as provider:
+        yield Stores(documents, provider, shared, metrics)
 
 
 def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
@@ -117,7 +120,7 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     """
     documents = None if stores is None else stores.documents
     ring = load_ring(config.data.folder)
-    metrics = Metrics(version=mcpd.__version__, methods=TABLE, versions=(STATELESS, *STATEFUL))
+    metrics = _metrics() if stores is None else stores.metrics
     metrics.log_lines_dropped.follow(lambda: logs.dropped)
     shared = alone() if stores is None else stores.shared
     bus, health = shared.bus, Health()
@@ -160,6 +163,10 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     return Parts(
         config, manager, sessions, prompts, loader, shared, workers, metrics, health, logs, keys, documents, registry
     )
+
+
+def _metrics() -> Metrics:
+    return Metrics(version=mcpd.__version__, methods=TABLE, versions=(STATELESS, *STATEFUL))
 
 
 def _resources(

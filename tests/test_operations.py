@@ -103,7 +103,7 @@ def test_every_metric_says_its_unit_or_that_it_counts() -> None:
         assert documentation.endswith("."), name
         assert re.match(r"(mcpd|mcp_server)_", name), name
         if not name.endswith(("_seconds", "_total", "_info")):
-            assert {"state", "transport"}.issuperset(labels), f"{name}: a gauge of things, by state or transport"
+            assert {"state", "transport", "store"}.issuperset(labels), f"{name}: a gauge of things, by state and where"
 
 
 def commands(line: str) -> list[list[str]]:

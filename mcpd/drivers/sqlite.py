@@ -29,14 +29,15 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import trio
 
 from mcpd.deadlines import bounded_shield
+from mcpd.drivers.timing import Observe, Outcome, Timed, name_of
 from mcpd.errors import McpdError
 
 T = TypeVar("T")
@@ -172,6 +173,13 @@ def _connect(path: str) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256)
 
 
+class Statistics(NamedTuple):
+    """The connections of a database at one moment."""
+
+    busy: int
+    idle: int
+
+
 class Database:
     """A database file; see the module's docstring. `prepare` is called once with each new reader.
 
@@ -185,8 +193,10 @@ class Database:
         readers: int = 4,
         busy_s: float = 30.0,
         prepare: Callable[[Connection], object] | None = None,
+        observe: Observe | None = None,
     ) -> None:
         self.path = path
+        self._observe = observe
         self._busy_s = busy_s
         self._prepare_new = prepare
         self._writing = trio.Lock()
@@ -236,6 +246,13 @@ class Database:
         Cancellation: stops the statement, or `work` at its next `check`, then raises Cancelled.
         Raises: Error; what `work` raises.
         """
+        with self._timed(work):
+            return await self._read(work)
+
+    def _timed(self, work: Callable[[Connection], object]) -> AbstractContextManager[None]:
+        return nullcontext() if self._observe is None else Timed(self._observe, name_of(work), _outcome)
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
         async with self._free:
             self._check_open()
             reader = self._idle.pop() if self._idle else await self._new_reader()
@@ -267,6 +284,10 @@ class Database:
         Cancellation: while it waits for its turn; once `work` has begun it ends by itself, committed or rolled back.
         Raises: Busy; Error; what `work` raises, with nothing changed.
         """
+        with self._timed(work):
+            return await self._write(work)
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
         async with self._writing:
             self._check_open()
             writer = self._writer = self._writer or await self._connected(16 << 10)
@@ -277,6 +298,12 @@ class Database:
                     self._writer = None
                     with bounded_shield(CLOSE_S):
                         await in_thread(writer.close)  # noqa: ASYNC102 - in a bounded shield
+
+    def statistics(self) -> Statistics:
+        """Return how the connections stand; the one that only looks for changes is not counted."""
+        writing = int(self._writing.locked())
+        busy = len(self._readers) - len(self._idle) + writing
+        return Statistics(busy, len(self._idle) + (self._writer is not None and not writing))
 
     async def data_version(self) -> int:
         """Return a number that is another one when any connection has committed since the last call.
@@ -319,6 +346,10 @@ class Database:
         while trio.current_time() < patience:
             longest = min(longest * 2, LONGEST_PAUSE_S)
             yield random.uniform(SHORTEST_PAUSE_S, longest)  # noqa: S311 - no secret, only to fall out of step
+
+
+def _outcome(error: BaseException) -> Outcome:
+    return "unavailable" if isinstance(error, Busy) else "refused"
 
 
 def primary_code(error: Error) -> int:

@@ -33,6 +33,7 @@ BUDGETS = ("request", "tool", "server")
 SEARCH_MODES = ("text", "semantic", "hybrid")
 _DURATIONS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _OPERATION_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+_STORE_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _CANCEL_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _OPENMETRICS, _OPENMETRICS_TYPE = choose_encoder("application/openmetrics-text; version=1.0.0")
@@ -56,6 +57,7 @@ class Metrics:
         self._tools: set[str] = set()
         self._finished: dict[tuple[str, str, str], _Finished] = {}
         self._tool_finished: dict[tuple[str, str], _Finished] = {}
+        self._store_finished: dict[tuple[str, str, str], _Finished] = {}
         self._operations: dict[tuple[str, str, str], Spread] = {}
         self._declare_calls(self.registry)
         self._declare_refusals(self.registry)
@@ -86,6 +88,19 @@ class Metrics:
         self.tool_calls = Counter("mcpd_tool_calls", "Tool calls that ended.", ("tool", "outcome"), registry)
         self.tool_duration = Histogram(
             "mcpd_tool_duration_seconds", "What the tool itself took.", ("tool",), _DURATIONS_S, registry
+        )
+        self.store_operations = Counter(
+            "mcpd_store_operations",
+            "What stores were asked, by how it ended.",
+            ("store", "operation", "outcome"),
+            registry,
+        )
+        self.store_operation_duration = Histogram(
+            "mcpd_store_operation_duration_seconds",
+            "What a store took, waiting for it included.",
+            ("store", "operation"),
+            _STORE_S,
+            registry,
         )
         self.search_duration = Histogram(
             "mcpd_search_duration_seconds", "Searches answered, embedding included.", ("mode",), _DURATIONS_S, registry
@@ -131,8 +146,17 @@ class Metrics:
             Gauge("mcpd_sessions", "Sessions of stateful clients.", registry=registry),
             Gauge("mcpd_subscriptions", "Listen streams that are open.", registry=registry),
             Gauge("mcpd_connections", "Open connections.", ("transport",), registry=registry),
+            Gauge("mcpd_store_connections", "Connections to stores.", ("store", "state"), registry=registry),
         )
-        names = ("calls_in_flight", "abandoned_threads", "worker_processes", "sessions", "subscriptions", "connections")
+        names = (
+            "calls_in_flight",
+            "abandoned_threads",
+            "worker_processes",
+            "sessions",
+            "subscriptions",
+            "connections",
+            "store_connections",
+        )
         self._gauges = dict(zip(names, declared, strict=True))
 
     def know_tools(self, names: Iterable[str]) -> None:
@@ -155,6 +179,20 @@ class Metrics:
         finished = self._tool_finished.get((tool, outcome)) or self._tool(tool, outcome)
         finished.ended.value += 1
         finished.duration.observe(seconds)
+
+    def store_finished(self, store: str, operation: str, outcome: str, seconds: float) -> None:
+        """Count one operation of a store that ended; all three are words of the code."""
+        finished = self._store_finished.get((store, operation, outcome))
+        if finished is None:
+            ended = self.store_operations.of(store, operation, outcome)
+            finished = _Finished(ended, self.store_operation_duration.of(store, operation))
+            self._store_finished[store, operation, outcome] = finished
+        finished.ended.value += 1
+        finished.duration.observe(seconds)
+
+    def watch_store(self, store: str, state: str, read: Callable[[], float]) -> None:
+        """Let `read` say at scrape time how many connections to a store are in a state."""
+        self.watch("store_connections", read, store, state)
 
     def search_finished(self, mode: str, seconds: float) -> None:
         """Record one search that was answered; `mode` is the one that it ran in."""

@@ -9,9 +9,10 @@ Called by: `assembly` and the commands. Deliberately not: the memory store of do
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 from mcpd.config import Config, SecretUrl
 from mcpd.drivers.redis import NotExecuted, Redis, Refused
@@ -34,11 +35,25 @@ ALONE_POLL_S: Final = 0.9
 """The same for a server that has no replicas: 0.8 ms."""
 
 
+class Observer(Protocol):
+    """Whoever counts what stores are asked; `store` is the kind of one."""
+
+    def store_finished(self, store: str, operation: str, outcome: str, seconds: float) -> None:
+        """Take one operation that ended (`drivers.timing`)."""
+
+    def watch_store(self, store: str, state: str, read: Callable[[], float]) -> None:
+        """Have `read` say how many connections are in a state."""
+
+
 @asynccontextmanager
-async def open_documents(config: Config) -> AsyncIterator[Documents]:
+async def open_documents(config: Config, observer: Observer | None = None) -> AsyncIterator[Documents]:
     """Give the documents, their schema brought up to date. Raises: StorageError. Resources: closed with the block."""
     poll_s = ALONE_POLL_S if config.redis.url is None else REPLICA_POLL_S
-    async with open_sqlite(config.data.folder, poll_s=poll_s) as documents:
+    observe = None if observer is None else partial(observer.store_finished, "sqlite")
+    async with open_sqlite(config.data.folder, poll_s=poll_s, observe=observe) as documents:
+        if observer is not None:
+            observer.watch_store("sqlite", "busy", lambda: documents.connections().busy)
+            observer.watch_store("sqlite", "idle", lambda: documents.connections().idle)
         yield documents
 
 
@@ -47,7 +62,7 @@ def schema_of(config: Config) -> Schema:
     return SqliteSchema(config.data.folder)
 
 
-async def open_shared(config: Config) -> Shared:
+async def open_shared(config: Config, observer: Observer | None = None) -> Shared:
     """Return what replicas share; it works while its `run` runs.
 
     A server that is not there is no error: it may come. Raises: ConfigurationError for a URL that cannot be meant, and
@@ -56,7 +71,7 @@ async def open_shared(config: Config) -> Shared:
     if config.redis.url is None:
         return alone()
     try:
-        return await _open_redis(config.redis.url, config.redis.prefix)
+        return await _open_redis(config.redis.url, config.redis.prefix, observer)
     except Refused as error:
         raise ConfigurationError(f"redis.url: {error}") from None
 
@@ -66,8 +81,14 @@ def alone() -> Shared:
     return LocalShared()
 
 
-async def _open_redis(url: SecretUrl, prefix: str) -> RedisShared:
-    redis = Redis(url.reveal(), name=NAME)
+async def _open_redis(url: SecretUrl, prefix: str, observer: Observer | None) -> RedisShared:
+    observe = None if observer is None else partial(observer.store_finished, "redis")
+    redis = Redis(url.reveal(), name=NAME, observe=observe)
+    if observer is not None:
+        observer.watch_store("redis", "shared", lambda: redis.statistics().connected)
+        observer.watch_store("redis", "subscribed", lambda: redis.statistics().subscribed)
+        observer.watch_store("redis", "leased", lambda: redis.statistics().leased)
+        observer.watch_store("redis", "idle", lambda: redis.statistics().idle)
     with suppress(NotExecuted):
         async with redis.lease():
             pass

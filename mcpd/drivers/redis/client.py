@@ -36,6 +36,7 @@ from mcpd.drivers.redis.errors import CLOSING, NotExecuted, OutcomeUnknown, Redi
 from mcpd.drivers.redis.pipeline import Pipeline
 from mcpd.drivers.redis.subscription import Subscription
 from mcpd.drivers.resp import Argument, ErrorReply, encode
+from mcpd.drivers.timing import Observe, Outcome, Timed
 
 SHORTEST_PAUSE_S: Final = 0.02
 LONGEST_PAUSE_S: Final = 2.0
@@ -44,6 +45,8 @@ LARGE_BYTES: Final = 64 << 10
 """A command of more goes over a leased connection: everybody behind it would wait."""
 
 Command = Sequence[Argument]
+PIPELINE: Final = "PIPELINE"
+"""What is observed of several commands in one go."""
 
 
 class Options(NamedTuple):
@@ -68,23 +71,34 @@ class Statistics(NamedTuple):
     leased: int
     idle: int
     reconnects: int
+    subscribed: int
 
 
 class Script:
-    """A Lua script, called by its digest. One home for each: make it once, at import."""
+    """A Lua script, called by its digest. One home for each: make it once, at import. `name` is what is observed."""
 
-    __slots__ = ("digest", "source")
+    __slots__ = ("digest", "name", "source")
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, name: str = "EVALSHA") -> None:
         self.source = source
+        self.name = name
         self.digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 class Redis:
-    """A client of one server; works while `run` runs."""
+    """A client of one server; works while `run` runs.
+
+    `observe` hears of each command, pipeline and script that is not on a leased connection (`drivers.timing`).
+    """
 
     def __init__(
-        self, url: str, *, name: str = "", tls: ssl.SSLContext | None = None, options: Options | None = None
+        self,
+        url: str,
+        *,
+        name: str = "",
+        tls: ssl.SSLContext | None = None,
+        options: Options | None = None,
+        observe: Observe | None = None,
     ) -> None:
         self.address = address.parse(url)
         self._name = name
@@ -97,6 +111,8 @@ class Redis:
         self._idle: list[Connection] = []
         self._places = trio.CapacityLimiter(self._options.max_leases)
         self._connects = 0
+        self._observe = observe
+        self._subscriptions: set[Subscription] = set()
         self.server: dict[str, Any] = {}
         """What the server said of itself when it was last greeted: `server`, `version`, `role`, `mode`."""
 
@@ -182,6 +198,12 @@ class Redis:
         Cancellation: safe; the command may have run.
         Raises: NotExecuted, OutcomeUnknown, Refused.
         """
+        if self._observe is None:
+            return await self._execute(command, idempotent)
+        with Timed(self._observe, str(command[0]).upper(), _outcome):
+            return await self._execute(command, idempotent)
+
+    async def _execute(self, command: Command, idempotent: bool) -> Any:
         data = encode(command)
         deadline = trio.current_time() + self._options.patience_s
         pause = SHORTEST_PAUSE_S
@@ -231,8 +253,12 @@ class Redis:
         encoded = [encode(command) for command in commands]
         if not encoded:
             return []
-        deadline = trio.current_time() + self._options.patience_s
-        replies = await self._send(b"".join(encoded), len(encoded), deadline)
+        data, deadline = b"".join(encoded), trio.current_time() + self._options.patience_s
+        if self._observe is None:
+            replies = await self._send(data, len(encoded), deadline)
+        else:
+            with Timed(self._observe, PIPELINE, _outcome):
+                replies = await self._send(data, len(encoded), deadline)
         return [classify(reply) if isinstance(reply, ErrorReply) else reply for reply in replies]
 
     async def transaction(self, commands: Iterable[Command]) -> list[Any]:
@@ -256,12 +282,18 @@ class Redis:
     ) -> Any:
         """Run a script by its digest, by its source where the server does not know it. Raises: as `execute`."""
         rest = (len(keys), *keys, *arguments)
+        if self._observe is None:
+            return await self._run_script(script, rest, idempotent)
+        with Timed(self._observe, script.name, _outcome):
+            return await self._run_script(script, rest, idempotent)
+
+    async def _run_script(self, script: Script, rest: Command, idempotent: bool) -> Any:
         try:
-            return await self.execute("EVALSHA", script.digest, *rest, idempotent=idempotent)
+            return await self._execute(("EVALSHA", script.digest, *rest), idempotent)
         except NotExecuted as error:
             if error.code != "NOSCRIPT":
                 raise
-        return await self.execute("EVAL", script.source, *rest, idempotent=idempotent)
+        return await self._execute(("EVAL", script.source, *rest), idempotent)
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Connection]:
@@ -286,9 +318,11 @@ class Redis:
         """Listen to channels; see `subscription`."""
         names = tuple(name if isinstance(name, bytes) else name.encode() for name in channels)
         subscription = Subscription(names, self._connect, stall_s=self._options.stall_s)
+        self._subscriptions.add(subscription)
         try:
             yield subscription
         finally:
+            self._subscriptions.discard(subscription)
             subscription.close()
 
     async def _connect(self) -> Connection:
@@ -304,7 +338,14 @@ class Redis:
             leased=int(self._places.borrowed_tokens),
             idle=len(self._idle),
             reconnects=max(0, self._connects - 1),
+            subscribed=sum(subscription.listening for subscription in self._subscriptions),
         )
+
+
+def _outcome(error: BaseException) -> Outcome:
+    if isinstance(error, NotExecuted):
+        return "unavailable"
+    return "unknown" if isinstance(error, OutcomeUnknown) else "refused"
 
 
 _FINAL: Final = frozenset({"NOSCRIPT", "EXECABORT"})

@@ -54,19 +54,25 @@ _log = logging.getLogger(__name__)
 
 _ID: Final = re.compile(r"(\d{1,20})-(\d{1,20})")
 _AFTER_ALL: Final = (1 << 64, 0)
-_EMIT: Final = Script("""
+_EMIT: Final = Script(
+    """
 local before = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 local id = redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[2], '*', 'event', ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('PUBLISH', ARGV[1], id .. ' ' .. (before[1] and before[1][1] or '-') .. ' ' .. ARGV[4])
 return id
-""")
+""",
+    "emit",
+)
 
-_READ: Final = Script("""
+_READ: Final = Script(
+    """
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return {#redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]),
         redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[3])}
-""")
+""",
+    "hear",
+)
 
 
 class _Entry(msgspec.Struct, array_like=True, frozen=True):

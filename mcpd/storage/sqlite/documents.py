@@ -27,6 +27,8 @@ import trio
 
 from mcpd.drivers.mounts import network_file_system
 from mcpd.drivers.sqlite import Connection, Database, in_thread
+from mcpd.drivers.sqlite import Statistics as Connections
+from mcpd.drivers.timing import Observe
 from mcpd.storage.documents import (
     Bucket,
     Change,
@@ -89,6 +91,10 @@ class SqliteDocuments:
         self._stirred.set()
         self._stirred = trio.Event()
         return result
+
+    def connections(self) -> Connections:
+        """Return how the connections to the file stand."""
+        return self._database.statistics()
 
     async def ping(self) -> None:
         """See `Documents`."""
@@ -215,13 +221,15 @@ def _weight(change: Change) -> int:
 
 
 @asynccontextmanager
-async def open_database(folder: Path, *, readers: int = READERS, busy_s: float = 30.0) -> AsyncIterator[Database]:
+async def open_database(
+    folder: Path, *, readers: int = READERS, busy_s: float = 30.0, observe: Observe | None = None
+) -> AsyncIterator[Database]:
     """Open `<folder>/mcpd.db`, making folder and file when they are not there, at whatever schema it has.
 
     Raises: StorageError naming the `--data` flag when the folder cannot be used. Resources: closed with the block.
     """
     await in_thread(partial(make_folder, folder))
-    database = Database(folder / FILE_NAME, readers=readers, busy_s=busy_s, prepare=reads.prepare)
+    database = Database(folder / FILE_NAME, readers=readers, busy_s=busy_s, prepare=reads.prepare, observe=observe)
     try:
         with translated(database.path):
             await database.open()
@@ -252,13 +260,14 @@ async def open_documents(
     busy_s: float = 30.0,
     poll_s: float = 0.9,
     clock: Callable[[], float] = time.time,
+    observe: Observe | None = None,
 ) -> AsyncIterator[SqliteDocuments]:
     """Open the documents in `folder`, bringing the schema up to date.
 
     Raises: StorageError when the folder cannot be used or its database is of a newer mcpd. Resources: closed with the
     block; what is read or written must have ended before.
     """
-    async with open_database(folder, readers=readers, busy_s=busy_s) as database:
+    async with open_database(folder, readers=readers, busy_s=busy_s, observe=observe) as database:
         await migrate(database)
         yield SqliteDocuments(database, poll_s=poll_s, clock=clock)
 
