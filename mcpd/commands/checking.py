@@ -1,7 +1,7 @@
 """What `mcpd check` finds: the configuration in force, and everything that would keep a server from starting with it.
 
 Each check is one small function that yields findings; all run even when one of them finds something. Nothing is
-changed and nobody is called over the network.
+changed, and nobody is called over the network but the stores.
 
 Called by: `commands`. Calls what `app` would call at start, one piece after the other. Deliberately not: a start of the
 server, and no judgement on what is allowed but unwise.
@@ -27,7 +27,7 @@ from mcpd.errors import ConfigurationError, McpdError, RegistrationError
 from mcpd.gateway.access import startup_check
 from mcpd.gateway.keys import KeyStore
 from mcpd.gateway.server.hypercorn import check_certificate
-from mcpd.storage.open import open_documents, schema_of
+from mcpd.storage.open import examine_shared, open_documents, schema_of
 from mcpd.tools.builtin.files import file_tools
 from mcpd.tools.builtin.jail import missing_support
 from mcpd.tools.builtin.protected import own_places
@@ -130,6 +130,11 @@ async def _ask_store(config: Config) -> list[Finding]:
     return [Finding(wrong=False, text=f"{name}: {found.documents} documents in {found.chunks} chunks")]
 
 
+def _check_shared(config: Config) -> Iterator[Finding]:
+    for advice in trio.run(examine_shared, config):
+        yield Finding(advice.wrong, f"redis: {advice.text}")
+
+
 def _check_files(config: Config) -> Iterator[Finding]:
     reason = missing_support()
     root = config.files.folder(working=Path.cwd(), home=Path.home())
@@ -166,4 +171,13 @@ def _check_prompts(config: Config) -> Iterator[Finding]:
         yield Finding(wrong=True, text=f"prompts.folder {folder} is not a folder")
 
 
-_CHECKS = (_check_access, _check_tls, _check_data, _check_store, _check_files, _check_tools, _check_prompts)
+_CHECKS = (
+    _check_access,
+    _check_tls,
+    _check_data,
+    _check_store,
+    _check_shared,
+    _check_files,
+    _check_tools,
+    _check_prompts,
+)

@@ -19,9 +19,10 @@ from mcpd.drivers.redis import NotExecuted, Redis, Refused
 from mcpd.errors import ConfigurationError
 from mcpd.storage.documents import Documents, Schema
 from mcpd.storage.memory.shared import LocalShared
+from mcpd.storage.redis.examining import examine
 from mcpd.storage.redis.keys import Keys
 from mcpd.storage.redis.shared import RedisShared
-from mcpd.storage.replicas import Shared
+from mcpd.storage.replicas import Advice, Shared
 from mcpd.storage.sqlite.documents import SqliteSchema
 from mcpd.storage.sqlite.documents import open_documents as open_sqlite
 
@@ -74,6 +75,17 @@ async def open_shared(config: Config, observer: Observer | None = None) -> Share
         return await _open_redis(config.redis.url, config.redis.prefix, observer)
     except Refused as error:
         raise ConfigurationError(f"redis.url: {error}") from None
+
+
+async def examine_shared(config: Config) -> list[Advice]:
+    """Ask the store that replicas share whether it will do; nothing when there is none. Raises: ConfigurationError."""
+    if config.redis.url is None:
+        return []
+    try:
+        redis = Redis(config.redis.url.reveal(), name=NAME)
+    except Refused as error:
+        raise ConfigurationError(f"redis.url: {error}") from None
+    return await examine(redis, Keys(config.redis.prefix))
 
 
 def alone() -> Shared:

@@ -26,6 +26,13 @@ class Standing(NamedTuple):
     detail: str = ""
 
 
+class Advice(NamedTuple):
+    """What an operator should know of a store. `wrong`: it will not do as it is; the text says what to change."""
+
+    wrong: bool
+    text: str
+
+
 class Shared(Protocol):
     """What replicas share."""
 
