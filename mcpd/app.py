@@ -130,7 +130,13 @@ async def run_http(
             nursery=services,
         )
         services.start_soon(_expire_keys, parts)
-        connections = Connections(config.limits, config.timeouts, parts.metrics, trusted=config.server.trusted_proxies)
+        connections = Connections(
+            config.limits,
+            config.timeouts,
+            parts.metrics,
+            trusted=config.server.trusted_proxies,
+            log=parts.logs.request,
+        )
         async with trio.open_nursery() as serving:
             await serving.start(_listen, application, hypercorn_config(config, sockets), connections, closed)
             if config.server.metrics_bind is not None:

@@ -36,6 +36,8 @@ _ASKED = frozenset({b"host", b"origin", b"authorization"})
 _AMBIGUOUS = b"bearer ,"
 """Stands for a header sent twice: malformed as a Host, as an Origin and as credentials."""
 _MAX_REMEMBERED_ITEMS = 256
+_SHOWN_BYTES = 100
+"""Of a Host or Origin that is refused, in the log."""
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")
 _PARAMETER = re.compile(r"mcp-param-[!#$%&'*+.^_`|~0-9a-z-]+")
 
@@ -55,6 +57,13 @@ class Refusal(NamedTuple):
     reason: str
     message: str
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    seen: str = ""
+    """What was refused, for the log alone; bounded."""
+
+    @property
+    def logged(self) -> str:
+        """What the log says of it."""
+        return f"{self.message} (it was: {self.seen})" if self.seen else self.message
 
 
 def _challenge(status: int, message: str, parameters: str = "") -> Refusal:
@@ -70,7 +79,7 @@ _UNKNOWN_KEY = _challenge(
 _BAD_HOST = Refusal(421, "host", "This Host is not served here; allow it with server.allowed_hosts")
 _BAD_ORIGIN = Refusal(403, "origin", "This Origin may not call; allow it with server.allowed_origins")
 
-FOREIGN = (_BAD_HOST, _BAD_ORIGIN)
+FOREIGN = ("host", "origin")
 """What a page is not even told; any other refusal it may read, so that it can ask for a key."""
 
 
@@ -130,7 +139,7 @@ class Access:
         hosts = [value for name, value in found if name == b"host"]
         origins = [value for name, value in found if name == b"origin"]
         if len(hosts) > 1 or len(origins) > 1:
-            return _BAD_HOST if len(hosts) > 1 else _BAD_ORIGIN
+            return _of(_BAD_HOST if len(hosts) > 1 else _BAD_ORIGIN, _AMBIGUOUS)
         refusal = self._judge_host(hosts[0] if hosts else None)
         return refusal or (self._judge_origin(origins[0]) if origins else None)
 
@@ -168,7 +177,7 @@ class Access:
         if raw in self._seen_hosts or self._any_host:
             return None
         if not self._serves(raw):
-            return _BAD_HOST
+            return _of(_BAD_HOST, raw)
         if raw is not None:
             _remember(self._seen_hosts, raw)
         return None
@@ -184,9 +193,15 @@ class Access:
             return None
         origin = _origin(raw.decode("latin-1"))
         if origin not in self._origins and not (self._any_origin and origin not in ("null", None)):
-            return _BAD_ORIGIN
+            return _of(_BAD_ORIGIN, raw)
         _remember(self._seen_origins, raw)
         return None
+
+
+def _of(refusal: Refusal, raw: bytes | None) -> Refusal:
+    if raw is None or raw == _AMBIGUOUS:
+        return refusal._replace(seen="missing" if raw is None else "sent twice")
+    return refusal._replace(seen=repr(raw[:_SHOWN_BYTES].decode("latin-1")))
 
 
 def _remember(seen: set[bytes], raw: bytes) -> None:

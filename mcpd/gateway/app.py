@@ -24,7 +24,18 @@ from quart_trio import QuartTrio
 
 from mcpd.config import Config
 from mcpd.gateway.access import Access
-from mcpd.gateway.asgi import REQUEST_ID, Event, Head, Receive, RequestNames, Scope, Send, client_address
+from mcpd.gateway.asgi import (
+    REASON,
+    REFUSED,
+    REQUEST_ID,
+    Event,
+    Head,
+    Receive,
+    RequestNames,
+    Scope,
+    Send,
+    client_address,
+)
 from mcpd.gateway.operations import health_routes, metrics_routes
 from mcpd.gateway.proxies import Proxies
 from mcpd.gateway.stateful_http import StatefulHttp
@@ -93,24 +104,24 @@ class Operations:
             else:
                 await _no_such_socket(receive, send_named)
         finally:
-            self._log(scope, status, trio.current_time() - started)
+            if REFUSED not in scope:
+                self._log(scope, status, trio.current_time() - started)
 
     def _log(self, scope: Scope, status: int, seconds: float) -> None:
         transport, method = scope["type"], scope.get("method", "")
-        outcome, detail = _outcome(status)
-        line = RequestLine(scope[REQUEST_ID], transport, method, outcome, seconds, target=scope["path"])
-        self._logs.request(line._replace(client=client_address(scope), detail=detail))
+        line = RequestLine(scope[REQUEST_ID], transport, method, _outcome(status), seconds, target=scope["path"])
+        told, why = (str(status), scope.get(REASON, "")) if status else ("", "no reply")
+        self._logs.request(line._replace(client=client_address(scope), status=told, detail=why))
 
 
 _GOOD, _REFUSED = range(200, 400), range(400, 500)
 
 
-def _outcome(status: int) -> tuple[str, str]:
+def _outcome(status: int) -> str:
     """Say how a request ended. Only one whose client has gone, or the server, ends without a status."""
     if status == 0:
-        return "cancelled", "no reply"
-    outcome = "ok" if status in _GOOD else "protocol_error" if status in _REFUSED else "internal_error"
-    return outcome, f"status {status}"
+        return "cancelled"
+    return "ok" if status in _GOOD else "protocol_error" if status in _REFUSED else "internal_error"
 
 
 async def _no_such_socket(receive: Receive, send: Send) -> None:

@@ -19,6 +19,8 @@ from typing import Any, cast
 
 import trio
 
+from mcpd.monitoring.logs import RequestLine
+
 _MAX_DIGITS = 20
 """Of a Content-Length: what has more is too large by itself, and would cost time to convert."""
 
@@ -33,6 +35,11 @@ WHOLE_BODY = "mcpd.body"
 
 REQUEST_ID = "mcpd.request_id"
 """Key of a scope: the request's `X-Request-Id`, the same in its reply, its errors and the log."""
+
+REASON = "mcpd.reason"
+"""Key of a scope: why the request was refused, for the log."""
+REFUSED = "mcpd.refused"
+"""Key of a scope: the server below has refused the request, and has logged that."""
 
 _NOTHING: dict[str, Any] = {}
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~-]{1,64}")
@@ -189,17 +196,25 @@ async def wait_disconnect(receive: Receive) -> None:
 class Responder:
     """One reply. Either `whole`, or `start_events`, `chunk`..., `end`."""
 
-    __slots__ = ("_headers", "_send", "client", "request_id", "started", "status")
+    __slots__ = ("_headers", "_send", "client", "method", "path", "request_id", "started", "status")
 
-    def __init__(self, send: Send, request_id: str, client: str) -> None:
+    def __init__(self, send: Send, scope: Scope) -> None:
+        """`scope` has been given its name."""
         self._send = send
-        self.request_id = request_id
-        self.client = client
+        self.request_id: str = scope[REQUEST_ID]
+        self.client = client_address(scope)
         """Address of whom it goes to, for the log."""
-        self._headers: Headers = [(b"x-request-id", request_id.encode())]
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self._headers: Headers = [(b"x-request-id", self.request_id.encode())]
         self.started = False
         self.status = 0
         """What was sent; 0 before."""
+
+    def line(self, status: int, method: str = "", seconds: float = 0.0) -> RequestLine:
+        """Return the log line of what is no call; `method` is that of its message, when there is one."""
+        line = RequestLine(self.request_id, "http", method or self.method, "ok", seconds, target=self.path)
+        return line._replace(client=self.client, status=str(status))
 
     def add(self, headers: Headers) -> None:
         """Add headers to whatever reply follows."""

@@ -12,9 +12,12 @@ Sources: surfaces "HTTP", "Access"; Kubernetes probes; Prometheus exposition for
 
 from __future__ import annotations
 
+from typing import cast
+
 from quart import Blueprint, Response, request
 
 from mcpd.gateway.access import Access, Refusal
+from mcpd.gateway.asgi import REASON, Scope
 from mcpd.monitoring.health import Health
 from mcpd.monitoring.metrics import Metrics
 
@@ -61,6 +64,7 @@ def _refusal(metrics: Metrics, access: Access | None) -> Response | None:
     if not isinstance(caller, Refusal):
         return None
     metrics.rejected(caller.reason)
+    cast(Scope, request.scope)[REASON] = caller.message
     response = _reply(f"{caller.message}\n".encode(), caller.status, _TEXT)
     for name, value in caller.headers:
         response.headers[name.decode()] = value.decode()

@@ -29,6 +29,7 @@ from mcpd.messages.flight import Done, Flight, Outcome, Stopped, answer_to, enco
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.sessions import Session, Sessions
 from mcpd.messages.streams import EventStream
+from mcpd.monitoring.logs import RequestLine
 from mcpd.wire import jsonrpc, sse
 from mcpd.wire.call import Call, Principal
 from mcpd.wire.headers import RoutingHeaders
@@ -183,8 +184,7 @@ class StatefulHttp:
     async def _refuse(self, error: WireError, post: Post, message: Any, status: int) -> None:
         request_id = message.id if isinstance(message, jsonrpc.Request) else None
         method = message.method if isinstance(message, jsonrpc.Request | jsonrpc.Notification) else ""
-        name, client = post.responder.request_id, post.responder.client
-        self._manager.refuse(error, transport="http", method=method, request_id=name, client=client)
+        self._manager.refuse(error, post.responder.line(status, method))
         await post.responder.whole(status, jsonrpc.failure_of(error, request_id, stateless=False), retry_after(error))
 
     def _notice(self, notification: jsonrpc.Notification, session: Session) -> None:
@@ -230,7 +230,7 @@ class StatefulHttp:
             await post.responder.whole(202)
             return
         stream = self._sessions.open_stream(session, str(next(self._stream_names)))
-        reply = _Reply(stream, len(requests), post.responder.client, streams=post.head.takes_events)
+        reply = _Reply(stream, len(requests), post.responder.line(200), streams=post.head.takes_events)
         for number, message in enumerate(requests):
             self._launch(message, session, reply, f"{post.responder.request_id}{f'.{number}' if number else ''}")
         reader = _Reader(stream, post, session, self._timeouts.ping_s)
@@ -254,11 +254,12 @@ class StatefulHttp:
             call = self._call(message, session, request_id)
             releases = reply.streams and can(session.state.version, "priming")
             exchange = StreamExchange(session.peer, reply.stream, may_release=releases, may_notify=reply.streams)
-            flight = exchange.flight = Flight(call, exchange, reply.client)
+            flight = exchange.flight = Flight(call, exchange, reply.line.client)
             session.calls.enter(flight)
         except WireError as error:
             method = message.method if isinstance(message, jsonrpc.Request) else ""
-            self._manager.refuse(error, transport="http", method=method, request_id=request_id, client=reply.client)
+            line = reply.line._replace(request_id=request_id, method=method or reply.line.method)
+            self._manager.refuse(error, line)
             reply.close(jsonrpc.failure_of(error, message.id, stateless=False))
             return
         self._nursery.start_soon(self._serve, flight, session, reply)
@@ -282,9 +283,10 @@ def _encode(call: Call, outcome: Outcome) -> bytes | None:
 class _Reply:
     """The responses that one POST still waits for."""
 
-    def __init__(self, stream: EventStream, expected: int, client: str, *, streams: bool) -> None:
+    def __init__(self, stream: EventStream, expected: int, line: RequestLine, *, streams: bool) -> None:
         self.stream = stream
-        self.client = client
+        self.line = line
+        """What the log says of each of its messages."""
         self.streams = streams
         """True when the client takes an event stream."""
         self._expected = expected

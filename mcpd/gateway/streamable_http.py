@@ -16,7 +16,6 @@ Sources: MCP 2026-07-28 basic/transports; sections 1.2 to 1.5, 2.6, 2.7.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import trio
@@ -33,7 +32,6 @@ from mcpd.gateway.asgi import (
     Responder,
     Scope,
     Send,
-    client_address,
     read_body,
 )
 from mcpd.gateway.disconnects import Disconnects
@@ -82,37 +80,36 @@ class StreamableHttp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
         head = Head(scope)
-        responder = Responder(send, self._names.name(scope, head.request_id), client_address(scope))
+        self._names.name(scope, head.request_id)
+        responder = Responder(send, scope)
         if scope["method"] == "OPTIONS":
             await self._preflight(scope, responder)
             return
         admitted = self._access.admit(scope)
-        if head.origin is not None and admitted not in FOREIGN:
+        if head.origin is not None and not (isinstance(admitted, Refusal) and admitted.reason in FOREIGN):
             responder.add(cors(head.origin))
         if isinstance(admitted, Refusal):
-            await self._turn_away(responder, admitted.status, admitted.reason, admitted.message, admitted.headers)
+            await self._turn_away(responder, admitted)
             return
         headers = RoutingHeaders.read(scope["headers"])
         if scope["method"] == "POST":
             await self._post(Post(head, headers, admitted, responder, receive))
             if responder.status == _ACCEPTED:
-                self._note("POST", responder, trio.current_time())
+                self._note(responder, trio.current_time())
         else:
             await self._other(scope["method"], Post(head, headers, admitted, responder, receive))
 
     async def _preflight(self, scope: Scope, responder: Responder) -> None:
         refusal = self._access.admit_anyone(scope)
         if refusal is not None:
-            await self._turn_away(responder, refusal.status, refusal.reason, refusal.message)
+            await self._turn_away(responder, refusal)
             return
         await responder.whole(204, b"", preflight(scope["headers"]))
-        self._note("OPTIONS", responder, trio.current_time())
+        self._note(responder, trio.current_time())
 
-    def _note(self, method: str, responder: Responder, started: float) -> None:
+    def _note(self, responder: Responder, started: float) -> None:
         """Log what is neither a call nor a refusal: those log themselves."""
-        seconds = trio.current_time() - started
-        name, client = responder.request_id, responder.client
-        self._manager.note(transport="http", method=method, request_id=name, client=client, seconds=seconds)
+        self._manager.note(responder.line(responder.status, seconds=trio.current_time() - started))
 
     async def _other(self, method: str, post: Post) -> None:
         if method in ("GET", "DELETE"):
@@ -123,22 +120,19 @@ class StreamableHttp:
                     await (self._stateful.get(post) if method == "GET" else self._stateful.delete(post))
                 finally:
                     if post.responder.status in _SERVED:
-                        self._note(method, post.responder, started)
+                        self._note(post.responder, started)
                 return
-            await self._turn_away(post.responder, 405, "method", _ONLY_POST, [(b"allow", b"POST")])
+            await self._turn_away(post.responder, _NOT_STATELESS)
             return
-        await self._turn_away(post.responder, 405, "method", f"Use {_METHODS.decode()}", [(b"allow", _METHODS)])
+        await self._turn_away(post.responder, _NO_METHOD)
 
-    async def _turn_away(
-        self, responder: Responder, status: int, reason: str, message: str, headers: Iterable[tuple[bytes, bytes]] = ()
-    ) -> None:
+    async def _turn_away(self, responder: Responder, refusal: Refusal) -> None:
         """Refuse in step 0, before anything is known about the message."""
-        error = InvalidRequest(message)
-        self._metrics.rejected(reason)
-        self._manager.refuse(
-            error, transport="http", method="", request_id=responder.request_id, client=responder.client
-        )
-        await responder.whole(status, jsonrpc.failure_of(error, None, stateless=True), list(headers))
+        error = InvalidRequest(refusal.message)
+        self._metrics.rejected(refusal.reason)
+        self._manager.refuse(error, responder.line(refusal.status)._replace(detail=refusal.logged))
+        body = jsonrpc.failure_of(error, None, stateless=True)
+        await responder.whole(refusal.status, body, list(refusal.headers))
 
     async def _post(self, post: Post) -> None:
         head = post.head
@@ -151,7 +145,7 @@ class StreamableHttp:
         except ClientGone:
             return
         except BodyRefused as refused:
-            await self._turn_away(post.responder, refused.status, "body", str(refused))
+            await self._turn_away(post.responder, Refusal(refused.status, "body", str(refused)))
             return
         except ParseError as error:
             await self._refuse(error, post, None, "")
@@ -201,7 +195,7 @@ class StreamableHttp:
             await self._refuse(error, post, request.id, request.method)
             return
         if call.method == "subscriptions/listen" and not post.head.takes_events:
-            await self._turn_away(post.responder, 406, "body", "Accept text/event-stream to listen")
+            await self._turn_away(post.responder, Refusal(406, "body", "Accept text/event-stream to listen"))
             return
         exchange = PostExchange(call, post.responder, self._open_events, post.head)
         flight = Flight(call, exchange, post.responder.client)
@@ -219,10 +213,9 @@ class StreamableHttp:
             check_parameters(parameters, headers, arguments or {})
 
     async def _refuse(self, error: WireError, post: Post, request_id: Any, method: str) -> None:
-        name, client = post.responder.request_id, post.responder.client
-        self._manager.refuse(error, transport="http", method=method, request_id=name, client=client)
-        body = jsonrpc.failure_of(error, request_id, stateless=True)
-        await post.responder.whole(facing(error).mcp_status, body)
+        status = facing(error).mcp_status
+        self._manager.refuse(error, post.responder.line(status, method))
+        await post.responder.whole(status, jsonrpc.failure_of(error, request_id, stateless=True))
 
     def _open_events(self, responder: Responder, scope: trio.CancelScope) -> Outbox:
         """Start an event stream: its queue, and a writer in `scope` beside the call that fills it."""
@@ -231,7 +224,8 @@ class StreamableHttp:
         return outbox
 
 
-_ONLY_POST = f"Revision {STATELESS} has POST only"
+_NOT_STATELESS = Refusal(405, "method", f"Revision {STATELESS} has POST only", ((b"allow", b"POST"),))
+_NO_METHOD = Refusal(405, "method", f"Use {_METHODS.decode()}", ((b"allow", _METHODS),))
 
 
 async def _write(outbox: Outbox, scope: trio.CancelScope, ping_s: float) -> None:

@@ -21,6 +21,7 @@ from mcpd.gateway.asgi import REQUEST_ID, Receive, RequestNames, Scope, Send, cl
 from mcpd.messages.duplex import Duplex
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.sessions import Sessions
+from mcpd.monitoring.logs import RequestLine
 from mcpd.monitoring.metrics import Metrics
 from mcpd.wire import jsonrpc
 from mcpd.wire.call import Principal
@@ -104,7 +105,8 @@ class WebSocketDoor:
         error = InvalidRequest(refusal.message)
         self._metrics.rejected(refusal.reason)
         name, client = scope[REQUEST_ID], client_address(scope)
-        self._manager.refuse(error, transport="websocket", method="", request_id=name, client=client)
+        line = RequestLine(name, "websocket", scope.get("method", "GET"), "", 0.0, target=scope["path"], client=client)
+        self._manager.refuse(error, line._replace(status=str(refusal.status), detail=refusal.logged))
         body = jsonrpc.failure_of(error, None, stateless=True)
         headers = [(b"content-type", b"application/json"), (b"x-request-id", name.encode()), *refusal.headers]
         await send({"type": "websocket.http.response.start", "status": refusal.status, "headers": headers})

@@ -29,6 +29,7 @@ from mcpd.messages.inflight import InFlight
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.outbox import Outbox
 from mcpd.messages.sessions import Session, Sessions
+from mcpd.monitoring.logs import RequestLine
 from mcpd.wire import jsonrpc
 from mcpd.wire.call import Call, Principal, RequestId
 from mcpd.wire.envelope import open_message
@@ -270,8 +271,8 @@ class Duplex:
             await self._outbox.deliver(b"[" + b",".join(answers) + b"]")
 
     def _refuse(self, error: WireError, request_id: RequestId | None, method: str) -> bytes:
-        name, client = self._name_request(), self.client
-        self._manager.refuse(error, transport=self._transport, method=method, request_id=name, client=client)
+        line = RequestLine(self._name_request(), self._transport, method, "", 0.0, client=self.client)
+        self._manager.refuse(error, line)
         return jsonrpc.failure_of(error, request_id, stateless=self._session is None)
 
 

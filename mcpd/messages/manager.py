@@ -249,17 +249,15 @@ class MessageManager:
         )
         return outcome
 
-    def refuse(self, error: WireError, *, transport: str, method: str, request_id: str, client: str = "") -> None:
-        """Count and log a message that was refused before it became a call."""
+    def refuse(self, error: WireError, line: RequestLine) -> None:
+        """Count and log a message that was refused before it became a call; `line` says all but how it ended."""
         outcome = facing(error).outcome
-        self._metrics.request_finished(transport, method, outcome, 0.0)
-        self._logs.request(
-            RequestLine(request_id, transport, method, outcome, 0.0, client=client, detail=_detail(error))
-        )
+        self._metrics.request_finished(line.transport, line.method, outcome, 0.0)
+        self._logs.request(line._replace(outcome=outcome, detail=line.detail or _detail(error)))
 
-    def note(self, *, transport: str, method: str, request_id: str, client: str, seconds: float) -> None:
+    def note(self, line: RequestLine) -> None:
         """Log a request that was served and is no call: a notification taken in, a stream, the end of a session."""
-        self._logs.request(RequestLine(request_id, transport, method, "ok", seconds, client=client))
+        self._logs.request(line)
 
     def cancel(self, key: str, reason: Reason = "admin") -> bool:
         """Cancel the call named `key` (its request id); False when it is not in flight. Not a checkpoint."""

@@ -72,6 +72,8 @@ class RequestLine(NamedTuple):
     client: str = ""
     """Address of the peer."""
     traceparent: str = ""
+    status: str = ""
+    """Of the reply, where it is not 200 for every outcome."""
     detail: str = ""
     """Why it ended so, when the outcome alone does not say."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from dataclasses import replace
@@ -15,8 +16,9 @@ import trio
 from mcpd.config import Config, Secret, Server
 from mcpd.gateway.app import Operations
 from mcpd.monitoring.logs import Logs
+from mcpd.wire.envelope import VERSION_KEY
 from mcpd.wire.versions import STATEFUL
-from tests.in_process import WAIT_S, Running, http_server, server_config
+from tests.in_process import WAIT_S, Running, eventually, http_server, server_config
 from tests.served import CLIENT, ReplyReader, stateless
 
 KEY = "mcpd_of_the_operator"
@@ -33,6 +35,9 @@ INITIALIZE = {
     "params": {"protocolVersion": STATEFUL[0], "capabilities": {}, "clientInfo": CLIENT},
 }  # fmt: skip
 NOTICE = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"_meta": BODY["params"]["_meta"]}}
+NO_REVISION = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"_meta": {VERSION_KEY: "2001-01-01"}}}
+SAID = {"a notification of no revision": "notifications/cancelled", "a session that is none": "tools/list"}
+"""What a message that was refused was called; others have the method of HTTP."""
 Case = tuple[str, str, dict[str, str], Any, int, str]
 CASES: dict[str, Case] = {
     "a call": ("POST", "/mcp", {**JSON, **HEADERS, **BEARER}, BODY, 200, "ok"),
@@ -55,6 +60,18 @@ CASES: dict[str, Case] = {
         "GET", "/ws", {**UPGRADE, **BEARER, "sec-websocket-protocol": "chat"}, None, 400, "protocol_error",
     ),
     "a WebSocket whose upgrade a proxy has dropped": ("GET", "/ws", {}, None, 426, "protocol_error"),
+    "a message that cannot be": ("POST", "/mcp", {**JSON, **BEARER}, 7, 400, "protocol_error"),
+    "a notification of no revision": ("POST", "/mcp", {**JSON, **BEARER}, NO_REVISION, 400, "protocol_error"),
+    "a session that is none": (
+        "POST", "/mcp", {**JSON, **BEARER, "mcp-session-id": "x"}, {**INITIALIZE, "method": "tools/list"},
+        404, "protocol_error",
+    ),
+    "a page of another site": ("POST", "/mcp", {**JSON, "origin": "http://evil"}, BODY, 403, "protocol_error"),
+    "a WebSocket whose key is none": (
+        "GET", "/ws", {**UPGRADE, **BEARER, "sec-websocket-key": "x"}, None, 400, "protocol_error",
+    ),
+    "a method that nobody knows": ("BREW", "/mcp", BEARER, None, 501, "protocol_error"),
+    "a target of a proxy": ("GET", "ftp://elsewhere/x", BEARER, None, 400, "protocol_error"),
     "a WebSocket elsewhere": ("GET", "/elsewhere", UPGRADE, None, 404, "protocol_error"),
 }  # fmt: skip
 
@@ -91,6 +108,90 @@ async def test_every_request_is_one_line_with_its_id_outcome_and_client(tmp_path
             assert reply.headers["x-request-id"] == ID
     (line,) = lines(running)
     assert re.search(rf" id={re.escape(ID)} .* outcome={case[5]} .*client=203\.0\.113\.7( |$)", line), line
+    if case[4] >= 400:
+        expect_reason(line, SAID.get(name, case[0]), case[1], case[4])
+    for seen in ("evil.example", "http://evil"):
+        assert (seen in line) == (seen in case[2].values()), "a Host or Origin that is refused is named"
+
+
+def expect_reason(line: str, method: str, path: str, status: int) -> None:
+    """A refusal says what was asked, and why it was refused."""
+    assert f" method={method} " in line
+    assert f" target={path} " in line
+    assert f" status={status}" in line
+    if status not in (404, 405, 426):
+        assert re.search(r' detail="[A-Z].{5,}"', line), line
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "method", "path"),
+    [
+        (b"\x16\x03\x01\n\r\n\r\n", 400, '"\\u0016\\u0003\\u0001"', ""),
+        (b"GET /\x1b[31m\x80?key=secret HTTP/1.1\r\n\r\n", 400, "GET", '"/\\u001b[31m\\u0080"'),
+        (b"GET /a" + b"b" * 40_000, 431, "GET", "/a" + "b" * 250),
+        (b"\r\n\r\nGET /a HTTP/1.1\r\nHost: h\r\nX y: Bearer secret\r\n\r\n", 400, "GET", "/a"),
+        (b"GET /a HTTP/3.0\r\nHost: h\r\n\r\n", 505, "GET", "/a"),
+        (b"POST /mcp HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "POST", "/mcp"),
+        (
+            b"POST /healthz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n?zz\r\n",
+            400,
+            "POST",
+            "/healthz",
+        ),
+    ],
+)
+async def test_what_is_no_request_is_one_line_too(
+    tmp_path: Path, sent: bytes, status: int, method: str, path: str
+) -> None:
+    """README: one line for each request; bounded, escaped, without what is secret."""
+    with trio.fail_after(2 * WAIT_S):
+        async with (
+            http_server(configured(tmp_path)) as running,
+            await trio.open_tcp_stream("127.0.0.1", running.port) as stream,
+        ):
+            await stream.send_all(sent)
+            received = b""
+            while chunk := await stream.receive_some():
+                received += chunk
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    reason = json.loads(body)["detail"]
+    name = re.search(rb"x-request-id: (\S+)", head)
+    assert name is not None
+    (line,) = lines(running)
+    assert f" id={name[1].decode()} " in line
+    assert f" method={method} outcome=protocol_error " in line
+    assert (f" target={path} " in line) if path else (" target=" not in line)
+    assert f" client=127.0.0.1 status={status} detail={json.dumps(reason)}" in line
+    assert "secret" not in line + reason
+
+
+async def test_a_connection_too_many_is_a_line_too(tmp_path: Path) -> None:
+    """SEC-4; README: one line for each request."""
+    config = configured(tmp_path)
+    config = replace(config, limits=replace(config.limits, max_connections=1))
+    with trio.fail_after(2 * WAIT_S):
+        async with (
+            http_server(config) as running,
+            await trio.open_tcp_stream("127.0.0.1", running.port) as first,
+        ):
+            await first.send_all(b"GET /healthz HTTP/1.1\r\n")
+            await eventually(lambda: running.metric("mcpd_connections", transport="http") == 1, "it is there")
+            async with await trio.open_tcp_stream("127.0.0.1", running.port) as second:
+                received = b""
+                while chunk := await second.receive_some():
+                    received += chunk
+            await first.send_all(b"Host: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            while await first.receive_some():
+                pass
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert f"content-length: {len(body)}" in head.decode()
+    name = re.search(rb"x-request-id: (\S+)", head)
+    assert name is not None
+    (line,) = (line for line in lines(running) if "status=503" in line)
+    assert f" id={name[1].decode()} " in line
+    assert f" client=127.0.0.1 status=503 detail={json.dumps(json.loads(body)['detail'])}" in line
 
 
 @pytest.mark.parametrize("name", CASES)

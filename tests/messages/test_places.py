@@ -101,6 +101,18 @@ def test_no_more_places_are_lent_than_there_are() -> None:
     assert (first.running, third.lent) == (True, True)
 
 
+def test_a_call_that_ends_while_it_waits_to_return_counts_no_more() -> None:
+    """SEC-4."""
+    places = Places(1, 4)
+    first = enter(places, "a")
+    places.lend(first)
+    second = enter(places, "b")
+    places.reclaim(first)
+    places.leave(first)
+    places.lend(second)
+    assert second.lent
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(["enter", "leave", "lend", "reclaim"]), st.integers(0, 50))), st.integers(1, 6)
 )

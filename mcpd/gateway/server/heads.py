@@ -34,9 +34,9 @@ class Head:
 
     def __init__(self, request: h11.Request) -> None:
         if request.http_version != b"1.1" and request.http_version[:2] != b"1.":
-            raise h11.RemoteProtocolError("no version that is served", error_status_hint=505)
+            raise h11.RemoteProtocolError("This version of HTTP is not served", error_status_hint=505)
         if request.method not in _METHODS:
-            raise h11.RemoteProtocolError("no method that is served", error_status_hint=501)
+            raise h11.RemoteProtocolError("This method is not served", error_status_hint=501)
         self._request = request
         self._headers: Headers = list(request.headers)
         named = dict(self._headers)
@@ -75,7 +75,7 @@ class Head:
         if found is None:
             if target == b"*" and self._request.method == b"OPTIONS":
                 return target, b""
-            raise h11.RemoteProtocolError("no target of an origin server", error_status_hint=400)
+            raise h11.RemoteProtocolError("This is no target of an origin server", error_status_hint=400)
         host = (b"host", found[1].lower())
         self._headers = [host, *(header for header in self._headers if header[0] != b"host")]
         return found[2] or b"/", found[3] or b""

@@ -28,8 +28,9 @@ import h11
 import trio
 
 from mcpd.config import Limits, Timeouts
-from mcpd.gateway.asgi import REQUEST_ID, WHOLE_BODY, Event
+from mcpd.gateway.asgi import REQUEST_ID, WHOLE_BODY, Event, Scope
 from mcpd.gateway.server.heads import Head
+from mcpd.gateway.server.refusals import SHOWN_BYTES, Refusals, known_of, reason_of
 from mcpd.gateway.server.rfc6455 import WebSocket
 from mcpd.gateway.server.streams import LOST, address_of, base_scope, send_within
 
@@ -50,9 +51,10 @@ _GONE: Event = {"type": "http.disconnect"}
 class Front:
     """What all connections of one server share."""
 
-    def __init__(self, limits: Limits, timeouts: Timeouts) -> None:
+    def __init__(self, limits: Limits, timeouts: Timeouts, refusals: Refusals) -> None:
         self.limits = limits
         self.timeouts = timeouts
+        self.refusals = refusals
         self.closing = False
         self.idle: dict[trio.CancelScope, str | None] = {}
         """Connections that wait for a request, with the client's address; the one that waits longest comes first."""
@@ -83,6 +85,9 @@ class Connection:
         self._http = self._new_http()
         self._awaits_head = True
         """True while a request's head is awaited: blank lines before it are passed over."""
+        self._line = b""
+        """How the head begins, for the log."""
+        self._request: h11.Request | None = None
         self._head_bytes = 0
         """What has come since the last request, perhaps with something of this one's body."""
         self._held: bytes | None = b""
@@ -114,10 +119,11 @@ class Connection:
                 if head.websocket:
                     await self._serve_websocket(head)
                     return
-                if not await self._answer(head, request.method):
+                if not await self._answer(head):
                     break
         except h11.RemoteProtocolError as error:
-            await self.refuse(error.error_status_hint)
+            asked = known_of(self._line, () if self._request is None else self._request.headers, self._base["client"])
+            await self.refuse(asked, error)
         await self._end()
 
     async def _next_request(self) -> h11.Request | None:
@@ -136,16 +142,18 @@ class Connection:
         longest = self._front.limits.max_header_bytes
         if self._head_bytes > longest and self._head_bytes - len(self._http.trailing_data[0]) > longest:
             raise h11.RemoteProtocolError("the head is too long", error_status_hint=431)
-        return event if isinstance(event, h11.Request) else None
+        self._request = event if isinstance(event, h11.Request) else None
+        return self._request
 
     def _begin_head(self) -> None:
         carried = self._http.trailing_data[0]
         self._awaits_head, self._head_bytes, self._held = True, 0, b""
+        self._line, self._request = b"", None
         if carried[:1] in (b"\r", b"\n"):
             self._http = self._new_http()
             self._take(carried)
         elif carried:
-            self._head_bytes, self._held = len(carried), None
+            self._head_bytes, self._held, self._line = len(carried), None, carried[:SHOWN_BYTES]
 
     def _take(self, data: bytes) -> None:
         """Give h11 what has come. Before a head, blank lines are passed over (RFC 9112 section 2.2)."""
@@ -156,6 +164,7 @@ class Connection:
                 self._held = data if data == b"\r" else None if data else b""
                 if self._held is not None:
                     return
+            self._line += data[: SHOWN_BYTES - len(self._line)]
         self._http.receive_data(data)
 
     async def _read_idle(self) -> bool:
@@ -168,11 +177,11 @@ class Connection:
         finally:
             front.idle.pop(self.scope, None)
 
-    async def _answer(self, head: Head, method: bytes) -> bool:
+    async def _answer(self, head: Head) -> bool:
         """Run the application for one request. True when another may follow."""
         self._ambiguous = head.ambiguous
-        exchange = _Exchange(self, self._http, method)
         scope = head.scope(self._base)
+        exchange = _Exchange(self, self._http, scope)
         if exchange.gather():
             scope["extensions"][WHOLE_BODY] = exchange.look()
         try:
@@ -182,7 +191,10 @@ class Connection:
         return await exchange.finish() and self._recycle()
 
     async def _serve_websocket(self, head: Head) -> None:
-        socket, front = WebSocket(self._stream, self._front.limits, self._front.timeouts), self._front
+        socket, front = (
+            WebSocket(self._stream, self._front.limits, self._front.timeouts, self._front.refusals),
+            self._front,
+        )
         front.websockets.add(socket.scope)
         try:
             await socket.run(self._application, head.scope(self._base), self._http.trailing_data[0])
@@ -244,11 +256,14 @@ class Connection:
         else:
             self.gone = True
 
-    async def refuse(self, status: int) -> None:
-        """Send an empty reply with this status, unless one has begun; the connection then ends."""
+    async def refuse(self, scope: Scope, error: h11.RemoteProtocolError) -> None:
+        """Log and say what is wrong with the request, unless a reply has begun; the connection then ends."""
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            headers = [(b"content-length", b"0"), (b"connection", b"close"), (b"date", self._front.date())]
-            reply = self._http.send(h11.Response(status_code=status, headers=headers)) or b""
+            status, last = error.error_status_hint, [(b"connection", b"close"), (b"date", self._front.date())]
+            headers, body = self._front.refusals.refuse(scope, status, reason_of(error))
+            reply = self._http.send(h11.Response(status_code=status, headers=[*headers, *last])) or b""
+            if scope["method"] != "HEAD":
+                reply += self._http.send(h11.Data(data=body)) or b""
             await self.write(reply + (self._http.send(h11.EndOfMessage()) or b""))
 
     async def _end(self) -> None:
@@ -273,16 +288,17 @@ def _skip_blank_lines(data: bytes) -> bytes:
 class _Exchange:
     """One request and its reply: the application's `receive` and `send`."""
 
-    __slots__ = ("_bodiless", "_connection", "_ended", "_http", "_parts", "_start", "_started", "_told")
+    __slots__ = ("_bodiless", "_connection", "_ended", "_http", "_parts", "_scope", "_start", "_started", "_told")
 
-    def __init__(self, connection: Connection, http: h11.Connection, method: bytes) -> None:
+    def __init__(self, connection: Connection, http: h11.Connection, scope: Scope) -> None:
+        self._scope = scope
         self._connection = connection
         self._http = http
         self._parts: list[bytes] = []
         """What has come of the body and was not handed out yet."""
         self._ended = self._told = False
         self._started = False
-        self._bodiless = method == b"HEAD"
+        self._bodiless = scope["method"] == "HEAD"
         self._start: Event | None = None
 
     def gather(self) -> bool:
@@ -322,7 +338,7 @@ class _Exchange:
             if not self._ended:
                 await trio.lowlevel.checkpoint()
         except h11.RemoteProtocolError as error:
-            await self._connection.refuse(error.error_status_hint)
+            await self._connection.refuse(self._scope, error)
             return _GONE
         body, self._parts, self._told = b"".join(self._parts), [], self._ended
         return {"type": "http.request", "body": body, "more_body": not self._ended}

@@ -36,6 +36,9 @@ from mcpd.errors import ConfigurationError
 from mcpd.gateway.server.http2 import MAX_STREAMS, Http2Connection
 from mcpd.gateway.server.http11 import Connection, Front
 from mcpd.gateway.server.places import Places
+from mcpd.gateway.server.refusals import Refusals, known_of
+from mcpd.gateway.server.streams import base_scope
+from mcpd.monitoring.logs import RequestLine
 from mcpd.monitoring.metrics import Metrics
 
 _BUSY_S = 1.0
@@ -48,7 +51,7 @@ _BACKLOG = 512
 _QUIET_S = 10.0
 _ENDLESS = 2**62
 """Requests on one connection; Hypercorn would end it after 1,000, whatever else is under way there."""
-_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close"
 
 
 def open_sockets(server: Server, timeouts: Timeouts) -> list[socket.socket]:
@@ -176,9 +179,18 @@ class _PlainHandshake(hypercorn.protocol.ws_stream.Handshake):
 class Connections:
     """Runs each accepted connection, if there is a place for it."""
 
-    def __init__(self, limits: Limits, timeouts: Timeouts, metrics: Metrics, trusted: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        timeouts: Timeouts,
+        metrics: Metrics,
+        *,
+        trusted: Sequence[str] = (),
+        log: Callable[[RequestLine], None],
+    ) -> None:
+        """`log` is told of requests that are refused before the application has seen them."""
         self._metrics = metrics
-        self.front = Front(limits, timeouts)
+        self.front = Front(limits, timeouts, Refusals(log, trusted))
         self._places = Places(limits, trusted, self.front)
         metrics.watch("connections", lambda: self._places.taken, "http")
 
@@ -188,7 +200,7 @@ class Connections:
         place = self._places.take(stream)
         if place is None:
             self._metrics.rejected("connections")
-            await _turn_away(stream)
+            await self._turn_away(stream)
             return
         try:
             await self._serve(wrapper, config, *arguments)
@@ -198,6 +210,17 @@ class Connections:
             _log.exception("a connection failed")
         finally:
             self._places.leave(place)
+
+    async def _turn_away(self, stream: trio.abc.Stream) -> None:
+        try:
+            scope = known_of(b"", (), base_scope(stream)["client"])
+        except OSError:
+            return
+        headers, body = self.front.refusals.refuse(scope, 503, "There are too many connections; try again shortly")
+        lines = [_BUSY, *(b"%s: %s" % header for header in headers), b"", body]
+        if isinstance(stream, trio.SocketStream):
+            with trio.move_on_after(_BUSY_S), contextlib.suppress(trio.BrokenResourceError):
+                await stream.send_all(b"\r\n".join(lines))
 
     async def _serve(self, wrapper: ASGIWrapper, config: HypercornConfig, *arguments: Any) -> None:
         stream = arguments[-1]
@@ -230,12 +253,6 @@ class _Seldom(logging.Filter):
 
 _ACCEPTING = logging.getLogger("trio.serve_listeners")
 _ACCEPTING.addFilter(_Seldom())
-
-
-async def _turn_away(stream: trio.abc.Stream) -> None:
-    if isinstance(stream, trio.SocketStream):
-        with trio.move_on_after(_BUSY_S), contextlib.suppress(trio.BrokenResourceError):
-            await stream.send_all(_BUSY)
 
 
 async def serve_http(

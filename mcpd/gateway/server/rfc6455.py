@@ -31,6 +31,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from mcpd.config import Limits, Timeouts
 from mcpd.gateway.asgi import REQUEST_ID, Event, Headers, Scope
+from mcpd.gateway.server.refusals import Refusals, reason_of
 from mcpd.gateway.server.streams import LOST, send_within
 
 Application = Callable[..., Awaitable[None]]
@@ -48,8 +49,9 @@ _FRAMES_PER_TURN = 4
 class WebSocket:
     """One WebSocket, from the request to upgrade to its end. Resources: the caller closes the stream."""
 
-    def __init__(self, stream: trio.abc.Stream, limits: Limits, timeouts: Timeouts) -> None:
+    def __init__(self, stream: trio.abc.Stream, limits: Limits, timeouts: Timeouts, refusals: Refusals) -> None:
         self._stream = stream
+        self._refusals = refusals
         self._max_bytes = limits.max_message_bytes
         self._timeouts = timeouts
         self._ws = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
@@ -76,7 +78,7 @@ class WebSocket:
             _check_key(scope["headers"])
             self._ws.initiate_upgrade_connection(scope["headers"], scope["raw_path"])
         except (RemoteProtocolError, UnicodeError) as error:
-            await self._send(_rejection(error))
+            await self._refuse(scope, error)
             return
         request = next(iter(self._ws.events()))
         assert isinstance(request, frames.Request)
@@ -84,6 +86,13 @@ class WebSocket:
         offered = {"type": "websocket", "scheme": scheme, "subprotocols": request.subprotocols}
         code = await self._run(application, {**scope, **offered, "extensions": {"websocket.http.response": {}}})
         await self._leave(code)
+
+    async def _refuse(self, scope: Scope, error: Exception) -> None:
+        status, headers = _rejection(error)
+        reason = "A header is no text" if isinstance(error, UnicodeError) else reason_of(error)
+        more, body = self._refusals.refuse({**scope, "type": "websocket"}, status, reason)
+        await self._send(frames.RejectConnection(status, _closing([*headers, *more]), has_body=True))
+        await self._send(frames.RejectData(body, body_finished=True))
 
     async def _run(self, application: Application, scope: Scope) -> int:
         """Run the application and return the code to close with."""
@@ -257,14 +266,13 @@ def _check_key(headers: Headers) -> None:
     """A key is 16 bytes in base64, and there is one at most. Raises: RemoteProtocolError."""
     keys = [value for name, value in headers if name == b"sec-websocket-key"]
     if len(keys) > 1 or any(_KEY.fullmatch(key) is None for key in keys):
-        raise RemoteProtocolError("not a Sec-WebSocket-Key", event_hint=frames.RejectConnection())
+        raise RemoteProtocolError("This is no Sec-WebSocket-Key", event_hint=frames.RejectConnection())
 
 
-def _rejection(error: Exception) -> frames.RejectConnection:
-    """Return the refusal of a handshake; wsproto decodes headers without expecting that they are no text."""
+def _rejection(error: Exception) -> tuple[int, Headers]:
+    """Return how a handshake is refused; wsproto decodes headers without expecting that they are no text."""
     hint = getattr(error, "event_hint", None)
-    status, headers = (hint.status_code, hint.headers) if isinstance(hint, frames.RejectConnection) else (400, [])
-    return frames.RejectConnection(status, [*headers, (b"connection", b"close")])
+    return (hint.status_code, list(hint.headers)) if isinstance(hint, frames.RejectConnection) else (400, [])
 
 
 def _acceptance(event: Event) -> frames.AcceptConnection:

@@ -5,6 +5,7 @@ What goes through real sockets and the whole server is in the tests of the trans
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,9 +19,13 @@ import trio.testing
 from mcpd.config import Limits, Timeouts
 from mcpd.gateway.asgi import WHOLE_BODY
 from mcpd.gateway.server.http11 import Connection, Front
+from mcpd.gateway.server.refusals import SHOWN_BYTES, Refusals
+from mcpd.monitoring.logs import RequestLine
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 BOUND_S = 500.0
+UNREAD = list[RequestLine]()
+"""Lines of refusals, which other tests look at."""
 REQUEST = b"POST /x?a=1 HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello"
 
 
@@ -81,7 +86,7 @@ async def connected(
 ) -> AsyncIterator[Client]:
     """`real` is a socket: one that is full holds up who writes, and bytes left unread break it off."""
     theirs, ours = socket_pair() if real else trio.testing.memory_stream_pair()
-    front = Front(limits or Limits(), timeouts or Timeouts())
+    front = Front(limits or Limits(), timeouts or Timeouts(), Refusals(UNREAD.append))
     client = Client(theirs, ours, front)
 
     async def run() -> None:
@@ -197,7 +202,29 @@ async def test_what_is_no_request_gets_a_refusal_and_an_end(
     async with connected(echo) as client:
         await client.stream.send_all(sent)
         answered, headers, body = await client.reply()
-        assert (answered, headers[b"connection"], body) == (status, b"close", b"")
+        assert (answered, headers[b"connection"], headers[b"content-type"]) == (status, b"close", b"application/json")
+        assert list(json.loads(body)) == ["detail"]
+        assert await client.rest() == b""
+
+
+async def test_no_more_of_a_head_is_kept_for_the_log_than_is_shown(autojump_clock: trio.testing.MockClock) -> None:
+    """Law 8."""
+    theirs, ours = trio.testing.memory_stream_pair()
+    connection = Connection(echo, Front(Limits(), Timeouts(), Refusals(UNREAD.append)), ours)
+    async with theirs, trio.open_nursery() as nursery:
+        nursery.start_soon(connection.run)
+        for piece in (b"\r\n", b"G", b"ET /" + b"x" * 10_000, b"y" * 10_000):
+            await theirs.send_all(piece)
+            await trio.testing.wait_all_tasks_blocked()
+        assert connection._line == b"GET /" + b"x" * (SHOWN_BYTES - 5)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_refusal_of_head_has_no_body(autojump_clock: trio.testing.MockClock) -> None:
+    """RFC 9110 section 9.3.2."""
+    async with connected(echo) as client:
+        await client.stream.send_all(b"HEAD nowhere HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert (await client.reply("HEAD"))[0] == 400
         assert await client.rest() == b""
 
 
@@ -532,7 +559,7 @@ async def test_a_reader_that_stops_is_cut_off(autojump_clock: trio.testing.MockC
 
 def test_the_date_is_that_of_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """RFC 9110 section 6.6.1."""
-    front = Front(Limits(), Timeouts())
+    front = Front(Limits(), Timeouts(), Refusals(UNREAD.append))
     for now, second in ((1.0, 1), (1.9, 1), (62.0, 2)):
         monkeypatch.setattr(time, "time", lambda now=now: now)
         assert front.date() == b"Thu, 01 Jan 1970 00:0%d:0%d GMT" % (now // 60, second)

@@ -24,6 +24,7 @@ from hypercorn.trio.worker_context import EventWrapper
 from mcpd.config import Limits, Server, Timeouts
 from mcpd.errors import ConfigurationError
 from mcpd.gateway.server.hypercorn import HYPERCORN_VERSION, Connections, open_sockets
+from mcpd.monitoring.logs import RequestLine
 from mcpd.monitoring.metrics import Metrics
 
 
@@ -40,7 +41,7 @@ async def serve(error: Exception) -> None:
 
     _, ours = trio.testing.memory_stream_pair()
     ours.receive_stream.receive_some_hook = fail
-    connections = Connections(Limits(), Timeouts(), Metrics())
+    connections = Connections(Limits(), Timeouts(), Metrics(), log=list[RequestLine]().append)
     await connections.serve(ASGIWrapper(no_application), HypercornConfig(), None, {}, ours)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,8 +17,9 @@ from trio.testing import MockClock
 
 from mcpd.config import Limits, Timeouts
 from mcpd.gateway.server.http11 import Connection, Front
+from mcpd.gateway.server.refusals import Refusals
 from tests.gateway.server.test_heads import count_turns
-from tests.gateway.server.test_http11 import socket_pair, trickle
+from tests.gateway.server.test_http11 import UNREAD, socket_pair, trickle
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 BOUND_S = 500.0
@@ -75,7 +77,7 @@ async def connected(
     app: App = mirror, limits: Limits | None = None, *, real: bool = False, timeouts: Timeouts | None = None
 ) -> AsyncIterator[Client]:
     theirs, ours = socket_pair() if real else trio.testing.memory_stream_pair()
-    client = Client(theirs, Front(limits or Limits(), timeouts or Timeouts()))
+    client = Client(theirs, Front(limits or Limits(), timeouts or Timeouts(), Refusals(UNREAD.append)))
 
     async def run() -> None:
         await Connection(app, client.front, ours).run()
@@ -214,7 +216,13 @@ async def test_a_request_that_cannot_upgrade_is_refused(
 ) -> None:
     async with connected() as client:
         await client.stream.send_all(HEAD.replace(line, instead))
-        assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 " + status)
+        received = b""
+        while chunk := await client.stream.receive_some():
+            received += chunk
+        head, _, body = received.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 " + status)
+        assert b"x-request-id: " in head.lower()
+        assert list(json.loads(body)) == ["detail"]
 
 
 async def test_an_application_may_refuse_with_a_reply_of_its_own(autojump_clock: MockClock) -> None:
