@@ -20,6 +20,7 @@ _HOMES = {
     "Context": "mcpd.authoring.context",
     "Meta": "mcpd.authoring.hints",
     "ToolError": "mcpd.errors",
+    "RpcError": "mcpd.errors",
     "Text": "mcpd.authoring.content",
     "Image": "mcpd.authoring.content",
     "Audio": "mcpd.authoring.content",

@@ -12,6 +12,7 @@ from mcpd.authoring.declarations import prompt as prompt
 from mcpd.authoring.declarations import resource as resource
 from mcpd.authoring.declarations import tool as tool
 from mcpd.authoring.hints import Meta as Meta
+from mcpd.errors import RpcError as RpcError
 from mcpd.errors import ToolError as ToolError
 
 __version__: str
@@ -24,6 +25,7 @@ __all__ = [
     "Meta",
     "ResourceLink",
     "Roots",
+    "RpcError",
     "Sample",
     "Text",
     "ToolError",

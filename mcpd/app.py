@@ -49,6 +49,7 @@ from mcpd.gateway.server.hypercorn import (
 )
 from mcpd.gateway.stdio import END_OF_INPUT_S, StdioTransport
 from mcpd.messages.manager import MessageManager
+from mcpd.messages.work import TaskWork
 from mcpd.monitoring import logs as logging_setup
 from mcpd.monitoring.logs import Logs
 from mcpd.monitoring.loop import LoopWatch
@@ -179,6 +180,9 @@ async def _start_services(parts: Parts, services: trio.Nursery) -> None:
     services.start_soon(parts.sessions.expire)
     if parts.documents is not None:
         await services.start(follow, parts.documents, parts.bus)
+    tasks = parts.manager.service.tasks
+    if tasks is not None:
+        await services.start(tasks.run, partial(TaskWork, parts.manager))
     if parts.loader is not None:
 
         def adopt(found: list[FilePrompt]) -> None:
@@ -196,7 +200,12 @@ async def _stop_services(parts: Parts, services: trio.Nursery) -> None:
 
 async def _stop(parts: Parts) -> None:
     parts.health.draining = True
+    tasks = parts.manager.service.tasks
+    if tasks is not None:
+        tasks.drain()
     await parts.manager.drain()
+    if tasks is not None:
+        await tasks.wait_settled()
     parts.sessions.close_all("drain")
 
 

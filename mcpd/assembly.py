@@ -51,8 +51,10 @@ from mcpd.search.query import parse
 from mcpd.search.searcher import Searcher
 from mcpd.service import Managers, McpService, Offer
 from mcpd.storage.documents import Documents, Json, StorageError
-from mcpd.storage.open import alone, open_documents, open_shared
+from mcpd.storage.open import alone, open_documents, open_shared, open_tasks
 from mcpd.storage.replicas import Shared
+from mcpd.storage.shared import TaskStore
+from mcpd.tasks import Tasks
 from mcpd.tools.builtin.documents import document_tools
 from mcpd.tools.builtin.files import file_tools
 from mcpd.tools.builtin.protected import own_places
@@ -99,6 +101,7 @@ class Stores:
 
     documents: Documents
     provider: EmbeddingProvider
+    tasks: TaskStore
     shared: Shared
     metrics: Metrics
     """Counts what the others are asked, from their opening on."""
@@ -109,12 +112,16 @@ async def open_stores(config: Config) -> AsyncIterator[Stores]:
     """Open the stores that the configuration names. Raises: ConfigurationError, StorageError."""
     metrics = _metrics()
     shared = await open_shared(config, metrics)
-    async with open_documents(config, metrics) as documents, open_provider(config.embeddings) as provider:
-        yield Stores(documents, provider, shared, metrics)
+    async with (
+        open_documents(config, metrics) as documents,
+        open_tasks(config, metrics) as tasks,
+        open_provider(config.embeddings) as provider,
+    ):
+        yield Stores(documents, provider, tasks, shared, metrics)
 
 
 def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
-    """Put the parts together; without `stores` there are no documents.
+    """Put the parts together; without `stores` there are no documents and no tasks.
 
     Raises: ConfigurationError, RegistrationError.
     """
@@ -136,7 +143,7 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     workers = WorkerPool(_worker_settings(config, declarations))
     _watch_work(metrics, health, threads, workers)
     paging = Paging(ring, limits.page_size, round(config.server.listing_ttl_s * 1000))
-    registry = ToolRegistry()
+    registry = ToolRegistry(task_after_s=timeouts.task_after_s)
     registry.replace(_of(ToolDeclaration, declarations))
     metrics.know_tools(tool.name for tool in registry.catalog)
     cache = _resource_cache(limits, metrics, bus)
@@ -148,10 +155,11 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     if documents is not None:
         completing.append(path_completion(documents))
     completions = Completions(completing, prompts, resources)
+    tasks = None if stores is None else Tasks(stores.tasks, limits=limits, timeouts=timeouts, metrics=metrics)
     service = McpService(
         _server_info(config),
         Offer(config.server.instructions, paging.ttl_ms, config.server.change_notices),
-        managers=Managers(tools, resources, prompts, completions, threads, _search_of(searcher, limits)),
+        managers=Managers(tools, resources, prompts, completions, threads, _search_of(searcher, limits), tasks),
         sealing=Sealing(ring, ttl_s=timeouts.request_state_s),
         bus=bus,
     )

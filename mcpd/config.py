@@ -256,6 +256,9 @@ class Timeouts:
 
     call_s: float = field(default=60.0, metadata=_seconds("A call whose tool and caller name no limit."))
     call_max_s: float = field(default=600.0, metadata=_seconds("The most that a tool or a caller can ask for."))
+    task_after_s: float = field(default=60.0, metadata=_seconds("A tool that may take longer may become a task."))
+    task_max_s: float = field(default=3600.0, metadata=_seconds("A task whose tool names no limit, and the most."))
+    task_keep_s: float = field(default=3600.0, metadata=_seconds("After its last moment, for its client to come back."))
     input_s: float = field(default=300.0, metadata=_seconds("People need minutes to answer a question of a tool."))
     grace_s: float = field(default=10.0, metadata=_seconds("Calls may finish after the first Ctrl-C.", minimum=0))
     write_s: float = field(default=15.0, metadata=_seconds("A peer that stops reading is cut off."))
@@ -291,6 +294,10 @@ class Limits:
     )
     max_listen_streams: int = field(default=1000, metadata=_count("streams", "Each holds a connection open."))
     max_subscription_uris: int = field(default=256, metadata=_count("URIs", "Of one listen stream or session."))
+    max_tasks: int = field(default=1000, metadata=_count("tasks", "Kept at once, ended ones too: 1 GiB at the most."))
+    max_tasks_per_principal: int = field(
+        default=500, metadata=_count("tasks", "One caller cannot take all of max_tasks.")
+    )
     max_sessions: int = field(default=1000, metadata=_count("sessions", "Each may hold all stream buffers below."))
     max_sessions_per_principal: int = field(
         default=200, metadata=_count("sessions", "One caller cannot take all of max_sessions.")

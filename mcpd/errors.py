@@ -20,6 +20,7 @@
     │   ├── RateLimited           too many calls of one caller
     │   ├── StoreUnavailable      a backing store does not answer
     │   ├── ResultTooLarge        the answer is longer than the server may send
+    │   ├── RpcError              an author's function ends its call with a JSON-RPC error of its own
     │   └── InternalError         a bug: the caller learns a request id and nothing else
     ├── ToolCrashed               a tool raised something unforeseen: a result with `isError`, and a line in the log
     └── ToolError                 the tool's own failure: a result with `isError`
@@ -202,6 +203,27 @@ class ResultTooLarge(WireError):
         )
 
 
+class RpcError(WireError):
+    """Raised by a tool, resource or prompt to end its call with a JSON-RPC error; a task is `failed` then.
+
+    For what a model cannot mend, such as a back end that is gone: what it can belongs into a `ToolError`. `code` is one
+    of JSON-RPC's own (-32700, -32600 to -32603) or outside of -32768 to -32000, which are reserved; `data` is JSON.
+    Raises: ValueError for another code.
+    """
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        reserved = type(code) is not int or code in _RESERVED_CODES or abs(code) > MAX_CODE
+        if reserved and code not in _STANDARD_CODES:
+            raise ValueError(f"{code!r} is no code that a tool may use: take -32603, or one outside -32768 to -32000")
+        super().__init__(str(message), data)
+        self.code = code
+
+
+MAX_CODE: Final = 2**31 - 1
+_RESERVED_CODES: Final = range(-32768, -31999)
+_STANDARD_CODES: Final = frozenset((-32700, *range(-32603, -32599)))
+
+
 class InternalError(WireError):
     """A bug of ours or of a tool's code; the text given to the client is always the same."""
 
@@ -311,6 +333,7 @@ TABLE: dict[type[McpdError], Facing] = {
     RateLimited: _row(-32603, 429, 429, "RATE_LIMITED", "rejected", retryable=True),
     StoreUnavailable: _row(-32603, 503, 503, "STORE_UNAVAILABLE", "internal_error", retryable=True),
     ResultTooLarge: _row(-32603, 200, 500, "RESULT_TOO_LARGE", "internal_error"),
+    RpcError: _row(-32603, 200, 500, "RPC_ERROR", "tool_error"),
     InternalError: _row(-32603, 200, 500, "INTERNAL", "internal_error"),
 }
 
@@ -320,5 +343,5 @@ def facing(error: WireError) -> Facing:
     for cls in type(error).__mro__:
         row = TABLE.get(cls)
         if row is not None:
-            return row
+            return row._replace(code=error.code, stateful_code=error.code) if isinstance(error, RpcError) else row
     raise LookupError(f"{type(error).__name__} has no row in errors.TABLE")

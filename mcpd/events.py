@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-Kind = Literal["tools", "prompts", "resources", "resource"]
+Kind = Literal["tools", "prompts", "resources", "resource", "task"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 class Changed(msgspec.Struct, frozen=True):
     """A set changed (`tools`, `prompts`, `resources`), or the content behind one `uri` did (`resource`).
 
+    `task`: the task with the id `uri` did; these are told on a bus of their own (`tasks`).
     `resource` without a `uri`: so much changed that nobody knows what; whoever watches a resource is told.
     """
 

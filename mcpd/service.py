@@ -15,13 +15,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mcpd.authoring.context import Exchange, InputRequired
+from msgspec import structs
+
+from mcpd.authoring.context import Exchange, InputRequired, StartTask
 from mcpd.authoring.signatures import Signature, inspect_function
 from mcpd.completions import Completions
 from mcpd.errors import InvalidParams, StoreUnavailable
 from mcpd.events import Bus, Changed
 from mcpd.prompts.manager import PromptManager
 from mcpd.resources.manager import ResourceManager
+from mcpd.tasks import Tasks
 from mcpd.tools.manager import ToolManager
 from mcpd.tools.threads import ThreadPool
 from mcpd.turns import Reach, Sealing, Turn, merge
@@ -29,7 +32,8 @@ from mcpd.wire.call import Call, Principal
 from mcpd.wire.headers import HeaderParameter
 from mcpd.wire.methods import Method
 from mcpd.wire.rounds import Rounds
-from mcpd.wire.versions import SUPPORTED_STATELESS, can
+from mcpd.wire.tasks import EXTENSION, declared, undeclared
+from mcpd.wire.versions import SUPPORTED_STATELESS, can, is_stateless
 
 __all__ = ["Exchange", "Managers", "McpService", "Offer"]
 
@@ -65,6 +69,8 @@ class McpService:
         self._instructions = offer.instructions
         self._tools, self._resources, self._prompts = managers.tools, managers.resources, managers.prompts
         self._completions = managers.completions
+        self.tasks = managers.tasks
+        """None on a server without a store for them: then the extension does not exist."""
         self._search = managers.search
         self._sealing = sealing
         self._bus = bus
@@ -84,6 +90,9 @@ class McpService:
             "prompts/get": self._get_prompt,
             "completion/complete": self._complete,
         }
+        if self.tasks is not None:
+            methods = {"get": self.tasks.get, "update": self.tasks.update, "cancel": self.tasks.cancel}
+            self._handlers |= {f"tasks/{name}": _of_call(method) for name, method in methods.items()}
 
     def _build_capabilities(self) -> Result:
         told = {"listChanged": True} if self._offer.change_notices else {}
@@ -91,7 +100,9 @@ class McpService:
         return {"tools": told, "resources": {**told, **watched}, "prompts": told, "completions": {}, "logging": {}}
 
     def capabilities(self, version: str) -> Result:
-        """Return the capabilities as the revision `version` knows them."""
+        """Return the capabilities as the revision `version` knows them (TSK-14: tasks are of the stateless one)."""
+        if is_stateless(version):
+            return self._capabilities if self.tasks is None else {**self._capabilities, "extensions": {EXTENSION: {}}}
         if can(version, "completions"):
             return self._capabilities
         return {key: value for key, value in self._capabilities.items() if key != "completions"}
@@ -99,6 +110,8 @@ class McpService:
     def offers(self, row: Method) -> bool:
         """True when the capability that `row` needs is advertised (step 10 of the ladder)."""
         if row.name in _WATCHING and not self._offer.change_notices:
+            return False
+        if row.extension is not None and self.tasks is None:
             return False
         return row.capability is None or row.capability in self._capabilities
 
@@ -158,10 +171,28 @@ class McpService:
         return self._prompts.list(_cursor(call), call.principal)
 
     async def _call_tool(self, call: Call, exchange: Exchange, deadline: float) -> Result:
+        support = self._tools.task_support(call.params.get("name")) if call.task is None else "forbidden"
+        if support != "forbidden":
+            if self.tasks is not None and declared(call):
+                return await self._begin_task(self.tasks, call, exchange, deadline)
+            if support == "required":
+                raise undeclared()
+        return await self._run_tool(call, exchange, deadline)
+
+    async def _run_tool(self, call: Call, exchange: Exchange, deadline: float) -> Result:
         async def run(turn: Turn) -> Result:
             return await self._tools.call(call.params, call.principal, turn.context)
 
         return await self._with_inputs(call, exchange, deadline, run)
+
+    async def _begin_task(self, tasks: Tasks, call: Call, exchange: Exchange, deadline: float) -> Result:
+        if not self._tools.asks_first(call.params, call.principal):
+            return await tasks.create(call, self._sealing.open(call))
+        try:
+            return await self._run_tool(structs.replace(call, deferrable=True), exchange, deadline)
+        except StartTask as start:
+            rounds = start.rounds
+        return await tasks.create(call, rounds)
 
     async def _read_resource(self, call: Call, exchange: Exchange, deadline: float) -> Result:
         async def run(turn: Turn) -> Result:
@@ -188,16 +219,26 @@ class McpService:
     async def _with_inputs(
         self, call: Call, exchange: Exchange, deadline: float, run: Callable[[Turn], Awaitable[Result]]
     ) -> Result:
-        rounds = self._sealing.open(call)
+        rounds = self._rounds(call)
         try:
             return await run(Turn(self._reach, call, exchange, rounds, deadline))
+        except StartTask:
+            raise
         except InputRequired as needed:
             return self._sealing.input_required(call, rounds, needed.requests)
         except BaseExceptionGroup as group:
             wanted, rest = group.split(InputRequired)
             if wanted is None or rest is not None:
                 raise
-            return self._sealing.input_required(call, rounds, merge(wanted))
+            requests = merge(wanted)
+            if not requests:
+                raise StartTask(rounds) from None
+            return self._sealing.input_required(call, rounds, requests)
+
+    def _rounds(self, call: Call) -> Rounds:
+        if call.task is None or self.tasks is None:
+            return self._sealing.open(call)
+        return self.tasks.rounds_of(call.task)
 
     def _signature_of(self, fn: Callable[..., Any]) -> Signature:
         """Return how a resource, prompt or completion function wants to be run; read once for each function."""
@@ -228,6 +269,11 @@ class Managers:
     completions: Completions
     threads: ThreadPool
     search: Callable[[Result, Principal], Awaitable[Result]] | None = None
+    tasks: Tasks | None = None
+
+
+def _of_call(method: Callable[[Call], Awaitable[Result]]) -> Callable[[Call, Exchange, float], Awaitable[Result]]:
+    return lambda call, _exchange, _deadline: method(call)
 
 
 def _cursor(call: Call) -> str | None:

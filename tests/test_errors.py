@@ -28,6 +28,7 @@ from mcpd.errors import (
     RegistrationError,
     ResourceNotFound,
     ResultTooLarge,
+    RpcError,
     StoreUnavailable,
     ToolError,
     UnsupportedVersion,
@@ -54,6 +55,7 @@ ROWS = [
     (RateLimited("x"), -32603, -32603, 429, 429),
     (StoreUnavailable("x"), -32603, -32603, 503, 503),
     (ResultTooLarge(9, 5), -32603, -32603, 200, 500),
+    (RpcError(7, "x"), 7, 7, 200, 500),
     (InternalError("r-1"), -32603, -32603, 200, 500),
 ]
 
@@ -140,3 +142,12 @@ def test_errors_for_people_and_tools_are_no_wire_errors() -> None:
     for cls in (ConfigurationError, RegistrationError, ToolError):
         assert issubclass(cls, McpdError)
         assert not issubclass(cls, WireError)
+
+
+def test_an_author_chooses_a_code_that_means_nothing_else() -> None:
+    """RPC-11."""
+    for code in (-32700, -32600, -32603, 0, 7, -31999, -32769, 2**31 - 1):
+        assert facing(RpcError(code, "x")).code == code
+    for wrong in (-32000, -32021, -32099, -32768, -32604, 2**31, True, "7", None, 1.0):
+        with pytest.raises(ValueError, match="no code that a tool may use"):
+            RpcError(wrong, "x")  # type: ignore[arg-type]

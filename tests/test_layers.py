@@ -49,9 +49,11 @@ PACKAGES: dict[str, frozenset[str]] = {
     "prompts": BELOW_THE_SERVICE,
     "completions": BELOW_THE_SERVICE | {"resources", "prompts"},
     "turns": BELOW_THE_SERVICE | {"tools"},
-    "service": BELOW_THE_SERVICE | {"tools", "resources", "prompts", "completions", "turns"},
+    "jobs": LEAVES | {"storage", "wire"},
+    "tasks": BELOW_THE_SERVICE | {"storage", "jobs"},
+    "service": BELOW_THE_SERVICE | {"tools", "resources", "prompts", "completions", "turns", "tasks"},
     # the path down to it
-    "messages": LEAVES | {"service", "wire"},
+    "messages": LEAVES | {"service", "jobs", "wire"},
     "gateway": LEAVES | {"messages", "wire"},
     # the client and the command line
     "client": frozenset({"errors", "deadlines", "wire"}),
@@ -87,6 +89,7 @@ PURE = (
     "mcpd.drivers.redis.address",
     "mcpd.drivers.redis.errors",
     "mcpd.storage.redis.keys",
+    "mcpd.storage.task_states",
     "mcpd.search.chunking",
     "mcpd.search.outline",
     "mcpd.search.hashing",

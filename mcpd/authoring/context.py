@@ -70,6 +70,14 @@ class InputRequired(BaseException):
         self.requests = requests
 
 
+class StartTask(InputRequired):
+    """The call shall be answered with a task now, which begins with the answers in `rounds`."""
+
+    def __init__(self, rounds: Rounds) -> None:
+        super().__init__({})
+        self.rounds = rounds
+
+
 class Context:
     """Handed to a function that has a parameter annotated `Context`."""
 
@@ -164,27 +172,36 @@ class Context:
         for question in inputs.values():
             if not question.supported(self._call.capabilities):
                 raise MissingCapability(question.capability())
-        if self._call.stateless:
-            return self._answered(inputs)
-        raw = await self._exchange.ask({key: question.request() for key, question in inputs.items()})
-        answers = {key: question.answer(raw[key]) for key, question in inputs.items()}
+        answers = self._answered(inputs) if self._call.stateless else {}
+        missing = {key: question.request() for key, question in inputs.items() if key not in answers}
+        if missing and self._call.stateless and self._call.task is None:
+            raise InputRequired(missing)
+        if missing:
+            answers |= await self._asked_live(inputs, missing)
+        return {key: answers[key] for key in inputs}
+
+    async def _asked_live(self, inputs: dict[str, Input], missing: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        raw = await self._exchange.ask(missing)
+        answers = {key: inputs[key].answer(raw[key]) for key in missing}
         for key, answer in answers.items():
             if answer is None:
                 raise ToolError(f"The client's answer to {key!r} does not fit what was asked")
         return answers
 
     def _answered(self, inputs: dict[str, Input]) -> dict[str, Any]:
-        answers: dict[str, Any] = {}
-        missing: dict[str, dict[str, Any]] = {}
-        for key, question in inputs.items():
-            answer = self._rounds.answer(key, question.answer)
-            if answer is None:
-                missing[key] = question.request()
-            else:
-                answers[key] = answer
-        if missing:
-            raise InputRequired(missing)
-        return answers
+        """Return what earlier rounds of this call have answered."""
+        answers = {key: self._rounds.answer(key, question.answer) for key, question in inputs.items()}
+        return {key: answer for key, answer in answers.items() if answer is not None}
+
+    async def start_task(self) -> None:
+        """Answer the client with a task; the rest of the work goes on in it. Only with `@tool(asks_first=True)`.
+
+        Questions before this are asked in rounds of the call, those after it are the task's. The function runs again
+        from its start, with the answers and `once` results at hand, and this returns. It also returns, and nothing
+        happens, where there are no tasks: on session-based revisions, and for clients that do not know them.
+        """
+        if self._call.deferrable:
+            raise StartTask(self._rounds)
 
     async def elicit(self, **question: Elicit) -> Any:
         """Ask the user one thing: `await ctx.elicit(name=Elicit(...))` gives its `ElicitAnswer`."""

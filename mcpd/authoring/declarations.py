@@ -30,6 +30,7 @@ from mcpd.errors import RegistrationError
 Function = Callable[..., Any]
 F = TypeVar("F", bound=Function)
 _MARK = "__mcpd__"
+TASK_SUPPORT = ("optional", "required", "forbidden")
 
 
 class ToolDeclaration(Struct, frozen=True, kw_only=True):
@@ -42,6 +43,8 @@ class ToolDeclaration(Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     concurrency: int | None = None
     isolation: Literal["process"] | None = None
+    task: Literal["optional", "required", "forbidden"] | None = None
+    asks_first: bool = False
     scopes: tuple[str, ...] = ()
     annotations: dict[str, Any] | None = None
     icons: list[dict[str, Any]] | None = None
@@ -94,7 +97,10 @@ Declaration = ToolDeclaration | ResourceDeclaration | PromptDeclaration | Comple
 
 
 class ToolOptions(TypedDict, total=False):
-    """Keywords of `@tool`. `timeout_s` bounds one call, `concurrency` how many run at once."""
+    """Keywords of `@tool`. `timeout_s` bounds one call, `concurrency` how many run at once.
+
+    `task`: whether clients that know tasks get one; `asks_first`: only from `Context.start_task` on.
+    """
 
     name: str
     title: str
@@ -102,6 +108,8 @@ class ToolOptions(TypedDict, total=False):
     timeout_s: float
     concurrency: int
     isolation: Literal["process"]
+    task: Literal["optional", "required", "forbidden"]
+    asks_first: bool
     scopes: Sequence[str]
     annotations: dict[str, Any]
     icons: list[dict[str, Any]]
@@ -151,6 +159,12 @@ def _tool(fn: Function, options: dict[str, Any]) -> ToolDeclaration:
         options[key] = copy.deepcopy(options.get(key))
     if options.get("isolation") not in (None, "process"):
         raise ValueError("isolation is 'process', or is left out")
+    if options.get("task") not in (None, *TASK_SUPPORT):
+        raise ValueError("task is 'optional', 'required' or 'forbidden', or is left out")
+    if options.get("asks_first") and (options.get("task") == "forbidden" or options.get("isolation")):
+        raise ValueError(
+            "asks_first is for tools that may become tasks, and not for worker processes, which cannot ask"
+        )
     if options.get("timeout_s", 1) <= 0 or options.get("concurrency", 1) < 1:
         raise ValueError("timeout_s and concurrency are positive")
     return ToolDeclaration(fn=fn, **_named(fn, options))

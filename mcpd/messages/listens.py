@@ -14,17 +14,21 @@ the request is kept but what is used; places are shared by principal, by address
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
+
+from msgspec import structs
 
 from mcpd.config import Limits
 from mcpd.errors import InvalidParams, Overloaded
-from mcpd.events import Bus
+from mcpd.events import Bus, Changed
 from mcpd.messages.notices import Notices
 from mcpd.monitoring.metrics import Metrics
 from mcpd.service import Exchange, McpService
 from mcpd.wire.call import Call
 from mcpd.wire.envelope import SUBSCRIPTION_KEY
-from mcpd.wire.subscriptions import Filter, Pending, tag
+from mcpd.wire.subscriptions import TASK_NOTICE, Filter, Pending, tag
+from mcpd.wire.tasks import read_watched
 from mcpd.wire.uris import normalise
 
 MAX_ID_CHARACTERS = 256
@@ -48,7 +52,8 @@ class Listens:
     async def run(self, call: Call, exchange: Exchange) -> dict[str, Any]:
         """Serve one listen until `end_all`; returns its final result.
 
-        Raises: InvalidParams for a bad filter, Overloaded when there are `limits.max_listen_streams` already and nobody
+        Raises: InvalidParams for a bad filter, MissingCapability for tasks that are not declared, StoreUnavailable,
+        Overloaded when there are `limits.max_listen_streams` already and nobody
         holds more than the caller would.
         Cancellation: unsubscribes and sends nothing more.
         """
@@ -57,19 +62,43 @@ class Listens:
             permits=lambda uri: self._service.watchable(uri, call),
             max_uris=self._limits.max_subscription_uris,
         )
+        wanted = await self._with_tasks(wanted, call)
         _let_go(call)
         self._make_room(call.principal.share)
-        stream = _Stream(call.principal.share, Pending(wanted.kinds, {normalise(uri): uri for uri in wanted.uris}))
-        subscription = self._bus.subscribe(stream.notices.offer)
+        uris = {normalise(uri): uri for uri in wanted.uris}
+        stream = _Stream(call.principal.share, Pending(wanted.kinds, uris, wanted.tasks))
+        subscriptions = [bus.subscribe(stream.notices.offer) for bus in self._buses(wanted)]
         self._streams[stream] = None
         try:
             acknowledged = tag({"notifications": wanted.honoured()}, call.id)
             await exchange.notify("notifications/subscriptions/acknowledged", acknowledged)
-            await stream.notices.tell(lambda method, params: exchange.notify(method, tag(params, call.id)))
+            for task_id in wanted.tasks:
+                stream.notices.offer(Changed("task", task_id))
+            await stream.notices.tell(partial(self._tell, call, exchange))
         finally:
-            subscription.close()
+            for subscription in subscriptions:
+                subscription.close()
             self._streams.pop(stream, None)
         return {"_meta": {SUBSCRIPTION_KEY: call.id}}
+
+    async def _with_tasks(self, wanted: Filter, call: Call) -> Filter:
+        tasks = self._service.tasks
+        ids = read_watched(call.params)
+        return wanted if tasks is None else structs.replace(wanted, tasks=await tasks.watchable(call, ids))
+
+    def _buses(self, wanted: Filter) -> list[Bus]:
+        tasks = self._service.tasks
+        return [self._bus] if tasks is None or not wanted.tasks else [self._bus, tasks.bus]
+
+    async def _tell(self, call: Call, exchange: Exchange, method: str, params: dict[str, Any]) -> None:
+        """Say one thing; a task is told as it is by then (TSK-10)."""
+        if method == TASK_NOTICE:
+            tasks = self._service.tasks
+            found = None if tasks is None else await tasks.notice(params["taskId"], call.principal)
+            if found is None:
+                return
+            params = found
+        await exchange.notify(method, tag(params, call.id))
 
     def end_all(self) -> None:
         """Ask every stream to end with its final result. Not a checkpoint."""

@@ -59,6 +59,10 @@ _MAX_DETAIL_CHARS = 512
 """Of an error's text that waits in the log's queue."""
 
 
+MAX_TASK_RESULT_BYTES = jsonrpc.MAX_SAID_BYTES * 3 // 4
+"""Of a task's result as JSON: it is stored, and told whole in one notification."""
+
+
 class MessageManager:
     """Runs calls and keeps the table of those in flight."""
 
@@ -126,7 +130,7 @@ class MessageManager:
 
     async def _run(self, flight: Flight, row: Method) -> Outcome:
         budget = None if row.stream else self._budget(flight.call)
-        scope = flight.open_scope(budget, most_s=self._timeouts.call_max_s)
+        scope = flight.open_scope(budget, most_s=self._most_s(flight.call))
         outcome: Outcome | None = None
         if flight.reason is None:
             try:
@@ -140,14 +144,17 @@ class MessageManager:
             return self._timed_out(flight, budget, scope.deadline)
         return outcome
 
+    def _most_s(self, call: Call) -> float:
+        return self._timeouts.call_max_s if call.task is None else self._timeouts.task_max_s
+
     def _budget(self, call: Call) -> Budget:
-        budget = self._default_budget
+        budget = self._default_budget if call.task is None else Budget("server", self._timeouts.task_max_s)
         own = self.service.budget_s(call)
         if own is not None:
             budget = Budget("tool", own)
         if call.timeout_ms is not None and (own is None or call.timeout_ms < own * 1000):
             budget = Budget("request", call.timeout_ms / 1000)
-        most = self._timeouts.call_max_s
+        most = self._most_s(call)
         return budget if budget.limit_s <= most else Budget("server", most)
 
     def _timed_out(self, flight: Flight, budget: Budget | None, deadline: float) -> Outcome:
@@ -185,6 +192,8 @@ class MessageManager:
             shaped = sieve.sift(result, call.method, call.version)
         data = jsonrpc.encode(shaped)
         most = self._limits.max_result_bytes
+        if call.task is not None:
+            most = min(most, MAX_TASK_RESULT_BYTES)
         if len(data) <= most:
             return Done(shaped, data, crashed)
         self._metrics.rejected("result")

@@ -147,6 +147,8 @@ class Metrics:
             Gauge("mcpd_subscriptions", "Listen streams that are open.", registry=registry),
             Gauge("mcpd_connections", "Open connections.", ("transport",), registry=registry),
             Gauge("mcpd_store_connections", "Connections to stores.", ("store", "state"), registry=registry),
+            Gauge("mcpd_tasks", "Tasks that are kept, as last counted.", ("state",), registry=registry),
+            Gauge("mcpd_tasks_running", "Tasks that this process runs.", registry=registry),
         )
         names = (
             "calls_in_flight",
@@ -156,6 +158,8 @@ class Metrics:
             "subscriptions",
             "connections",
             "store_connections",
+            "tasks",
+            "tasks_running",
         )
         self._gauges = dict(zip(names, declared, strict=True))
 

@@ -1,10 +1,10 @@
 """Opens the stores that the configuration names: the only file that knows which backends there are.
 
-Documents are in SQLite, in the data folder. What replicas share is in Redis when `redis.url` names one, else in this
-process. Whoever needs documents, the state of their schema, or what is shared asks here and gets the contract
-(`storage.documents`, `storage.replicas`), never a backend.
+Documents are in SQLite, in the data folder, and so are tasks. What replicas share besides is in Redis when `redis.url`
+names one, else in this process. Whoever needs documents, the state of their schema, tasks, or what is shared asks here
+and gets the contract (`storage.documents`, `storage.shared`, `storage.replicas`), never a backend.
 
-Called by: `assembly` and the commands. Deliberately not: the memory store of documents, which is for tests.
+Called by: `assembly` and the commands. Deliberately not: the memory stores of documents and tasks, which are for tests.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from mcpd.storage.redis.examining import examine
 from mcpd.storage.redis.keys import Keys
 from mcpd.storage.redis.shared import RedisShared
 from mcpd.storage.replicas import Advice, Shared
+from mcpd.storage.shared import TaskStore
 from mcpd.storage.sqlite.documents import SqliteSchema
 from mcpd.storage.sqlite.documents import open_documents as open_sqlite
+from mcpd.storage.sqlite.tasks import open_tasks as open_sqlite_tasks
 
 NAME: Final = "mcpd"
 """What `CLIENT LIST` shows of our connections."""
@@ -56,6 +58,14 @@ async def open_documents(config: Config, observer: Observer | None = None) -> As
             observer.watch_store("sqlite", "busy", lambda: documents.connections().busy)
             observer.watch_store("sqlite", "idle", lambda: documents.connections().idle)
         yield documents
+
+
+@asynccontextmanager
+async def open_tasks(config: Config, observer: Observer | None = None) -> AsyncIterator[TaskStore]:
+    """Give the tasks, as a new owner of them. Raises: StorageError. Resources: closed with the block."""
+    observe = None if observer is None else partial(observer.store_finished, "sqlite")
+    async with open_sqlite_tasks(config.data.folder, observe=observe) as tasks:
+        yield tasks
 
 
 def schema_of(config: Config) -> Schema:

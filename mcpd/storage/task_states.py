@@ -32,7 +32,7 @@ MAX_MESSAGE_CHARS: Final = 1_000
 """Of a status message; it is shown beside a task, and read by people and models."""
 MAX_QUESTIONS_ITEMS: Final = 256
 """Asked in a task's lifetime; their keys are kept, so that none comes twice."""
-MAX_ASKED_BYTES: Final = 1 << 20
+MAX_ASKED_BYTES: Final = 1 << 19
 """Of all questions that are open at once, as JSON: what one notification may carry."""
 MAX_ANSWERS_BYTES: Final = 4 << 20
 """Of all answers to one task, as JSON: what one request may carry."""

@@ -78,8 +78,11 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """The call failed for a reason that its caller may read."""
 
-    kind: Literal["tool", "arguments", "registration", "too_large"]
+    kind: Literal["tool", "arguments", "registration", "too_large", "rpc"]
     text: str
+    code: int = 0
+    """Of `rpc`, as `data`."""
+    data: Any = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

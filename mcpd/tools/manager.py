@@ -91,6 +91,21 @@ class ToolManager:
         tool = self.registry.get(name) if isinstance(name, str) else None
         return None if tool is None else tool.declaration.timeout_s
 
+    def task_support(self, name: Any) -> str:
+        """Return whether calls of a tool may become tasks: `optional`, `required` or `forbidden` (also if unknown)."""
+        tool = self.registry.get(name) if isinstance(name, str) else None
+        return "forbidden" if tool is None else tool.task
+
+    def asks_first(self, params: dict[str, Any], principal: Principal) -> bool:
+        """Return whether a tool asks before its call becomes a task, having checked what would fail before that.
+
+        Raises: InvalidParams, NotFound, Forbidden.
+        """
+        tool = self.find(params.get("name"), principal)
+        if not isinstance(params.get("arguments"), dict | None):
+            raise InvalidParams("params.arguments must be an object")
+        return tool.declaration.asks_first
+
     def header_parameters(self, name: Any, principal: Principal) -> tuple[HeaderParameter, ...]:
         """Return the `Mcp-Param-*` headers that a call of `name` must mirror; none for a tool not for `principal`."""
         tool = self.registry.get(name) if isinstance(name, str) else None

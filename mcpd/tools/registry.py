@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from math import inf
 from typing import Any
 
 from mcpd.authoring.declarations import ToolDeclaration
@@ -27,8 +28,11 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 class Tool:
     """One callable tool."""
 
-    def __init__(self, declaration: ToolDeclaration) -> None:
-        """Compile `declaration`. Raises: RegistrationError, naming the tool and the offending part."""
+    def __init__(self, declaration: ToolDeclaration, *, task_after_s: float = inf) -> None:
+        """Compile `declaration`; one that may take longer than `task_after_s` may become a task unless told otherwise.
+
+        Raises: RegistrationError, naming the tool and the offending part.
+        """
         where = f"tool {declaration.name!r}"
         if not _NAME.fullmatch(declaration.name):
             raise RegistrationError(f"{where}: a name is 1 to 128 of A-Z a-z 0-9 _ . -")
@@ -43,6 +47,8 @@ class Tool:
         if self.signature.output_schema is not None:
             self._output = compile_schema(self.signature.output_schema, where=f"{where}, output_schema", root="result")
         self._check_work_class(where)
+        slow = (declaration.timeout_s or 0.0) > task_after_s or declaration.asks_first
+        self.task = declaration.task or ("optional" if slow else "forbidden")
         self.entry = self._listing_entry()
 
     def _check_work_class(self, where: str) -> None:
@@ -88,7 +94,8 @@ class Tool:
 class ToolRegistry:
     """The tools of this server, in the order they were declared."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, task_after_s: float = inf) -> None:
+        self._task_after_s = task_after_s
         self.catalog: Catalog[Tool] = Catalog(key=_name_of)
 
     def replace(self, declarations: Iterable[ToolDeclaration]) -> bool:
@@ -97,7 +104,7 @@ class ToolRegistry:
         for declaration in declarations:
             if declaration.name in tools:
                 raise RegistrationError(f"tool {declaration.name!r} is declared twice")
-            tools[declaration.name] = Tool(declaration)
+            tools[declaration.name] = Tool(declaration, task_after_s=self._task_after_s)
         return self.catalog.replace(tools.values())
 
     def get(self, name: str) -> Tool | None:

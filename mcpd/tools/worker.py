@@ -26,7 +26,7 @@ import msgspec
 from mcpd.authoring.declarations import ToolDeclaration, load
 from mcpd.authoring.signatures import ArgumentError, inspect_function
 from mcpd.authoring.spacing import Spacing
-from mcpd.errors import McpdError, RegistrationError, ToolCrashed, ToolError, describe, plain, traceback_of
+from mcpd.errors import McpdError, RegistrationError, RpcError, ToolCrashed, ToolError, describe, plain, traceback_of
 from mcpd.tools import frames
 from mcpd.wire.envelope import LOG_LEVELS
 
@@ -143,7 +143,7 @@ def _runner(tool: ToolDeclaration) -> RunTool:
             value = tool.fn(**keywords)
         except BaseException as error:
             found = plain(error)
-            raise (found if issubclass(type(found), ToolError) else ToolCrashed()) from error  # noqa: ASYNC104 - no Trio
+            raise (found if issubclass(type(found), ToolError | RpcError) else ToolCrashed()) from error  # noqa: ASYNC104 - no Trio
         return signature.finish(value)
 
     return run
@@ -160,6 +160,8 @@ def perform(job: frames.Job, toolbox: Toolbox, channel: Channel) -> frames.Reply
         return frames.Refused("arguments", str(error))
     except ToolError as error:
         return frames.Refused("tool", _plain(partial(str, error)))
+    except RpcError as error:
+        return frames.Refused("rpc", error.message, error.code, error.data)
     except ToolCrashed as crash:
         return _failed(crash if crash.__cause__ is None else crash.__cause__, raised=True)
     except BaseException as error:  # noqa: ASYNC103, BLE001 - the process boundary: a tool may raise anything

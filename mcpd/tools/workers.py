@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from mcpd.deadlines import bounded_shield
-from mcpd.errors import Draining, InvalidParams, McpdError, RegistrationError, ToolError
+from mcpd.errors import Draining, InvalidParams, McpdError, RegistrationError, RpcError, ToolError
 from mcpd.tools import frames
 from mcpd.tools.process import OnLog, OnProgress, WorkerBroken, WorkerProcess
 from mcpd.tools.waiting import Waiter, Waiting
@@ -340,4 +340,6 @@ def _result_of(reply: frames.Reply) -> dict[str, Any]:
         raise trace
     if reply.kind == "registration":
         raise RegistrationError(reply.text)
+    if reply.kind == "rpc":
+        raise RpcError(reply.code, reply.text, reply.data)
     raise ToolError(reply.text)

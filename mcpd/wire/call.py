@@ -85,6 +85,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str | None = None
     session: str | None = None
     """Key of the stateful session or connection that owns the call."""
+    task: str | None = None
+    """Id of the task whose work this call is; None: it has a client that waits."""
+    deferrable: bool = False
+    """The running function may still turn this call into a task (`Context.start_task`)."""
 
     @property
     def stateless(self) -> bool:

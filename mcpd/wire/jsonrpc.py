@@ -307,6 +307,20 @@ def failure_of(error: WireError, request_id: RequestId | None, *, stateless: boo
         return failure(request_id, code, str(error.message).encode("utf-8", "backslashreplace").decode())
 
 
+def error_of(error: WireError) -> bytes:
+    """Return the error object alone, with the code of stateless requests. Never raises.
+
+    What has no JSON form is escaped (the message) or left out (`data`), as is data that no notification could carry.
+    """
+    code = facing(error).code
+    plain = {"code": code, "message": error.message}
+    try:
+        data = encode(plain if error.data is None else {**plain, "data": error.data})
+    except ValueError:
+        return encode({**plain, "message": str(error.message).encode("utf-8", "backslashreplace").decode()})
+    return data if len(data) <= MAX_SAID_BYTES // 2 else encode(plain)
+
+
 def notification(method: str, params: dict[str, Any]) -> bytes:
     """Return a notification. Raises: ValueError, as `encode`, and for more than `MAX_SAID_BYTES`."""
     return _bounded(encode({"jsonrpc": "2.0", "method": method, "params": params}), method)

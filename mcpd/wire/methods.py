@@ -5,7 +5,7 @@ target header, the Message Manager for its scope and kind, the service for its c
 
 Called by: `wire.envelope`, `wire.session`, `messages`, `service`. Calls nothing.
 
-Sources: MCP 2026-07-28 schema and each older one (protocol sections 2.1, 3.8; HDR-4; MRT-1; RES-3).
+Sources: MCP 2026-07-28 schema and each older one (protocol sections 2.1, 3.8; HDR-4; MRT-1; RES-3; TSK-11).
 """
 
 from __future__ import annotations
@@ -31,9 +31,13 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     """May answer `input_required` (MRT-1)."""
     stream: bool = False
     """Runs until its client or the server ends it: no deadline, its own limit."""
+    extension: str | None = None
+    """Extension without which the method does not exist."""
     session: bool = False
     """Changes the state of a session rather than asking the service."""
 
+
+TASKS = "io.modelcontextprotocol/tasks"
 
 _ROWS = (
     Method(name="server/discover", stateless=True),
@@ -55,6 +59,9 @@ _ROWS = (
     Method(name="prompts/list", stateless=True, stateful=True, capability="prompts"),
     Method(name="prompts/get", stateless=True, stateful=True, capability="prompts", target="name", inputs=True),
     Method(name="completion/complete", stateless=True, stateful=True, capability="completions"),
+    Method(name="tasks/get", stateless=True, target="taskId", scope="call", extension=TASKS),
+    Method(name="tasks/update", stateless=True, target="taskId", scope="call", extension=TASKS),
+    Method(name="tasks/cancel", stateless=True, target="taskId", scope="call", extension=TASKS),
     Method(name="initialize", stateful=True, session=True),
     Method(name="ping", stateful=True, session=True),
     Method(name="logging/setLevel", stateful=True, capability="logging", session=True),

@@ -35,6 +35,8 @@ class Filter(msgspec.Struct, frozen=True):
 
     kinds: frozenset[str]
     uris: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    """Ids of tasks, once it is known which of them the caller may watch."""
 
     @classmethod
     def read(cls, params: dict[str, Any], *, permits: Callable[[str], bool], max_uris: int) -> Filter:
@@ -57,6 +59,8 @@ class Filter(msgspec.Struct, frozen=True):
         told: dict[str, Any] = {flag: True for flag, kind in _FLAGS.items() if kind in self.kinds}
         if self.uris:
             told["resourceSubscriptions"] = list(self.uris)
+        if self.tasks:
+            told["taskIds"] = list(self.tasks)
         return told
 
 
@@ -77,8 +81,11 @@ def check_lengths(uris: Collection[str]) -> None:
         raise InvalidParams(f"All watched URIs together may have {MAX_URIS_CHARACTERS} characters")
 
 
+TASK_NOTICE = "notifications/tasks"
+"""Carries the whole task; whoever sends it asks for that first."""
+
 Note = tuple[str, str | None]
-"""What changed: a kind (`tools`, `prompts`, `resources`, `resource`) and, for `resource`, its URI."""
+"""What changed: a kind (`tools`, `prompts`, `resources`, `resource`, `task`) and, for the last two, its URI or id."""
 
 
 class Pending:
@@ -87,15 +94,18 @@ class Pending:
     `uris` maps normal forms to what is told, as for `watched_of`; it may change meanwhile: sessions unsubscribe.
     """
 
-    def __init__(self, kinds: Collection[str], uris: Mapping[str, str]) -> None:
+    def __init__(self, kinds: Collection[str], uris: Mapping[str, str], tasks: Collection[str] = ()) -> None:
         self._kinds = kinds
         self._uris = uris
+        self._tasks = frozenset(tasks)
         self._waiting: dict[Note, None] = {}
 
     def offer(self, kind: str, uri: str | None) -> bool:
         """Keep a note for telling; returns False when it does not concern this client."""
         if kind == "resource":
             notes: list[Note] = [(kind, watched) for watched in watched_of(uri, self._uris)]
+        elif kind == "task":
+            notes = [(kind, uri)] if uri in self._tasks else []
         else:
             notes = [(kind, uri)] if kind in self._kinds else []
         self._waiting.update(dict.fromkeys(notes))
@@ -106,7 +116,7 @@ class Pending:
         for note in list(self._waiting):
             if note in self._waiting:
                 del self._waiting[note]
-                if note[1] is None or note[1] in self._uris.values():
+                if note[0] != "resource" or note[1] in self._uris.values():
                     yield note
 
 
@@ -129,6 +139,8 @@ def notification(kind: str, uri: str | None) -> tuple[str, dict[str, Any]]:
     """Return method and parameters of the notification that tells of a change."""
     if kind == "resource":
         return "notifications/resources/updated", {"uri": uri}
+    if kind == "task":
+        return TASK_NOTICE, {"taskId": uri}
     return f"notifications/{kind}/list_changed", {}
 
 

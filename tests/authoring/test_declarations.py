@@ -63,6 +63,7 @@ def test_every_option_of_a_tool_is_kept() -> None:
     @tool(
         name="t", title="T", description="d", timeout_s=1.5, concurrency=2, isolation="process", scopes=["a", "b"],
         annotations={"readOnlyHint": True}, icons=[{"src": "x"}], meta={"k": 1}, output_schema={"type": "array"},
+        task="required",
     )  # fmt: skip
     def fn() -> None: ...
 
@@ -71,6 +72,7 @@ def test_every_option_of_a_tool_is_kept() -> None:
     got = {name: getattr(declaration, name) for name in declaration.__struct_fields__ if name != "fn"}
     assert got == {
         "name": "t", "title": "T", "description": "d", "timeout_s": 1.5, "concurrency": 2, "isolation": "process",
+        "task": "required", "asks_first": False,
         "scopes": ("a", "b"), "annotations": {"readOnlyHint": True}, "icons": [{"src": "x"}], "meta": {"k": 1},
         "input_schema": None, "output_schema": {"type": "array"}, "source": "",
     }  # fmt: skip
@@ -92,7 +94,17 @@ def test_a_raw_schema_is_a_copy_with_the_same_bytes() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"isolation": "thread"}, {"timeout_s": 0}, {"timeout_s": -1}, {"concurrency": 0}, {"colour": "red"}],
+    [
+        {"isolation": "thread"},
+        {"timeout_s": 0},
+        {"timeout_s": -1},
+        {"concurrency": 0},
+        {"colour": "red"},
+        {"task": "always"},
+        {"task": True},
+        {"asks_first": True, "task": "forbidden"},
+        {"asks_first": True, "isolation": "process"},
+    ],
 )
 def test_an_option_that_cannot_be_is_refused_by_name(options: Any) -> None:
     """TOOL-1."""
@@ -234,7 +246,7 @@ def test_the_public_names_are_the_same_for_python_and_for_type_checkers() -> Non
     assert {name: home for home, name in imported} == mcpd._HOMES  # type: ignore[attr-defined]
     assert set(mcpd.__all__) == {
         "tool", "resource", "prompt", "completion", "Context", "Meta", "ToolError", "Text", "Image", "Audio",
-        "ResourceLink", "Embedded", "Elicit", "Sample", "Roots",
+        "ResourceLink", "Embedded", "Elicit", "Sample", "Roots", "RpcError",
     }  # fmt: skip
     for name in mcpd.__all__:
         assert getattr(mcpd, name) is not None

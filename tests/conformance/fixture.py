@@ -27,6 +27,7 @@ from mcpd import (
     Image,
     Meta,
     Roots,
+    RpcError,
     Sample,
     Text,
     ToolError,
@@ -434,3 +435,70 @@ async def test_input_required_result_capabilities(ctx: Context) -> str:
     """Ask only what a client with a model and no user can answer."""
     answer = await ctx.sample(reply=Sample("Say something", max_tokens=100))
     return f"The model says: {answer.text}"
+
+
+# Tools of the tasks extension
+
+
+@tool
+async def greet(name: str) -> str:
+    """Greet at once.
+
+    Args:
+        name: Whom.
+    """
+    return f"Hello, {name}!"
+
+
+@tool(task="optional")
+async def slow_compute(seconds: float, label: str = "") -> str:
+    """Take a while.
+
+    Args:
+        seconds: How long.
+        label: What the result is called.
+    """
+    await trio.sleep(seconds)
+    return f"Computed {label or 'something'} in {seconds:g} s"
+
+
+@tool(task="required")
+async def failing_job() -> str:
+    """Fail, as a tool fails, in a task."""
+    raise ToolError("This job fails")
+
+
+@tool(task="required")
+async def protocol_error_job() -> str:
+    """Fail with a JSON-RPC error, in a task."""
+    raise RpcError(-32603, "This job cannot be done")
+
+
+@tool(task="required")
+async def confirm_delete(filename: str, ctx: Context) -> str:
+    """Ask the user to confirm, in a task.
+
+    Args:
+        filename: What would be deleted.
+    """
+    answer = await ctx.elicit(confirm=Elicit(f"Delete {filename}?", fields={"confirm": bool}))
+    return f"{filename} deleted" if answer.accepted and answer.content["confirm"] else f"{filename} kept"
+
+
+@tool(task="required")
+async def multi_input(ctx: Context) -> str:
+    """Ask two questions at once, in a task."""
+    answers = await ctx.ask(
+        name=Elicit("What is your name?", fields={"name": str}),
+        confirm=Elicit("Are you sure?", fields={"confirm": bool}),
+    )
+    return f"{answers['name'].content.get('name', 'Nobody')}: {answers['confirm'].action}"
+
+
+@tool(task="required", asks_first=True)
+async def test_tool_with_task(ctx: Context) -> str:
+    """Ask for a name first, then go on as a task."""
+    answer = await ctx.elicit(user_name=Elicit("What is your name?", fields={"name": str}))
+    await ctx.start_task()
+    await trio.sleep(STEP_S)
+    return f"Hello, {answer.content.get('name', 'stranger')}, from a task!"

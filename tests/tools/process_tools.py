@@ -14,7 +14,7 @@ from typing import Any
 
 from mcpd.authoring.context import Context
 from mcpd.authoring.declarations import tool
-from mcpd.errors import ToolError
+from mcpd.errors import RpcError, ToolError
 
 
 @tool(isolation="process")
@@ -138,6 +138,12 @@ def ask(ctx: Context) -> str:
 def refuse() -> None:
     """Fail on purpose."""
     raise ToolError("not today")
+
+
+@tool(isolation="process")
+def refuse_as_server() -> None:
+    """Refuse with a JSON-RPC error."""
+    raise RpcError(7, "not here", {"x": [1]})
 
 
 @tool(isolation="process")

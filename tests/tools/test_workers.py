@@ -24,7 +24,7 @@ import pytest
 import trio
 import trio.testing
 
-from mcpd.errors import Draining, InvalidParams, Overloaded, RegistrationError, ToolError
+from mcpd.errors import Draining, InvalidParams, Overloaded, RegistrationError, RpcError, ToolError
 from mcpd.tools.frames import Job
 from mcpd.tools.workers import WorkerCrashed, WorkerPool, WorkerSettings, WorkerToolFailed, WorkerToolRaised
 
@@ -337,6 +337,7 @@ async def test_a_callback_that_fails_ends_the_call_and_its_worker() -> None:
     ("tool", "arguments", "error", "text"),
     [
         ("refuse", {}, ToolError, "not today"),
+        ("refuse_as_server", {}, RpcError, "not here"),
         ("echo", {"text": 5}, ToolError, "text"),
         ("big", {"size": 5000}, ToolError, "at most 4096 bytes"),
         ("blunder", {}, WorkerToolRaised, "ZeroDivisionError: secret detail"),

@@ -9,7 +9,7 @@ from mcpd.wire.versions import STATEFUL, STATELESS
 
 BOTH = {"tools/list", "tools/call", "resources/list", "resources/templates/list", "resources/read", "prompts/list",
         "prompts/get", "completion/complete"}  # fmt: skip
-NEW = {"server/discover", "subscriptions/listen"}
+NEW = {"server/discover", "subscriptions/listen", "tasks/get", "tasks/update", "tasks/cancel"}
 OLD = {"initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"}
 
 
@@ -23,9 +23,14 @@ def test_each_era_has_its_methods() -> None:
     assert lookup("unknown/method", STATELESS) is None
 
 
-def test_methods_of_the_tasks_extension_do_not_exist() -> None:
-    """SIE-3, EXT-0: neither today's extension nor the experiment of 2025-11-25 is served."""
-    for method in ("tasks/get", "tasks/result", "tasks/list", "tasks/cancel", "tasks/update"):
+def test_the_tasks_extension_exists_on_stateless_requests_alone() -> None:
+    """SIE-3, TSK-11, TSK-14: and nothing of the experiment of 2025-11-25 is served."""
+    for method in ("tasks/get", "tasks/update", "tasks/cancel"):
+        row = lookup(method, STATELESS)
+        assert row is not None
+        assert row.extension == "io.modelcontextprotocol/tasks"
+        assert all(lookup(method, version) is None for version in STATEFUL)
+    for method in ("tasks/result", "tasks/list"):
         assert all(lookup(method, version) is None for version in (STATELESS, *STATEFUL))
 
 
@@ -37,7 +42,7 @@ def test_a_bare_stateless_method_is_known_as_such() -> None:
 @pytest.mark.parametrize(
     ("property_", "methods"),
     [
-        ("target", {"tools/call", "prompts/get", "resources/read"}),
+        ("target", {"tools/call", "prompts/get", "resources/read", "tasks/get", "tasks/update", "tasks/cancel"}),
         ("inputs", {"tools/call", "prompts/get", "resources/read"}),
         ("stream", {"subscriptions/listen"}),
         ("session", OLD),
@@ -53,10 +58,11 @@ def test_a_method_needs_the_capability_it_belongs_to() -> None:
     for name, row in TABLE.items():
         family = name.partition("/")[0]
         wanted = {"completion": "completions"}.get(family, family)
-        free = family in ("server", "subscriptions", "initialize", "ping")
+        free = family in ("server", "subscriptions", "initialize", "ping", "tasks")
         assert row.capability == (None if free else wanted), name
 
 
 def test_only_calling_a_tool_needs_more_than_reading() -> None:
-    """TOOL-5."""
-    assert {name: row.scope for name, row in TABLE.items() if row.scope != "read"} == {"tools/call": "call"}
+    """TOOL-5, TSK-11: and what belongs to a call that has become a task."""
+    more = {name: row.scope for name, row in TABLE.items() if row.scope != "read"}
+    assert more == dict.fromkeys(("tools/call", "tasks/get", "tasks/update", "tasks/cancel"), "call")

@@ -144,3 +144,12 @@ def test_what_is_watched_has_a_length_alone_and_in_all(uris: list[str]) -> None:
         Filter.read(params, permits=lambda _: True, max_uris=99)
     params["notifications"]["resourceSubscriptions"] = [uri[:2048] for uri in uris[:31]]
     assert len(Filter.read(params, permits=lambda _: True, max_uris=99).uris) == len(uris[:31])
+
+
+def test_tasks_are_told_to_who_watches_them() -> None:
+    """TSK-10, SUB-8."""
+    pending = Pending((), {}, ("a", "b"))
+    assert [pending.offer("task", one) for one in ("a", "c", "a", "b")] == [True, False, True, True]
+    assert list(pending.take()) == [("task", "a"), ("task", "b")]
+    assert notification("task", "a") == ("notifications/tasks", {"taskId": "a"})
+    assert Filter(frozenset(), (), ("a",)).honoured() == {"taskIds": ["a"]}

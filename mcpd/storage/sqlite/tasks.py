@@ -11,7 +11,8 @@ Any number of processes on one data folder share the file; who of them lives, `o
 Called by: `storage.open`. Deliberately not: the state machine, which is `storage.task_states`.
 
 Laws: 2, 5, 7, 12. A record is read, decided on and written in one transaction; it is acknowledged when that is on the
-disk. A change of this process is told at once, that of another within `poll_s`.
+disk. A change of this process is told at once, that of another within `poll_s`
+while this one runs tasks, else within `IDLE_POLLS` of it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import msgspec
 import trio
 
 from mcpd.drivers.sqlite import Connection, Database, in_thread
+from mcpd.drivers.timing import Observe
 from mcpd.storage.shared import NoRoom, Room
 from mcpd.storage.sqlite import schema
 from mcpd.storage.sqlite.documents import make_folder
@@ -39,7 +41,10 @@ T = TypeVar("T")
 FILE_NAME: Final = "tasks.db"
 READERS: Final = 2
 POLL_S: Final = 0.1
-"""How soon the change of another process is noticed; a look takes microseconds and no thread."""
+"""How soon a process that runs tasks notices what others do to them; a look takes microseconds and no thread."""
+
+IDLE_POLLS: Final = 9
+"""So many times longer while it runs none: ten looks a second are 6 ms of processor time."""
 
 STEPS: Final = (
     schema.Step(
@@ -69,6 +74,8 @@ class SqliteTasks:
         self._poll_s = poll_s
         self._clock = clock
         self._watchers: dict[object, Callable[[Task], None]] = {}
+        self._running: set[str] = set()
+        self._stirred = trio.Event()
 
     @property
     def owner(self) -> str:
@@ -84,6 +91,8 @@ class SqliteTasks:
             return await self._database.read(work)
 
     def _tell(self, task: Task) -> Task:
+        if task.ended:
+            self._running.discard(task.id)
         for notice in list(self._watchers.values()):
             notice(msgspec.structs.replace(task, outcome=None))
         return task
@@ -91,17 +100,19 @@ class SqliteTasks:
     async def create(self, draft: Draft, room: Room) -> Task:
         """See `TaskStore`."""
         task = new_task(draft, self.owner, now_s=self._clock())
-        await self._write(partial(_create, task=task, room=room))
+        await self._write(partial(_create_task, task=task, room=room))
+        self._running.add(task.id)
+        self._stirred.set()
         return self._tell(task)
 
     async def get(self, task_id: str) -> Task | None:
         """See `TaskStore`."""
-        task = await self._read(partial(_task, task_id=task_id))
+        task = await self._read(partial(_get_task, task_id=task_id))
         if task is None or self._clock() >= task.expires_s:
             return None
         if not task.ended and not self._is_alive(task.owner):
             await self._apply(task_id, lost(task))
-            task = await self._read(partial(_task, task_id=task_id))
+            task = await self._read(partial(_get_task, task_id=task_id))
         return task
 
     def _is_alive(self, owner: str) -> bool:
@@ -120,13 +131,13 @@ class SqliteTasks:
 
     async def _apply(self, task_id: str, event: Event) -> Task | Refused:
         before, after = await self._write(
-            partial(_apply, task_id=task_id, event=event, now_s=self._clock(), writer=self.owner)
+            partial(_change_task, task_id=task_id, event=event, now_s=self._clock(), writer=self.owner)
         )
         return self._tell(after) if isinstance(after, Task) and after is not before else after
 
     async def recover(self) -> int:
         """See `TaskStore`."""
-        orphans = [task for task in await self._read(_running) if not self._is_alive(task.owner)]
+        orphans = [task for task in await self._read(_running_tasks) if not self._is_alive(task.owner)]
         ended = [await self._apply(task.id, lost(task)) for task in orphans]
         with suppress(OSError):
             self._owners.sweep()
@@ -135,13 +146,12 @@ class SqliteTasks:
     async def purge(self) -> int:
         """See `TaskStore`."""
         now_s = self._clock()
-        if not await self._read(lambda connection: connection.one("SELECT 1 FROM tasks WHERE expires <= ?", (now_s,))):
-            return 0
-        return await self._write(partial(_purge, now_s=now_s))
+        found = await self._read(partial(_expired_tasks, now_s=now_s))
+        return await self._write(partial(_purge_tasks, now_s=now_s)) if found else 0
 
     async def count(self) -> Mapping[State, int]:
         """See `TaskStore`."""
-        return await self._read(_count)
+        return await self._read(_count_tasks)
 
     async def watch(
         self, notice: Callable[[Task], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -152,21 +162,29 @@ class SqliteTasks:
         try:
             with translated(self._database.path):
                 seen = await self._database.data_version()
-                last = await self._database.read(_last)
+                last = await self._database.read(_last_change)
                 task_status.started()
                 while True:
                     now = await self._database.data_version()
                     if now != seen:
                         seen = now
-                        last, found = await self._database.read(partial(_changed, after=last, reader=self.owner))
+                        last, found = await self._database.read(partial(_changed_tasks, after=last, reader=self.owner))
                         for task in found:
                             notice(task)
-                    await trio.sleep(self._poll_s)
+                    await self._pause()
         finally:
             del self._watchers[key]
 
+    async def _pause(self) -> None:
+        if self._running:
+            await trio.sleep(self._poll_s)
+            return
+        self._stirred = trio.Event()
+        with trio.move_on_after(IDLE_POLLS * self._poll_s):
+            await self._stirred.wait()
 
-def _create(connection: Connection, task: Task, room: Room) -> None:
+
+def _create_task(connection: Connection, task: Task, room: Room) -> None:
     kept, of_share = connection.execute(
         "SELECT count(*), count(*) FILTER (WHERE share = ?) FROM tasks WHERE expires > ?", (task.share, task.created_s)
     ).fetchone()
@@ -186,15 +204,15 @@ def _put(connection: Connection, task: Task, *, writer: str) -> None:
     )
 
 
-def _task(connection: Connection, task_id: str) -> Task | None:
+def _get_task(connection: Connection, task_id: str) -> Task | None:
     row = connection.one("SELECT record, outcome FROM tasks WHERE id = ?", (task_id,))
     return None if row is None else msgspec.structs.replace(_decode(row[0]), outcome=row[1])
 
 
-def _apply(
+def _change_task(
     connection: Connection, task_id: str, event: Event, now_s: float, writer: str
 ) -> tuple[Task | None, Task | Refused]:
-    before = _task(connection, task_id)
+    before = _get_task(connection, task_id)
     if before is None:
         return None, Refused("gone")
     after = step(before, event, now_s=now_s)
@@ -203,33 +221,42 @@ def _apply(
     return before, after
 
 
-def _running(connection: Connection) -> list[Task]:
+def _running_tasks(connection: Connection) -> list[Task]:
     return [_decode(row[0]) for row in connection.execute("SELECT record FROM tasks WHERE owner != ''").fetchall()]
 
 
-def _purge(connection: Connection, now_s: float) -> int:
+def _expired_tasks(connection: Connection, now_s: float) -> bool:
+    return connection.one("SELECT 1 FROM tasks WHERE expires <= ?", (now_s,)) is not None
+
+
+def _purge_tasks(connection: Connection, now_s: float) -> int:
     return connection.execute("DELETE FROM tasks WHERE expires <= ?", (now_s,)).rowcount
 
 
-def _count(connection: Connection) -> dict[State, int]:
+def _count_tasks(connection: Connection) -> dict[State, int]:
     return dict(connection.execute("SELECT state, count(*) FROM tasks GROUP BY state").fetchall())
 
 
-def _last(connection: Connection) -> int:
+def _last_change(connection: Connection) -> int:
     row = connection.one("SELECT last FROM changes")
     return 0 if row is None else int(row[0])
 
 
-def _changed(connection: Connection, after: int, reader: str) -> tuple[int, list[Task]]:
+def _changed_tasks(connection: Connection, after: int, reader: str) -> tuple[int, list[Task]]:
     """Return the number of the last change, and the tasks that others have changed since `after`."""
     sql = "SELECT record FROM tasks WHERE change > ? AND writer != ? ORDER BY change"
     rows = connection.execute(sql, (after, reader)).fetchall()
-    return _last(connection), [_decode(row[0]) for row in rows]
+    return _last_change(connection), [_decode(row[0]) for row in rows]
 
 
 @asynccontextmanager
 async def open_tasks(
-    folder: Path, *, busy_s: float = 30.0, poll_s: float = POLL_S, clock: Callable[[], float] = time.time
+    folder: Path,
+    *,
+    busy_s: float = 30.0,
+    poll_s: float = POLL_S,
+    clock: Callable[[], float] = time.time,
+    observe: Observe | None = None,
 ) -> AsyncIterator[SqliteTasks]:
     """Open the tasks in `folder` as a new owner, bringing the schema up to date.
 
@@ -237,7 +264,7 @@ async def open_tasks(
     block, with which the owner ends.
     """
     await in_thread(partial(make_folder, folder))
-    database = Database(folder / FILE_NAME, readers=READERS, busy_s=busy_s)
+    database = Database(folder / FILE_NAME, readers=READERS, busy_s=busy_s, observe=observe)
     try:
         with translated(database.path):
             await database.open()
