@@ -139,13 +139,13 @@ class McpService:
         """True when the caller may subscribe to `uri` (SUB-9)."""
         return self._resources.serves(uri, call.principal)
 
-    async def handle(self, call: Call, exchange: Exchange, deadline: float) -> Result:
-        """Answer one call. `deadline` is on Trio's clock, for the author's information.
+    def handle(self, call: Call, exchange: Exchange, deadline: float) -> Awaitable[Result]:
+        """Answer one call, when awaited. `deadline` is on Trio's clock, for the author's information.
 
         Raises: WireError, or any exception of an author's function.
         Cancellation: whatever runs is stopped as its work class allows.
         """
-        return await self._handlers[call.method](call, exchange, deadline)
+        return self._handlers[call.method](call, exchange, deadline)
 
     async def _discover(self, call: Call, _exchange: Exchange, _deadline: float) -> Result:
         result = {

@@ -123,7 +123,7 @@ def tool_result(value: Any, *, text_only: bool = False, structured: bool = False
 
     Raises: ValueError for NaN or infinity anywhere in `value`; TypeError for what JSON cannot hold.
     """
-    if _is_pair(value):
+    if isinstance(value, tuple) and _is_pair(value):
         result = tool_result(value[0], text_only=text_only, structured=structured)
         return {**result, "content": [*result["content"], *(_block(item) for item in value[1])]}
     if structured:
@@ -138,8 +138,8 @@ def tool_result(value: Any, *, text_only: bool = False, structured: bool = False
     return _structured(value)
 
 
-def _is_pair(value: Any) -> bool:
-    if not (isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], dict)):
+def _is_pair(value: tuple[Any, ...]) -> bool:
+    if not (len(value) == 2 and isinstance(value[0], dict)):
         return False
     return isinstance(value[1], list) and bool(value[1]) and all(isinstance(item, Block) for item in value[1])
 

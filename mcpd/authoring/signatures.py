@@ -89,9 +89,8 @@ class Signature(Struct, frozen=True, kw_only=True):
 
     def bind(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Convert arguments that the schema has already been applied to. Raises: ArgumentError."""
-        arguments = self._known(arguments)
         if self.decoder is None:
-            return self._pick(arguments)
+            return self._pick(self._known(arguments))
         try:
             value = msgspec.convert(arguments, self.decoder, strict=self.strict)
         except msgspec.ValidationError as error:
@@ -111,7 +110,7 @@ class Signature(Struct, frozen=True, kw_only=True):
         return tool_result(value, text_only=self.text_result, structured=self.output_schema is not None)
 
     def _retry(self, arguments: dict[str, Any], error: msgspec.ValidationError) -> Struct:
-        whole = _whole_floats(arguments)
+        whole = _whole_floats(self._known(arguments))
         if self.decoder is None or whole is arguments:
             raise ArgumentError(_explain(error)) from None
         try:

@@ -78,7 +78,18 @@ def client_address(scope: Scope) -> str:
 class Head:
     """What the transports want to know from a request's headers, found in one pass."""
 
-    __slots__ = ("accept", "body", "content_type", "encoding", "length", "origin", "request_id", "traceparent")
+    __slots__ = (
+        "accept",
+        "body",
+        "content_type",
+        "encoding",
+        "length",
+        "origin",
+        "request_id",
+        "takes_events",
+        "takes_json",
+        "traceparent",
+    )
 
     def __init__(self, scope: Scope) -> None:
         self.accept: bytes | None = None
@@ -95,6 +106,10 @@ class Head:
             if slot is not None:
                 before = getattr(self, slot) if slot == "accept" else None
                 setattr(self, slot, value if before is None else before + b", " + value)
+        self.takes_json = self.takes(b"application/json")
+        """True when a reply may be one JSON text."""
+        self.takes_events = self.takes(b"text/event-stream")
+        """True when a reply may be an event stream."""
 
     @property
     def sends_json(self) -> bool:
@@ -110,16 +125,6 @@ class Head:
         if accept is None or (b";" not in accept and (kind in accept or b"*/*" in accept)):
             return True
         return _admits(accept.lower(), kind)
-
-    @property
-    def takes_json(self) -> bool:
-        """True when a reply may be one JSON text."""
-        return self.takes(b"application/json")
-
-    @property
-    def takes_events(self) -> bool:
-        """True when a reply may be an event stream."""
-        return self.takes(b"text/event-stream")
 
 
 def _admits(accept: bytes, kind: bytes) -> bool:

@@ -36,7 +36,7 @@ OpenEvents = Callable[[Responder, trio.CancelScope], Outbox]
 class PostExchange:
     """The way back of one stateless call: JSON, or an event stream from the first notification on."""
 
-    __slots__ = ("_call", "_head", "_open_events", "_outbox", "_responder", "_streams", "_writer")
+    __slots__ = ("_call", "_head", "_open_events", "_opened", "_responder", "_streams")
 
     def __init__(self, call: Call, responder: Responder, open_events: OpenEvents, head: Head) -> None:
         self._call = call
@@ -44,8 +44,8 @@ class PostExchange:
         self._open_events = open_events
         self._head = head
         self._streams = head.takes_events
-        self._outbox: Outbox | None = None
-        self._writer = trio.CancelScope()
+        self._opened: tuple[Outbox, trio.CancelScope] | None = None
+        """The event stream, once there is one: its queue, and what its writer runs in."""
 
     async def notify(self, method: str, params: dict[str, Any]) -> None:
         """Say something before the result; it is lost on a client that takes only JSON."""
@@ -61,13 +61,14 @@ class PostExchange:
 
     def commit(self) -> None:
         """Start the event stream although there is nothing to say yet: a proxy would give up waiting."""
-        if self._outbox is None and self._streams:
+        if self._opened is None and self._streams:
             self._open().offer(sse.PING)
 
     def _open(self) -> Outbox:
-        if self._outbox is None:
-            self._outbox = self._open_events(self._responder, self._writer)
-        return self._outbox
+        if self._opened is None:
+            writer = trio.CancelScope()
+            self._opened = self._open_events(self._responder, writer), writer
+        return self._opened[0]
 
     async def finish(self, outcome: Outcome) -> None:
         """Send the last message, if the client is there to read it, and end the exchange."""
@@ -80,23 +81,24 @@ class PostExchange:
         body = encode_outcome(self._call, outcome)
         if not (isinstance(outcome, Failed) or self._head.takes_json):
             self._open()
-        if self._outbox is not None:
-            await self._end_stream(self._outbox, body)
+        if self._opened is not None:
+            await self._end_stream(*self._opened, body)
         elif isinstance(outcome, Failed):
             await self._responder.whole(facing(outcome.error).mcp_status, body, failure_headers(outcome.error))
         else:
             await self._responder.whole(200, body)
 
-    async def _end_stream(self, outbox: Outbox, body: bytes) -> None:
+    async def _end_stream(self, outbox: Outbox, writer: trio.CancelScope, body: bytes) -> None:
         await outbox.deliver(sse.event(body))
         await outbox.flush()
-        self._writer.cancel()
+        writer.cancel()
         await self._responder.end()
 
     def _abandon(self) -> None:
-        self._writer.cancel()
-        if self._outbox is not None:
-            self._outbox.close()
+        if self._opened is not None:
+            outbox, writer = self._opened
+            writer.cancel()
+            outbox.close()
 
 
 class StreamExchange:

@@ -140,7 +140,7 @@ class MessageManager:
                 outcome = self._crashed(flight.call, misnested)
         if flight.reason is not None:
             return Stopped(flight.reason)
-        if outcome is None or (scope.cancel_called and isinstance(outcome, Failed)):
+        if outcome is None or (isinstance(outcome, Failed) and scope.cancel_called):
             return self._timed_out(flight, budget, scope.deadline)
         return outcome
 

@@ -16,6 +16,7 @@ Sources: MCP 2026-07-28 server/tools (TOOL-1..5); surfaces "Writing tools".
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, NoReturn
 
 import trio
@@ -63,6 +64,7 @@ class ToolManager:
         mask_errors: bool = False,
     ) -> None:
         self.registry = registry
+        self._get = registry.catalog.get
         self._threads = threads
         self._workers = workers
         self._metrics = metrics
@@ -78,22 +80,23 @@ class ToolManager:
         """Return the tool `name`. Raises: InvalidParams (no name), NotFound, Forbidden."""
         if not isinstance(name, str):
             raise InvalidParams("params.name must be a string")
-        tool = self.registry.get(name)
+        tool = self._get(name)
         if tool is None:
             raise NotFound(f"Unknown tool: {name[:SHOWN_CHARS]}", {"name": name[:SHOWN_CHARS]})
-        missing = tool.scopes - principal.held(tool.scopes)
-        if missing:
-            raise Forbidden(min(missing))
+        if tool.scopes:
+            missing = tool.scopes - principal.held(tool.scopes)
+            if missing:
+                raise Forbidden(min(missing))
         return tool
 
     def budget_s(self, name: Any) -> float | None:
         """Return the tool's own time limit, if it has one."""
-        tool = self.registry.get(name) if isinstance(name, str) else None
+        tool = self._get(name) if isinstance(name, str) else None
         return None if tool is None else tool.declaration.timeout_s
 
     def task_support(self, name: Any) -> str:
         """Return whether calls of a tool may become tasks: `optional`, `required` or `forbidden` (also if unknown)."""
-        tool = self.registry.get(name) if isinstance(name, str) else None
+        tool = self._get(name) if isinstance(name, str) else None
         return "forbidden" if tool is None else tool.task
 
     def asks_first(self, params: dict[str, Any], principal: Principal) -> bool:
@@ -108,8 +111,10 @@ class ToolManager:
 
     def header_parameters(self, name: Any, principal: Principal) -> tuple[HeaderParameter, ...]:
         """Return the `Mcp-Param-*` headers that a call of `name` must mirror; none for a tool not for `principal`."""
-        tool = self.registry.get(name) if isinstance(name, str) else None
-        return tool.parameters if tool is not None and tool.scopes <= principal.held(tool.scopes) else ()
+        tool = self._get(name) if isinstance(name, str) else None
+        if tool is None or not tool.parameters:
+            return ()
+        return tool.parameters if tool.scopes <= principal.held(tool.scopes) else ()
 
     async def call(
         self, params: dict[str, Any], principal: Principal, make_context: Callable[[], Context]
@@ -125,7 +130,7 @@ class ToolManager:
             arguments = _NO_ARGUMENTS
         if not isinstance(arguments, dict):
             raise InvalidParams("params.arguments must be an object")
-        started = trio.current_time()
+        started = perf_counter()
         outcome = "cancelled"
         try:
             result = await self._attempt(tool, arguments, make_context)
@@ -136,7 +141,7 @@ class ToolManager:
         else:
             return result
         finally:
-            self._metrics.tool_finished(tool.name, outcome, trio.current_time() - started)
+            self._metrics.tool_finished(tool.name, outcome, perf_counter() - started)
 
     async def _attempt(
         self, tool: Tool, arguments: dict[str, Any], make_context: Callable[[], Context]
@@ -188,7 +193,8 @@ class ToolManager:
             raise
         except BaseException as error:  # noqa: ASYNC103, BLE001 - a function may raise anything
             await self._fail(error, make_context)  # noqa: ASYNC102 - raises, the call's own cancellation too
-        return await self._check_output(tool, tool.signature.finish(value), make_context)
+        result = tool.signature.finish(value)
+        return await self._check_output(tool, result, make_context) if tool.checks_output else result
 
     async def _run_in_thread(
         self, tool: Tool, kwargs: dict[str, Any], make_context: Callable[[], Context]

@@ -41,11 +41,15 @@ class Tool:
         self.signature: Signature = inspect_function(
             declaration.fn, input_schema=declaration.input_schema, output_schema=declaration.output_schema
         )
+        self.decode = self.signature.decode
+        """Turns arguments into keyword arguments of the function; as `Signature.decode`."""
         self.scopes = frozenset(declaration.scopes)
         self.parameters: tuple[HeaderParameter, ...] = find_parameters(self.signature.input_schema)
         self._output = None
         if self.signature.output_schema is not None:
             self._output = compile_schema(self.signature.output_schema, where=f"{where}, output_schema", root="result")
+        self.checks_output = self._output is not None
+        """Structured content has a schema that it must fit."""
         self._check_work_class(where)
         slow = (declaration.timeout_s or 0.0) > task_after_s or declaration.asks_first
         self.task = declaration.task or ("optional" if slow else "forbidden")
@@ -68,10 +72,6 @@ class Tool:
             "_meta": d.meta,
         }
         return {key: value for key, value in entry.items() if value}
-
-    def decode(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Turn arguments into keyword arguments of the function. Raises: ArgumentError with the failing path."""
-        return self.signature.decode(arguments)
 
     def finish(self, value: Any) -> dict[str, Any]:
         """Turn the function's return value into a result.

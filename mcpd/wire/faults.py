@@ -63,7 +63,7 @@ def is_small(value: Any) -> bool:
         elif isinstance(item, dict):
             left -= len(item)
             if left >= 0:
-                todo.extend(item.values())
+                todo += item.values()
         elif isinstance(item, list):
             if len(item) > left:
                 return False

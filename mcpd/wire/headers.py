@@ -99,7 +99,7 @@ def decode_value(raw: str) -> str:
 
     Raises: HeaderMismatch for a character that a plain value cannot have, and for bad Base64 or UTF-8.
     """
-    if not _plain(raw):
+    if not (raw.isascii() and (raw.isprintable() or raw.replace("\t", " ").isprintable())):
         raise HeaderMismatch("A routing header has a character outside visible ASCII; send it as =?base64?...?=")
     if len(raw) < len(_PREFIX) + len(_SUFFIX) or not (raw.startswith(_PREFIX) and raw.endswith(_SUFFIX)):
         return raw
@@ -112,10 +112,6 @@ def decode_value(raw: str) -> str:
     if binascii.b2a_base64(data, newline=False) != encoded:
         raise HeaderMismatch(_NOT_BASE64)
     return text
-
-
-def _plain(text: str) -> bool:
-    return text.isascii() and (text.isprintable() or text.replace("\t", " ").isprintable())
 
 
 class HeaderParameter(msgspec.Struct, frozen=True):
