@@ -35,12 +35,14 @@ from mcpd.events import Bus
 from mcpd.gateway.keys import KeyStore
 from mcpd.messages.listens import Listens
 from mcpd.messages.manager import MessageManager
+from mcpd.messages.rates import Rates
 from mcpd.messages.sessions import Sessions
 from mcpd.monitoring.health import Finding, Health
 from mcpd.monitoring.logs import Logs
 from mcpd.monitoring.metrics import Metrics
 from mcpd.prompts.loader import PromptLoader
 from mcpd.prompts.manager import PromptManager
+from mcpd.rates import read_rate
 from mcpd.resources.cache import ResourceCache
 from mcpd.resources.documents import DocumentResources, path_completion
 from mcpd.resources.manager import ResourceManager
@@ -163,9 +165,7 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
         sealing=Sealing(ring, ttl_s=timeouts.request_state_s),
         bus=bus,
     )
-    listens = Listens(service, bus, limits=limits, metrics=metrics)
-    sessions = Sessions(service, bus, limits=limits, timeouts=timeouts, metrics=metrics)
-    manager = MessageManager(service, listens, sessions, limits=limits, timeouts=timeouts, metrics=metrics, logs=logs)
+    manager, sessions = _messages(service, shared, config, metrics=metrics, logs=logs, registry=registry)
     loader = None if config.prompts.folder is None else PromptLoader([config.prompts.folder])
     keys = KeyStore(config.auth.keys_file or config.data.folder / "keys.toml", config.auth.api_key)
     return Parts(
@@ -175,6 +175,29 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
 
 def _metrics() -> Metrics:
     return Metrics(version=mcpd.__version__, methods=TABLE, versions=(STATELESS, *STATEFUL))
+
+
+def _messages(
+    service: McpService, shared: Shared, config: Config, *, metrics: Metrics, logs: Logs, registry: ToolRegistry
+) -> tuple[MessageManager, Sessions]:
+    limits, timeouts = config.limits, config.timeouts
+    listens = Listens(service, shared.bus, limits=limits, metrics=metrics)
+    sessions = Sessions(service, shared.bus, limits=limits, timeouts=timeouts, metrics=metrics)
+    rates = _rates(limits, shared, service, metrics, registry)
+    manager = MessageManager(
+        service, listens, sessions, limits=limits, timeouts=timeouts, metrics=metrics, logs=logs, rates=rates
+    )
+    return manager, sessions
+
+
+def _rates(
+    limits: Limits, shared: Shared, service: McpService, metrics: Metrics, registry: ToolRegistry
+) -> Rates | None:
+    """Return what bounds how often callers call; None, and no cost to anybody, where there are no rates."""
+    caller, tool = (None if written is None else read_rate(written) for written in (limits.rate, limits.tool_rate))
+    if caller is None and tool is None and not any(one.rate for one in registry.catalog):
+        return None
+    return Rates(shared.rates, service, metrics, caller=caller, tool=tool)
 
 
 def _resources(

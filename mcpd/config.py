@@ -281,6 +281,13 @@ class Limits:
         default=32 * KIB, metadata=_count("bytes", "Room for mirrored arguments and a token.", minimum=1024)
     )
     max_calls: int = field(default=256, metadata=_count("calls", "Running at once; beyond it calls queue."))
+    rate: str | None = field(
+        default=None,
+        metadata=_about("calls/time", "Of one caller: `100/m`, `5/10s`; by key, by address without keys. Off."),
+    )
+    tool_rate: str | None = field(
+        default=None, metadata=_about("calls/time", "Of one tool by one caller, unless `@tool(rate=...)` says. Off.")
+    )
     max_queued_calls: int = field(
         default=256, metadata=_count("calls", "One more round of calls; beyond it: overloaded.", minimum=0)
     )

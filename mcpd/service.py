@@ -23,6 +23,7 @@ from mcpd.completions import Completions
 from mcpd.errors import InvalidParams, StoreUnavailable
 from mcpd.events import Bus, Changed
 from mcpd.prompts.manager import PromptManager
+from mcpd.rates import Rate
 from mcpd.resources.manager import ResourceManager
 from mcpd.tasks import Tasks
 from mcpd.tools.manager import ToolManager
@@ -128,6 +129,12 @@ class McpService:
     def budget_s(self, call: Call) -> float | None:
         """Return the time limit that the called tool sets itself."""
         return self._tools.budget_s(call.params.get("name")) if call.method == "tools/call" else None
+
+    def tool_rate(self, call: Call, default: Rate | None) -> Rate | None:
+        """Return how often the caller may call this tool, `default` when it does not say; None for any other call."""
+        if call.method != "tools/call":
+            return None
+        return self._tools.rate(call.params.get("name"), call.principal, default)
 
     def header_parameters(self, call: Call) -> tuple[HeaderParameter, ...]:
         """Return the parameter headers that this call has to mirror (step 12, HDR-13)."""

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 from mcpd.config import About, Config, Secret, SecretUrl
 from mcpd.errors import ConfigurationError
+from mcpd.rates import read_rate
 
 DEFAULT_FILE = Path("mcpd.toml")
 SHORT_NAMES: Mapping[str, str] = MappingProxyType(
@@ -315,6 +316,11 @@ def _check_pairs(config: Config) -> None:
     for holds, message in rules:
         if not holds:
             raise ConfigurationError(message)
+    for name, rate in (("limits.rate", limits.rate), ("limits.tool_rate", limits.tool_rate)):
+        try:
+            read_rate(rate or "1/s")
+        except ValueError as error:
+            raise ConfigurationError(f"{name} {error}") from None
 
 
 def _is_bind(bind: str | None) -> bool:

@@ -93,6 +93,8 @@ def test_an_unknown_variable_names_the_nearest_variable() -> None:
         ({"MCPD_SERVER__BIND": "tcp:1"}, "unix:PATH"),
         ({"MCPD_SERVER__PUBLIC_URL": "example.com"}, "http://"),
         ({"REDIS_URL": "localhost:6379"}, "redis://"),
+        ({"MCPD_LIMITS__RATE": "100"}, "limits.rate must be written as calls/time"),
+        ({"MCPD_LIMITS__TOOL_RATE": "5/0s"}, "limits.tool_rate must be written as calls/time"),
         ({"MCPD_REDIS__PREFIX": "{tag}"}, "redis.prefix"),
         ({"MCPD_REDIS__PREFIX": "a*"}, "redis.prefix"),
     ],

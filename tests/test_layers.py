@@ -16,7 +16,7 @@ import pytest
 
 from tests.source import ROOT, Import, imports, package
 
-LEAVES = frozenset({"errors", "config", "deadlines", "shares", "events", "monitoring"})
+LEAVES = frozenset({"errors", "config", "deadlines", "shares", "rates", "events", "monitoring"})
 """Whatever stands beside the one path: every name but wire may use them."""
 
 BELOW_THE_SERVICE = LEAVES | {"authoring", "wire", "catalog"}
@@ -25,9 +25,10 @@ PACKAGES: dict[str, frozenset[str]] = {
     # leaves
     "errors": frozenset(),
     "config": frozenset({"errors"}),
-    "settings": frozenset({"config", "errors"}),
+    "settings": frozenset({"config", "errors", "rates"}),
     "deadlines": frozenset({"errors"}),
     "shares": frozenset(),
+    "rates": frozenset(),
     "signals": frozenset(),
     "descriptors": frozenset(),
     "sealing": frozenset({"errors", "wire"}),
@@ -39,7 +40,7 @@ PACKAGES: dict[str, frozenset[str]] = {
     "authoring": frozenset({"errors", "wire"}),
     # what is kept
     "drivers": frozenset({"errors", "deadlines"}),
-    "storage": frozenset({"errors", "config", "deadlines", "drivers", "events"}),
+    "storage": frozenset({"errors", "config", "deadlines", "drivers", "events", "rates"}),
     # documents
     "search": LEAVES | {"storage", "drivers"},
     "ingest": LEAVES | {"search", "storage"},
@@ -53,7 +54,7 @@ PACKAGES: dict[str, frozenset[str]] = {
     "tasks": BELOW_THE_SERVICE | {"storage", "jobs"},
     "service": BELOW_THE_SERVICE | {"tools", "resources", "prompts", "completions", "turns", "tasks"},
     # the path down to it
-    "messages": LEAVES | {"service", "jobs", "wire"},
+    "messages": LEAVES | {"service", "jobs", "wire", "storage"},
     "gateway": LEAVES | {"messages", "wire"},
     # the client and the command line
     "client": frozenset({"errors", "deadlines", "wire"}),
@@ -84,6 +85,7 @@ PURE = (
     "mcpd.wire.",
     "mcpd.errors",
     "mcpd.catalog",
+    "mcpd.rates",
     "mcpd.resources.templates",
     "mcpd.drivers.resp",
     "mcpd.drivers.redis.address",

@@ -42,6 +42,7 @@ class ToolDeclaration(Struct, frozen=True, kw_only=True):
     description: str | None = None
     timeout_s: float | None = None
     concurrency: int | None = None
+    rate: str | None = None
     isolation: Literal["process"] | None = None
     task: Literal["optional", "required", "forbidden"] | None = None
     asks_first: bool = False
@@ -97,9 +98,10 @@ Declaration = ToolDeclaration | ResourceDeclaration | PromptDeclaration | Comple
 
 
 class ToolOptions(TypedDict, total=False):
-    """Keywords of `@tool`. `timeout_s` bounds one call, `concurrency` how many run at once.
+    """Keywords of `@tool`. `timeout_s` bounds one call, `concurrency` how many run at once, `rate` one caller's calls.
 
-    `task`: whether clients that know tasks get one; `asks_first`: only from `Context.start_task` on.
+    A rate is written `5/m` or `5/10s`. `task`: whether clients that know tasks get one; `asks_first`: only from
+    `Context.start_task` on.
     """
 
     name: str
@@ -107,6 +109,7 @@ class ToolOptions(TypedDict, total=False):
     description: str
     timeout_s: float
     concurrency: int
+    rate: str
     isolation: Literal["process"]
     task: Literal["optional", "required", "forbidden"]
     asks_first: bool

@@ -46,7 +46,7 @@ _ALLOWED_HEADERS = (
     "Content-Type, Authorization, MCP-Protocol-Version, Mcp-Method, Mcp-Name, Mcp-Session-Id, Last-Event-ID,"
     " X-Request-Id, traceparent"
 )
-_EXPOSED_HEADERS = b"Mcp-Session-Id, WWW-Authenticate, X-Request-Id, Retry-After"
+_EXPOSED_HEADERS = b"Mcp-Session-Id, WWW-Authenticate, X-Request-Id, Retry-After, RateLimit, RateLimit-Policy"
 _PREFLIGHT_AGE_S = b"600"
 
 

@@ -25,11 +25,11 @@ from mcpd.config import Limits, Timeouts
 from mcpd.errors import CallCancelled, InvalidRequest, Retryable, WireError
 from mcpd.gateway.asgi import Head, Receive, Responder, wait_disconnect
 from mcpd.gateway.exchanges import StreamExchange, retry_after
-from mcpd.messages.flight import Done, Flight, Outcome, Stopped, answer_to, encode_outcome
+from mcpd.gateway.quotas import Quotas
+from mcpd.messages.flight import Done, Flight, Outcome, Stopped, answer_to, encode_outcome, unheard
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.sessions import Session, Sessions
 from mcpd.messages.streams import EventStream
-from mcpd.monitoring.logs import RequestLine
 from mcpd.wire import jsonrpc, sse
 from mcpd.wire.call import Call, Principal
 from mcpd.wire.headers import RoutingHeaders
@@ -230,7 +230,7 @@ class StatefulHttp:
             await post.responder.whole(202)
             return
         stream = self._sessions.open_stream(session, str(next(self._stream_names)))
-        reply = _Reply(stream, len(requests), post.responder.line(200), streams=post.head.takes_events)
+        reply = _Reply(stream, len(requests), post.responder, streams=post.head.takes_events)
         for number, message in enumerate(requests):
             self._launch(message, session, reply, f"{post.responder.request_id}{f'.{number}' if number else ''}")
         reader = _Reader(stream, post, session, self._timeouts.ping_s)
@@ -255,6 +255,7 @@ class StatefulHttp:
             releases = reply.streams and can(session.state.version, "priming")
             exchange = StreamExchange(session.peer, reply.stream, may_release=releases, may_notify=reply.streams)
             flight = exchange.flight = Flight(call, exchange, reply.line.client)
+            flight.tell_quotas = reply.tell_quotas
             session.calls.enter(flight)
         except WireError as error:
             method = message.method if isinstance(message, jsonrpc.Request) else ""
@@ -283,10 +284,11 @@ def _encode(call: Call, outcome: Outcome) -> bytes | None:
 class _Reply:
     """The responses that one POST still waits for."""
 
-    def __init__(self, stream: EventStream, expected: int, line: RequestLine, *, streams: bool) -> None:
+    def __init__(self, stream: EventStream, expected: int, responder: Responder, *, streams: bool) -> None:
         self.stream = stream
-        self.line = line
+        self.line = responder.line(200)
         """What the log says of each of its messages."""
+        self.tell_quotas = Quotas(responder, with_wait=True).tell if expected == 1 else unheard
         self.streams = streams
         """True when the client takes an event stream."""
         self._expected = expected

@@ -36,6 +36,7 @@ from mcpd.gateway.asgi import (
 )
 from mcpd.gateway.disconnects import Disconnects
 from mcpd.gateway.exchanges import PostExchange
+from mcpd.gateway.quotas import Quotas
 from mcpd.gateway.stateful_http import Post, StatefulHttp
 from mcpd.messages.flight import Flight
 from mcpd.messages.manager import MessageManager
@@ -199,6 +200,8 @@ class StreamableHttp:
             return
         exchange = PostExchange(call, post.responder, self._open_events, post.head)
         flight = Flight(call, exchange, post.responder.client)
+        if self._manager.has_rates:
+            flight.tell_quotas = Quotas(post.responder).tell
         guard = self._disconnects.watch(post.receive, flight, on_quiet=exchange.commit, quiet_s=self._timeouts.ping_s)
         try:
             outcome = await self._manager.serve(flight)

@@ -11,14 +11,15 @@ Laws 1 and 2: the scope is opened by the Message Manager alone; a scope that fir
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import trio
 
 from mcpd.errors import CallCancelled, Draining, Reason, WireError
+from mcpd.rates import Rate, Taken
 from mcpd.service import Exchange
 from mcpd.wire import jsonrpc
 from mcpd.wire.call import Call
@@ -58,6 +59,14 @@ class Budget(msgspec.Struct, frozen=True):
     limit_s: float
 
 
+class Quota(NamedTuple):
+    """What a call found of one of its caller's rates; `name` is `caller` or `tool`."""
+
+    name: str
+    rate: Rate
+    taken: Taken
+
+
 class Flight:
     """A call with its scope. Not reusable."""
 
@@ -73,6 +82,7 @@ class Flight:
         "reclaim",
         "scope",
         "started",
+        "tell_quotas",
     )
 
     def __init__(self, call: Call, exchange: Exchange, client: str = "") -> None:
@@ -86,6 +96,8 @@ class Flight:
         self.reason: Reason | None = None
         self.started = trio.current_time()
         self.cancelled_at = 0.0
+        self.tell_quotas: Callable[[Sequence[Quota]], None] = unheard
+        """Hears what is left of the caller's rates, where there are any; HTTP has headers for it."""
         self.lend: Callable[[], None] = _nothing
         self.reclaim: Callable[[], Awaitable[None]] = _nothing_more
         """What the call does with its place among the running ones while its client is asked, and afterwards."""
@@ -132,6 +144,10 @@ class Flight:
             self.cancelled_at = trio.current_time()
             if self.scope is not None:
                 self.scope.cancel(reason=reason)
+
+
+def unheard(_quotas: Sequence[Quota]) -> None:
+    """Stands where a transport has no place for quotas."""
 
 
 def _nothing() -> None:

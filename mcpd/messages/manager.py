@@ -44,6 +44,7 @@ from mcpd.errors import (
 from mcpd.messages.flight import Budget, Done, Failed, Flight, Outcome, Stopped
 from mcpd.messages.listens import Listens
 from mcpd.messages.places import Places, Ticket
+from mcpd.messages.rates import Rates
 from mcpd.messages.sessions import Sessions
 from mcpd.monitoring.logs import Logs, RequestLine, raised
 from mcpd.monitoring.metrics import TRANSPORTS, Metrics
@@ -76,6 +77,7 @@ class MessageManager:
         timeouts: Timeouts,
         metrics: Metrics,
         logs: Logs,
+        rates: Rates | None = None,
     ) -> None:
         self.service = service
         self._listens = listens
@@ -84,6 +86,7 @@ class MessageManager:
         self._timeouts = timeouts
         self._metrics = metrics
         self._logs = logs
+        self._rates = rates
         self._default_budget = Budget("server", timeouts.call_s)
         self._flights: dict[int, Flight] = {}
         self._places = Places(limits.max_calls, limits.max_queued_calls)
@@ -91,6 +94,11 @@ class MessageManager:
         self.draining = False
         for transport in TRANSPORTS:
             metrics.watch("calls_in_flight", partial(self.count_in_flight, transport), transport)
+
+    @property
+    def has_rates(self) -> bool:
+        """True when calls have quotas to tell of."""
+        return self._rates is not None
 
     async def serve(self, flight: Flight) -> Outcome:
         """Run one call to its end.
@@ -212,6 +220,8 @@ class MessageManager:
         return Failed(InternalError(call.request_id))
 
     async def _answer(self, flight: Flight) -> dict[str, object]:
+        if self._rates is not None:
+            await self._rates.admit(flight)
         ticket = self._places.enter(flight.call.principal.share)
         if ticket is None:
             self._metrics.rejected("calls")

@@ -18,9 +18,11 @@ from mcpd.config import Config, SecretUrl
 from mcpd.drivers.redis import NotExecuted, Redis, Refused
 from mcpd.errors import ConfigurationError
 from mcpd.storage.documents import Documents, Schema
+from mcpd.storage.memory.rates import MemoryRates
 from mcpd.storage.memory.shared import LocalShared
 from mcpd.storage.redis.examining import examine
 from mcpd.storage.redis.keys import Keys
+from mcpd.storage.redis.rates import RedisRates
 from mcpd.storage.redis.shared import RedisShared
 from mcpd.storage.replicas import Advice, Shared
 from mcpd.storage.shared import TaskStore
@@ -80,7 +82,7 @@ async def open_shared(config: Config, observer: Observer | None = None) -> Share
     when the server is there and turns us down for good (password, version).
     """
     if config.redis.url is None:
-        return alone()
+        return alone(observer)
     try:
         return await _open_redis(config.redis.url, config.redis.prefix, observer)
     except Refused as error:
@@ -98,9 +100,9 @@ async def examine_shared(config: Config) -> list[Advice]:
     return await examine(redis, Keys(config.redis.prefix))
 
 
-def alone() -> Shared:
+def alone(observer: Observer | None = None) -> Shared:
     """Return what a server without replicas shares with nobody."""
-    return LocalShared()
+    return LocalShared(None if observer is None else partial(observer.store_finished, "memory"))
 
 
 async def _open_redis(url: SecretUrl, prefix: str, observer: Observer | None) -> RedisShared:
@@ -114,4 +116,6 @@ async def _open_redis(url: SecretUrl, prefix: str, observer: Observer | None) ->
     with suppress(NotExecuted):
         async with redis.lease():
             pass
-    return RedisShared(redis, Keys(prefix))
+    keys = Keys(prefix)
+    decided_alone = None if observe is None else partial(observe, "take_alone", "ok", 0.0)
+    return RedisShared(redis, keys, RedisRates(redis, keys, MemoryRates(), alone=decided_alone))

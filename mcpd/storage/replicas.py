@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple, Protocol
 import trio
 
 from mcpd.events import Bus
+from mcpd.storage.shared import RateLimits
 
 
 class Standing(NamedTuple):
@@ -43,6 +44,10 @@ class Shared(Protocol):
     @property
     def bus(self) -> Bus:
         """Carries change events."""
+
+    @property
+    def rates(self) -> RateLimits:
+        """Counts what callers do."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Stay in touch with the store until cancelled.

@@ -1,11 +1,11 @@
-"""The contracts of what calls share beyond their own lifetime, and beyond one process: today, tasks.
+"""The contracts of what calls share beyond their own lifetime, and beyond one process: tasks, and rates.
 
 `TaskStore` keeps the records of tasks and moves them through the state machine of `storage.task_states`. Memory serves
 one process; SQLite serves all processes on one data folder, and what was acknowledged is on the disk. No method takes a
 time limit: callers have scopes.
 
-Called by: `tasks`; opened by `storage.open`. Implemented by: `storage.memory.tasks`, `storage.sqlite.tasks`. Values and
-Protocols; nothing here runs. Deliberately not: policy, which is the caller's.
+Called by: `tasks`, `messages.rates`; opened by `storage.open`. Implemented by: `tasks` and `rates` of the backends'
+packages. Values and Protocols; nothing here runs. Deliberately not: policy, which is the caller's.
 
 The contract
 - *Acknowledged means durable* (where the backend is): a task that `create` returned is found by any process at once,
@@ -28,6 +28,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import trio
 
+from mcpd.rates import Rate, Taken
 from mcpd.storage.documents import StorageError
 from mcpd.storage.task_states import Draft, Event, Refused, State, Task
 
@@ -78,4 +79,15 @@ class TaskStore(Protocol):
         """Call `notice` with every task that changes from now on, without its outcome, until cancelled.
 
         `notice` must not block. Started when nothing is missed any more. Raises: StorageError.
+        """
+
+
+class RateLimits(Protocol):
+    """How often each share has done what it may do at a rate, whichever replica it came to."""
+
+    async def take(self, share: str, rates: Mapping[str, Rate]) -> dict[str, Taken]:
+        """Attempt once what all of `rates` bound, each by its name; return what came of each.
+
+        It counts under all of them or, when one refuses, under none. Two attempts at once are one after the other.
+        A store that is away is decided without. Raises nothing. Cancellation: it may count.
         """

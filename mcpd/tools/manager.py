@@ -38,6 +38,7 @@ from mcpd.errors import (
 )
 from mcpd.monitoring.logs import mask
 from mcpd.monitoring.metrics import Metrics
+from mcpd.rates import Rate
 from mcpd.tools.frames import Job
 from mcpd.tools.registry import Tool, ToolRegistry
 from mcpd.tools.threads import ThreadPool, call_back
@@ -108,6 +109,13 @@ class ToolManager:
         if not isinstance(params.get("arguments"), dict | None):
             raise InvalidParams("params.arguments must be an object")
         return tool.declaration.asks_first
+
+    def rate(self, name: Any, principal: Principal, default: Rate | None) -> Rate | None:
+        """Return how often `principal` may call the tool, `default` if it does not say; None for no tool of theirs."""
+        tool = self.registry.get(name) if isinstance(name, str) else None
+        if tool is None or not tool.scopes <= principal.held(tool.scopes):
+            return None
+        return tool.rate or default
 
     def header_parameters(self, name: Any, principal: Principal) -> tuple[HeaderParameter, ...]:
         """Return the `Mcp-Param-*` headers that a call of `name` must mirror; none for a tool not for `principal`."""

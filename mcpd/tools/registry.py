@@ -19,10 +19,18 @@ from mcpd.authoring.declarations import ToolDeclaration
 from mcpd.authoring.signatures import Signature, inspect_function
 from mcpd.catalog import Catalog
 from mcpd.errors import RegistrationError
+from mcpd.rates import Rate, read_rate
 from mcpd.wire.headers import HeaderParameter, find_parameters
 from mcpd.wire.schema import compile_schema
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+def _rate(written: str | None, where: str) -> Rate | None:
+    try:
+        return None if written is None else read_rate(written)
+    except (ValueError, AttributeError) as error:
+        raise RegistrationError(f"{where}: rate {error}") from None
 
 
 class Tool:
@@ -44,6 +52,7 @@ class Tool:
         self.decode = self.signature.decode
         """Turns arguments into keyword arguments of the function; as `Signature.decode`."""
         self.scopes = frozenset(declaration.scopes)
+        self.rate = _rate(declaration.rate, where)
         self.parameters: tuple[HeaderParameter, ...] = find_parameters(self.signature.input_schema)
         self._output = None
         if self.signature.output_schema is not None:

@@ -64,6 +64,7 @@ def test_every_option_of_a_tool_is_kept() -> None:
         name="t", title="T", description="d", timeout_s=1.5, concurrency=2, isolation="process", scopes=["a", "b"],
         annotations={"readOnlyHint": True}, icons=[{"src": "x"}], meta={"k": 1}, output_schema={"type": "array"},
         task="required",
+        rate="5/m",
     )  # fmt: skip
     def fn() -> None: ...
 
@@ -74,7 +75,7 @@ def test_every_option_of_a_tool_is_kept() -> None:
         "name": "t", "title": "T", "description": "d", "timeout_s": 1.5, "concurrency": 2, "isolation": "process",
         "task": "required", "asks_first": False,
         "scopes": ("a", "b"), "annotations": {"readOnlyHint": True}, "icons": [{"src": "x"}], "meta": {"k": 1},
-        "input_schema": None, "output_schema": {"type": "array"}, "source": "",
+        "input_schema": None, "output_schema": {"type": "array"}, "source": "", "rate": "5/m",
     }  # fmt: skip
 
 

@@ -7,9 +7,13 @@ Called by: `storage.open`. Implements `storage.replicas.Shared`.
 
 from __future__ import annotations
 
+from functools import partial
+
 import trio
 
+from mcpd.drivers.timing import Observe
 from mcpd.events import LocalBus
+from mcpd.storage.memory.rates import MemoryRates
 from mcpd.storage.replicas import Standing
 
 
@@ -18,8 +22,9 @@ class LocalShared:
 
     name = ""
 
-    def __init__(self) -> None:
+    def __init__(self, observe: Observe | None = None) -> None:
         self.bus = LocalBus()
+        self.rates = MemoryRates(forgot=None if observe is None else partial(observe, "forget", "ok", 0.0))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `Shared`; there is nothing to stay in touch with."""

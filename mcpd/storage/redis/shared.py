@@ -19,6 +19,7 @@ import trio
 from mcpd.drivers.redis import Redis, RedisError, Refused
 from mcpd.storage.redis.bus import RedisBus
 from mcpd.storage.redis.keys import Keys
+from mcpd.storage.redis.rates import RedisRates
 from mcpd.storage.replicas import Standing
 
 BEGIN_S: Final = 1.0
@@ -36,9 +37,10 @@ class RedisShared:
 
     name = "redis"
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
+    def __init__(self, redis: Redis, keys: Keys, rates: RedisRates) -> None:
         self._redis = redis
         self.bus = RedisBus(redis, keys)
+        self.rates = rates
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `Shared`."""
