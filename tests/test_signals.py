@@ -28,9 +28,8 @@ async def test_a_hangup_does_not_kill_a_server_that_is_about_to_end(stopping: bo
             if stopping:
                 stop.set()
             nursery.cancel_scope.cancel()
-        after = signal.getsignal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == (signal.SIG_IGN if stopping else before)
         if stopping:
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert after == (signal.SIG_IGN if stopping else before)

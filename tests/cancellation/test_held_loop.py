@@ -47,6 +47,17 @@ async def test_the_second_signal_ends_a_process_whose_loop_is_held(
             assert await program.process.wait() == -number
 
 
+async def test_the_second_signal_may_be_another(tmp_path: Path) -> None:
+    """CAN-5: as when a supervisor asks first, and then a person."""
+    with trio.fail_after(3 * WAIT_S):
+        async with serving(tmp_path, tools=TOOLS) as program, http_client(program, STATELESS) as client:
+            await hold(client, tmp_path, "sleep")
+            program.process.send_signal(signal.SIGTERM)
+            await eventually(lambda: not catches(program, signal.SIGINT), "the first signal has arrived")
+            program.process.send_signal(signal.SIGINT)
+            assert await program.process.wait() == -signal.SIGINT
+
+
 @pytest.mark.parametrize("tool", ["sleep", "backtrack"])
 async def test_the_watchdog_ends_a_process_whose_loop_is_held(tool: str, tmp_path: Path) -> None:
     """CAN-5: nobody has to ask twice, and the log shows what was running; also when a C call holds the GIL."""

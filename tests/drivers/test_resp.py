@@ -130,6 +130,8 @@ def test_any_bytes_are_read_the_same_in_any_pieces_or_refused(data: bytes, size:
 def test_what_is_no_resp3_is_refused(data: bytes) -> None:
     with pytest.raises(ProtocolError):
         Parser().receive(data)
+    with pytest.raises(ProtocolError):
+        in_pieces(data, 1)
 
 
 def test_a_line_without_end_is_refused() -> None:

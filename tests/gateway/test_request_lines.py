@@ -15,6 +15,7 @@ import trio
 
 from mcpd.config import Config, Secret, Server
 from mcpd.gateway.app import Operations
+from mcpd.gateway.asgi import REFUSED
 from mcpd.monitoring.logs import Logs
 from mcpd.wire.envelope import VERSION_KEY
 from mcpd.wire.versions import STATEFUL
@@ -259,3 +260,20 @@ async def test_a_client_that_leaves_before_its_reply_is_no_error() -> None:
     await Operations(gives_up, logs)({"type": "http", "method": "GET", "path": "/readyz", "headers": []}, receive, send)
     logs.close()
     assert b"outcome=cancelled" in b"".join(lines)
+
+
+async def test_what_the_server_below_has_refused_is_not_logged_again() -> None:
+    """One line for each request: the reply to a body that goes wrong is not the application's."""
+    lines: list[bytes] = []
+    logs = Logs(lines.append, requests=True)
+
+    async def gives_up(scope: Any, receive: Any, send: Any) -> None:
+        scope[REFUSED] = True
+
+    async def nothing(*_: Any) -> Any:
+        raise AssertionError("nobody asks")
+
+    scope = {"type": "http", "method": "POST", "path": "/readyz", "headers": []}
+    await Operations(gives_up, logs)(scope, nothing, nothing)
+    logs.close()
+    assert lines == []

@@ -14,9 +14,9 @@ import trio
 
 from mcpd.wire.envelope import CAPABILITIES_KEY, PREFIX, SERVER_KEY, SUBSCRIPTION_KEY, VERSION_KEY
 from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS
-from tests.in_process import http_server, server_config
+from tests.in_process import eventually, http_server, server_config
 from tests.mirrored import encode_value
-from tests.served import TOOLS, WAIT_S, Mcp, Server, client_of, read, serving, stateless
+from tests.served import TOOLS, WAIT_S, Mcp, Server, client_at, client_of, read, serving, stateless
 
 JSON = {"content-type": "application/json"}
 ECHO = {"name": "echo", "arguments": {"text": "hi"}}
@@ -258,18 +258,31 @@ async def test_an_id_comes_back_as_it_was_sent(server: Server, request_id: Any) 
         assert type(message["id"]) is type(request_id)
 
 
-async def test_equal_ids_of_different_posts_have_nothing_to_do_with_each_other(server: Server) -> None:
-    """RPC-5, RSP-1."""
-    texts = []
-    async with client_of(server) as mcp, trio.open_nursery() as nursery:
+async def test_equal_ids_of_different_posts_have_nothing_to_do_with_each_other(tmp_path: Path) -> None:
+    """RPC-5, RSP-1: in flight at once, one is cancelled alone, and each answer goes to its own call."""
+    answered: list[str] = []
 
-        async def ask(text: str) -> None:
-            reply = await mcp.ask("tools/call", {"name": "echo", "arguments": {"text": text}}, request_id=1)
-            texts.append((text, reply.result["content"][0]["text"]))
+    async def ask(mcp: Mcp, name: str, tool: str = "tell_and_wait") -> None:
+        reply = await mcp.ask("tools/call", {"name": tool, "arguments": {"name": name}}, request_id=1)
+        answered.append(f"{tool} {name}" if "result" in reply.last else f"no {name}")
 
-        for number in range(5):
-            nursery.start_soon(ask, str(number))
-    assert sorted(texts) == [(str(number), str(number)) for number in range(5)]
+    with trio.fail_after(WAIT_S):
+        async with (
+            http_server(server_config(tmp_path, TOOLS)) as running,
+            client_at(f"http://127.0.0.1:{running.port}") as mcp,
+            trio.open_nursery() as nursery,
+        ):
+            for name in "abcd":
+                nursery.start_soon(ask, mcp, name)
+            await eventually(lambda: running.in_flight() == 4, "all run at once")
+            flights = {flight.call.params["arguments"]["name"]: flight for flight in running.parts.manager.in_flight()}
+            running.parts.manager.cancel(flights["c"].key)
+            await eventually(lambda: answered == ["no c"], "it has been told")
+            for left, name in ((2, "b"), (1, "d"), (0, "a")):
+                await mcp.ask("tools/call", {"name": "go_on", "arguments": {"name": name}}, request_id=1)
+                await eventually(lambda left=left: running.in_flight() == left, "one call is over")  # type: ignore[misc]
+                await eventually(lambda left=left: len(answered) == 4 - left, "it is answered")  # type: ignore[misc]
+    assert answered == ["no c", "tell_and_wait b", "tell_and_wait d", "tell_and_wait a"]
 
 
 async def test_an_array_without_a_session_is_refused(server: Server) -> None:

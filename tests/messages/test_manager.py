@@ -13,7 +13,8 @@ import trio.testing
 from trio.testing import MockClock
 
 from mcpd.assembly import Parts, build
-from mcpd.authoring.declarations import ToolDeclaration
+from mcpd.authoring.declarations import PromptDeclaration, ToolDeclaration
+from mcpd.catalog import Paging
 from mcpd.errors import (
     REASONS,
     DeadlineExceeded,
@@ -31,8 +32,10 @@ from mcpd.errors import (
 from mcpd.messages.flight import Done, Failed, Flight, Outcome, Stopped, answer_to
 from mcpd.messages.manager import outcome_label
 from mcpd.monitoring.logs import Logs
+from mcpd.prompts.manager import PromptManager
 from mcpd.wire import jsonrpc
 from mcpd.wire.call import Principal
+from mcpd.wire.sealed import KeyRing
 from mcpd.wire.versions import STATEFUL, STATELESS, can
 from tests.in_process import server_config
 from tests.messages.memory import Wire, call, failure, make_server, open_session, result, serve, session_call
@@ -355,3 +358,32 @@ async def test_what_a_call_says_on_the_way_is_bounded_too(tmp_path: Path, autoju
         with pytest.raises(ValueError, match="m would be"):
             write("m", {"data": "x" * jsonrpc.MAX_SAID_BYTES})
         assert write("m", {"data": "x" * (jsonrpc.MAX_SAID_BYTES - 100)})
+
+
+async def test_what_else_goes_wrong_while_a_call_is_cancelled_is_logged(
+    tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SEC-6, CAN-1: only a cancellation that comes alone has nothing to say."""
+    server, begun = make_server(tmp_path), trio.Event()
+
+    async def clean_up() -> None:
+        try:
+            begun.set()
+            await trio.sleep_forever()
+        finally:
+            raise ZeroDivisionError
+
+    async def ask() -> str:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(clean_up)
+            nursery.start_soon(trio.sleep_forever)
+        return ""
+
+    paging = Paging(KeyRing([("k", b"x" * 32)]))
+    server.manager.service._prompts = PromptManager([PromptDeclaration(name="ask", fn=ask)], paging)
+    flight = Flight(call("prompts/get", {"name": "ask"}), Wire())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.manager.serve, flight)
+        await begun.wait()
+        flight.cancel("explicit")
+    assert "ZeroDivisionError" in caplog.text

@@ -235,3 +235,11 @@ async def test_the_watch_gives_what_is_there_and_what_comes(tmp_path: Path) -> N
             await changed.wait()
             nursery.cancel_scope.cancel()
     assert looks[-1] == ["analyze-code", "review"]
+
+
+def test_no_more_files_of_a_folder_are_read_than_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law 8: the first by name."""
+    monkeypatch.setattr("mcpd.prompts.loader.MAX_FILES_ITEMS", 2)
+    for name in "cab":
+        put(tmp_path, f"{name}.json", json.dumps({name: {"template": name}}))
+    assert names(PromptLoader([tmp_path]).load()) == ["a", "b"]

@@ -99,7 +99,7 @@ async def test_without_an_address_the_provider_is_the_built_in_one_and_with_one_
         assert (remote.model, remote.dims, remote.semantic) == ("m", 3, True)
 
 
-async def test_the_first_failure_ends_its_neighbours_and_comes_alone() -> None:
+async def test_the_first_failure_ends_its_neighbours_and_comes_alone(autojump_clock: trio.testing.MockClock) -> None:
     ended = []
 
     async def fail() -> None:
@@ -111,7 +111,7 @@ async def test_the_first_failure_ends_its_neighbours_and_comes_alone() -> None:
         finally:
             ended.append(True)
 
-    with pytest.raises(StoreUnreachable, match="gone"):
+    with trio.fail_after(1), pytest.raises(StoreUnreachable, match="gone"):
         await run_together([wait, fail, wait])
     assert len(ended) == 2
 

@@ -124,6 +124,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"filters": {"metadata.": 1}}, "filters: unknown field 'metadata.'"),
     ({"filters": {f"metadata.{n}": 1 for n in range(51)}}, "filters: 51 fields are too many"),
     ({"filters": {"tags": []}}, "filters.tags: a list has 1 to 1000 values"),
+    ({"filters": {"tags": ["a"] * 1001}}, "filters.tags: a list has 1 to 1000 values"),
     ({"filters": {"tags": ["a", ["b"]]}}, "filters.tags[1]: must be a text, a number or a boolean, not a list"),
     ({"filters": {"tags": None}}, 'not null; {"exists": false} asks for documents without one'),
     ({"filters": {"tags": {}}}, "filters.tags: an empty object asks for nothing"),

@@ -184,3 +184,27 @@ async def test_no_key_is_without_an_end(server: RedisServer) -> None:
         assert names
         for name in names:
             assert 0 < await one.redis.execute("PTTL", name) <= EVENTS_TTL_MS
+
+
+async def test_an_entry_that_was_written_twice_is_heard_once(server: RedisServer) -> None:
+    """A script whose outcome is unknown is sent again."""
+    async with two_replicas(server.url) as (one, two):
+        key = Keys("test:").events
+        for number in (1, 1, 2, 1):
+            words = f'["somebody", {number}, "resource", "t://{number}"]'
+            await one.redis.execute("XADD", key, "*", "event", words)
+        one.bus.publish(event(3))
+        await eventually(lambda: event(3) in two.told, "the last has come")
+        assert two.told == [event(1), event(2), event(3)]
+
+
+async def test_a_message_whose_predecessor_was_not_heard_does_not_hide_it(server: RedisServer) -> None:
+    async with two_replicas(server.url) as (one, two):
+        key, payloads = (
+            Keys("test:").events,
+            [f'["somebody", {number}, "resource", "t://{number}"]' for number in (1, 2)],
+        )
+        first, second = [(await one.redis.execute("XADD", key, "*", "event", words)).decode() for words in payloads]
+        server.ask("PUBLISH", key, f"{second} {first} {payloads[1]}")
+        await eventually(lambda: event(2) in two.told, "the second has come")
+        assert two.told == [event(1), event(2)]

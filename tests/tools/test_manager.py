@@ -262,3 +262,18 @@ async def test_large_results_are_checked_in_a_thread(tmp_path: Path) -> None:
     server.manager.service._tools._threads = ThreadPool(1, max_abandoned=0)
     assert (await result(server, asked("count", most=10)))["structuredContent"] == list(range(10))
     assert "stuck" in (await failure(server, asked("count", most=1_000))).message
+
+
+@pytest.mark.parametrize("isolation", [None, "thread"])
+async def test_a_key_in_the_text_of_an_exception_is_masked(tmp_path: Path, isolation: str | None) -> None:
+    """SEC-6."""
+
+    async def loud() -> str:
+        raise ValueError("refused: Authorization: Bearer abc.def with mcpd_0123456789abcdef")
+
+    def loud_in_a_thread() -> str:
+        raise ValueError("refused: Authorization: Bearer abc.def with mcpd_0123456789abcdef")
+
+    fn = loud if isolation is None else loud_in_a_thread
+    found = await result(server_of(tmp_path, ToolDeclaration(name="loud", fn=fn)), asked("loud"))
+    assert found["content"][0]["text"] == "ValueError: refused: Authorization: *** with ***"

@@ -258,3 +258,32 @@ def test_a_folder_of_the_servers_own_cannot_be_the_served_one(root: Path) -> Non
     for own in ("store", "prompts"):
         with pytest.raises(ConfigurationError, match="--no-files"):
             tools_of(settings.load(None, {}, {"files.root": root / own}))
+
+
+def moved(root: Path, places: Callable[[Path], Places]) -> Jail:
+    """Return the jail of a server whose place is a link, set to another folder of the served ones after the start."""
+    for name in ("first", "second"):
+        (root / "notes" / name).mkdir()
+    (root / "current").symlink_to(root / "notes" / "first")
+    jail = Jail(root, places(root / "current"))
+    (root / "current").unlink()
+    (root / "current").symlink_to(root / "notes" / "second")
+    return jail
+
+
+def test_nothing_is_made_in_a_secret_folder_under_its_other_name(root: Path) -> None:
+    """RSC-3: what it leads to now is as secret as what it led to."""
+    jail = moved(root, lambda place: Places(secret=(place,)))
+    with pytest.raises(ToolError, match="not served"):
+        jail.write(("notes", "second", "new.txt"), b"x", overwrite=False)
+    with pytest.raises(ToolError, match="not served"):
+        jail.scan(("notes", "second"), first="", limit=10)
+    assert not (root / "notes" / "second" / "new.txt").exists()
+
+
+def test_no_code_is_made_where_the_server_imports_from_under_its_other_name(root: Path) -> None:
+    """TOOL-5."""
+    jail = moved(root, lambda place: Places(imported=(place,)))
+    with pytest.raises(ToolError, match="not written"):
+        jail.write(("notes", "second", "new.py"), b"x = 1", overwrite=False)
+    assert jail.write(("notes", "second", "new.txt"), b"x", overwrite=False)

@@ -25,7 +25,7 @@ import trio
 import trio.testing
 
 from mcpd.errors import Draining, InvalidParams, Overloaded, RegistrationError, RpcError, ToolError
-from mcpd.tools.frames import Job
+from mcpd.tools.frames import Done, Job, encode
 from mcpd.tools.workers import WorkerCrashed, WorkerPool, WorkerSettings, WorkerToolFailed, WorkerToolRaised
 
 TOOLS = str(Path(__file__).with_name("process_tools.py"))
@@ -302,6 +302,15 @@ async def test_a_worker_that_talks_out_of_turn_is_not_used_again(tmp_path: Path)
         assert not exists(pid)
 
 
+async def test_a_worker_that_answers_twice_is_not_handed_on() -> None:
+    """Law 6: nor to a call that waits already, whose answer the second one would be."""
+    answers = [encode(Done({"content": [{"type": "text", "text": text}]})) for text in ("first", "second")]
+    async with open_pool(max_workers=1) as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(call, pool, "garbage", data=b"".join(answers).decode("latin-1")))
+        await trio.testing.wait_all_tasks_blocked()
+        assert text_of(await call(pool, "echo", text="clean")) == "clean"
+
+
 async def test_progress_and_log_arrive_before_the_result() -> None:
     """`ctx.progress`, `ctx.log` and `ctx.deadline` work through the pipe, in order."""
     seen: list[tuple[Any, ...]] = []
@@ -450,7 +459,7 @@ async def test_a_stopped_pool_refuses_calls() -> None:
 
 SERVER = """
     import time, trio
-    from mcpd.tools.frames import Job
+    from mcpd.tools.frames import Done, Job, encode
     from mcpd.tools.workers import WorkerPool, WorkerSettings
 
     async def ignore(*_): pass

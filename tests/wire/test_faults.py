@@ -181,6 +181,8 @@ def test_the_text_names_the_place_and_what_is_wrong_there(schema: Any, value: An
         ([1] * (SMALL_ITEMS - 10), True),
         ([1] * SMALL_ITEMS, False),
         ({str(n): n for n in range(SMALL_ITEMS)}, False),
+        ({str(n): n for n in range(SMALL_ITEMS // 2 - 1)}, True),
+        ({str(n): n for n in range(SMALL_ITEMS // 2 + 1)}, False),
         ([[1] * 40] * 40, False),
         ("x" * 90 * SMALL_ITEMS, True),
         ("x" * 101 * SMALL_ITEMS, False),
@@ -197,3 +199,16 @@ def test_a_validator_that_only_decides_agrees_with_one_that_explains() -> None:
     assert validator.fits(5)
     assert not validator.fits("5")
     assert not validator.fits({1: object()})
+
+
+def test_a_schema_that_leads_back_to_itself_is_left_at_last() -> None:
+    """Law 8: it never takes a step into the value."""
+    asked = Counter[str]()
+
+    def valid(pointer: str, _value: Any) -> bool:
+        asked[pointer] += 1
+        assert asked.total() < 10_000
+        return False
+
+    faults = Faults({"not": {}, "$ref": "#"}, valid=valid, judge=lambda *_: True, quote=lambda *_: "")
+    assert faults.locate(5) == ([], "5 does not fit 'not'")

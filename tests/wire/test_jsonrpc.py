@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from mcpd import errors
 from mcpd.wire import jsonrpc
+from mcpd.wire.call import MAX_ID_CHARS, is_request_id
 from mcpd.wire.jsonrpc import Malformed, Notification, Request, Response
 
 JSON = st.recursive(
@@ -333,3 +334,23 @@ def test_a_request_survives_the_way_to_bytes_and_back(request_id: Any, method: s
     """RPC-3."""
     body = jsonrpc.request(request_id, method, params)
     assert jsonrpc.parse(jsonrpc.decode(body)) == Request(request_id, method, params)
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xef\xbb\xbf{}", bytearray(b"\xef\xbb\xbf{}"), memoryview(b"\xef\xbb\xbf{}"), "\ufeff{}"]
+)
+def test_one_byte_order_mark_is_passed_over(body: Any) -> None:
+    """RFC 8259 section 8.1."""
+    assert jsonrpc.decode(body, max_depth=4) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        ("", True), ("x" * MAX_ID_CHARS, True), ("x" * (MAX_ID_CHARS + 1), False), (-(2**63), True),
+        (-(2**63) - 1, False), (2**64 - 1, True), (2**64, False), (True, False), (1.0, False), (None, False),
+    ],
+    ids=lambda value: str(value)[:24],
+)  # fmt: skip
+def test_an_id_is_a_text_of_bounded_length_or_an_integer_of_64_bits(value: Any, good: bool) -> None:
+    assert is_request_id(value) is good
