@@ -179,6 +179,12 @@ def test_a_promised_scenario_is_clean(runs: dict[str, Run], revision: str, scena
 
 
 @pytest.mark.slow
+def test_the_suite_still_skips_the_notices_of_tasks(runs: dict[str, Run]) -> None:
+    """TSK-10: the day that it does not, this scenario belongs to the promised ones."""
+    assert [status for status, _ in runs["2026-07-28"].checks["tasks-status-notifications"]] == ["SKIPPED"]
+
+
+@pytest.mark.slow
 def test_the_suite_meets_no_internal_error(runs: dict[str, Run], server: Server) -> None:
     """A bug may hide behind an error that a scenario accepts; the log would tell."""
     log = server.log.read_text()

@@ -341,3 +341,9 @@ async def ask_while_completing(value: str, ctx: Context) -> list[str]:
     """Do what no completion may do."""
     await ctx.elicit(why=Elicit("Why?", fields={"why": str}))
     return [value]
+
+
+@tool(task="required")
+async def hold_as_task() -> None:
+    """Work until the task is cancelled."""
+    await trio.sleep_forever()
