@@ -75,6 +75,7 @@ class Flight:
         "call",
         "cancelled_at",
         "client",
+        "counted",
         "exchange",
         "key",
         "lend",
@@ -96,6 +97,8 @@ class Flight:
         self.reason: Reason | None = None
         self.started = trio.current_time()
         self.cancelled_at = 0.0
+        self.counted = False
+        """True for the work of a task: the call that made it has been counted under its caller's rates."""
         self.tell_quotas: Callable[[Sequence[Quota]], None] = unheard
         """Hears what is left of the caller's rates, where there are any; HTTP has headers for it."""
         self.lend: Callable[[], None] = _nothing

@@ -220,7 +220,7 @@ class MessageManager:
         return Failed(InternalError(call.request_id))
 
     async def _answer(self, flight: Flight) -> dict[str, object]:
-        if self._rates is not None:
+        if self._rates is not None and not flight.counted:
             await self._rates.admit(flight)
         ticket = self._places.enter(flight.call.principal.share)
         if ticket is None:

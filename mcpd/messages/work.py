@@ -27,6 +27,7 @@ class TaskWork:
     def __init__(self, manager: MessageManager, call: Call, exchange: Exchange) -> None:
         self._manager = manager
         self._flight = Flight(call, exchange)
+        self._flight.counted = True
 
     def cancel(self, reason: Reason) -> None:
         """See `Work`."""

@@ -17,6 +17,7 @@ from mcpd.errors import (
     MissingCapability,
     NotFound,
     Overloaded,
+    RateLimited,
     StoreUnavailable,
     facing,
 )
@@ -556,3 +557,12 @@ async def test_tasks_are_counted(tmp_path: Path, autojump_clock: MockClock) -> N
         assert 'mcpd_tasks{state="working"} 1.0' in shown
         assert 'mcpd_tasks{state="failed"} 0.0' in shown
         assert "mcpd_tasks_running 1.0" in shown
+
+
+async def test_a_task_is_one_call_of_its_callers_rate(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The call that makes it is counted, its work is not; asking about it is, as any call."""
+    async with tasking(tmp_path, limits={"tool_rate": "1/h"}) as parts:
+        client = Client(parts)
+        task_id = await client.start("slow")
+        assert type(await client.ask("tools/call", name="slow", arguments={})) is RateLimited
+        assert text(await client.ended(task_id)) == "awake"
