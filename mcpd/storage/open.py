@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final, Protocol
 
+import trio
+
 from mcpd.config import Config, SecretUrl
 from mcpd.drivers.redis import NotExecuted, Redis, Refused
 from mcpd.errors import ConfigurationError
@@ -32,6 +34,9 @@ from mcpd.storage.sqlite.tasks import open_tasks as open_sqlite_tasks
 
 NAME: Final = "mcpd"
 """What `CLIENT LIST` shows of our connections."""
+
+KNOCK_S: Final = 2.0
+"""How long the start of a server waits for a Redis that accepts connections and says nothing."""
 
 REPLICA_POLL_S: Final = 0.2
 """How soon replicas on one data folder notice each other's changes: 3 ms of processor time a second."""
@@ -113,7 +118,7 @@ async def _open_redis(url: SecretUrl, prefix: str, observer: Observer | None) ->
         observer.watch_store("redis", "subscribed", lambda: redis.statistics().subscribed)
         observer.watch_store("redis", "leased", lambda: redis.statistics().leased)
         observer.watch_store("redis", "idle", lambda: redis.statistics().idle)
-    with suppress(NotExecuted):
+    with trio.move_on_after(KNOCK_S), suppress(NotExecuted):
         async with redis.lease():
             pass
     keys = Keys(prefix)

@@ -111,8 +111,7 @@ class RedisBus:
         self._sent = trio.Event()
         self._begun = trio.Event()
         self._subscription: Listening | None = None
-        self.trouble = ""
-        """Why other replicas are not heard although the server is there; empty when there is no such reason."""
+        self._troubles: dict[str, str] = {}
         self._heard = self._resyncs = 0
 
     def subscribe(self, callback: Callable[[Changed], None]) -> Subscription:
@@ -136,6 +135,19 @@ class RedisBus:
     def hears(self) -> bool:
         """True while events of other replicas come in."""
         return self._begun.is_set() and self._subscription is not None and self._subscription.listening
+
+    @property
+    def trouble(self) -> str:
+        """What the server refuses although it is there; empty when it refuses nothing."""
+        return "; ".join(f"{what}: {why}" for what, why in self._troubles.items())
+
+    def _note(self, what: str, error: RedisError | None) -> None:
+        """Keep what the server refuses until it does it again: one line in the log for each change."""
+        if error is None:
+            self._troubles.pop(what, None)
+        elif error.code and self._troubles.get(what) != str(error):
+            self._troubles[what] = str(error)
+            _log.error("redis: change events are not %s (mcpd check says more): %s", what, error)
 
     async def wait_begun(self) -> None:
         """Return when this replica hears the others for the first time. Cancellation: safe."""
@@ -176,9 +188,10 @@ class RedisBus:
             try:
                 written = await self._redis.run_script(_EMIT, keys=[key], arguments=arguments, idempotent=True)
             except RedisError as error:
-                _log.debug("an event waits for Redis: %s", error)
+                self._note("sent", error)
                 await trio.sleep(RETRY_S)
             else:
+                self._note("sent", None)
                 return _text(written)
 
     async def _listen(self) -> None:
@@ -187,13 +200,11 @@ class RedisBus:
             while True:
                 try:
                     async for item in subscription:
-                        self.trouble = ""
+                        self._note("heard", None)
                         if not (isinstance(item, Message) and self._follows(item.payload)):
                             await self._read()
                 except RedisError as error:
-                    if self.trouble != str(error):
-                        _log.error("change events of other replicas are not heard: %s", error)
-                    self.trouble = str(error)
+                    self._note("heard", error)
                     subscription.close()
                     await trio.sleep(POLL_S)
 
@@ -225,8 +236,9 @@ class RedisBus:
                         _READ, keys=[self._keys.events], arguments=arguments, idempotent=True
                     )
                 except RedisError as error:
-                    _log.debug("the stream of events cannot be read: %s", error)
+                    self._note("read", error)
                     return
+                self._note("read", None)
                 if not known:
                     _log.warning("the stream of change events has a gap: everything may have changed")
                     self._resyncs += 1

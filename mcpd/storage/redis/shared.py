@@ -99,6 +99,6 @@ class RedisShared:
             await self._redis.execute("PING")
         except RedisError as error:
             return Standing("degraded", str(error))
-        if not self.bus.hears:
-            return Standing("degraded", f"other replicas are not heard: {self.bus.trouble or 'not yet'}")
+        if self.bus.trouble or not self.bus.hears:
+            return Standing("degraded", f"changes of replicas: {self.bus.trouble or 'not heard yet'}")
         return Standing("ok", self._version())
