@@ -112,7 +112,7 @@ def test_an_option_that_cannot_be_is_refused_by_name(options: Any) -> None:
 
     def fn() -> None: ...
 
-    with pytest.raises(RegistrationError, match=r"fn.*(isolation|timeout_s|colour)"):
+    with pytest.raises(RegistrationError, match=r"fn.*(isolation|timeout_s|colour|task|asks_first)"):
         tool(**options)(fn)
 
 
