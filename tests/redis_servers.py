@@ -68,6 +68,21 @@ def free_port() -> int:
         return port
 
 
+def make_certificate(folder: Path) -> Path:
+    """Make `cert.pem` and `key.pem` of `localhost` in a folder, its own authority; return the folder."""
+    words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+    words += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    words += ["-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
+    subprocess.run([need("openssl"), *words], check=True, capture_output=True)
+    return folder
+
+
+def tls_options(certificate: Path, port: int) -> list[str]:
+    """Return the options of a server that speaks TLS at `port`, besides its plain one."""
+    words = ["--tls-port", str(port), "--tls-cert-file", f"{certificate}/cert.pem"]
+    return [*words, "--tls-key-file", f"{certificate}/key.pem", "--tls-auth-clients", "no"]
+
+
 @contextmanager
 def serving(kind: str, *options: str, port: int = 0, folder: Path | None = None) -> Iterator[RedisServer]:
     """Run a server of `kind` with these further options until the body is done."""

@@ -150,6 +150,17 @@ async def test_each_key_has_a_rate_of_its_own_on_all_transports(tmp_path: Path) 
                     assert (await client.ask("tools/list")).status == 429
 
 
+async def test_each_address_has_a_rate_of_its_own_where_there_are_no_keys(tmp_path: Path) -> None:
+    (tmp_path / "rated.py").write_text(TOOL)
+    config = server_config(tmp_path, tmp_path / "rated.py", limits={"rate": "1/h"})
+    config = replace(config, server=replace(config.server, trusted_proxies=("127.0.0.1",)))
+    with trio.fail_after(3 * WAIT_S):
+        async with http_server(config) as running:
+            for address in ("192.0.2.1", "192.0.2.2"):
+                async with client_of(running, **{"x-forwarded-for": address}) as client:
+                    assert [(await client.ask("tools/list")).status for _ in range(2)] == [200, 429]
+
+
 async def test_without_rates_nothing_is_counted_or_told(tmp_path: Path) -> None:
     (tmp_path / "plain.py").write_text(TOOL.replace('(rate="2/h")', ""))
     with trio.fail_after(3 * WAIT_S):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.redis_servers import KINDS, RedisServer, free_port
+from tests.redis_servers import KINDS, RedisServer, free_port, make_certificate, tls_options
 from tests.redis_servers import serving as redis_serving
 from tests.replicas.replica import Ear, Replica, listening, replicas, subscribed
 from tests.served import client_of, environment
@@ -220,3 +220,24 @@ async def test_what_was_announced_last_is_told_before_a_server_ends(tmp_path: Pa
                     redis.ask("CLIENT", "PAUSE", "1000", "WRITE")
                     await two.change(NOTES[0])
                 await ear.wait(NOTES[0])
+
+
+async def test_tls_passwords_and_unix_sockets_lead_to_redis_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    certificate = make_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
+    with trio.fail_after(WAIT_S):
+        with redis_serving("redis-7", *tls_options(certificate, port), "--requirepass", "s3cret/") as redis:
+            urls = [f"rediss://:s3cret%2F@localhost:{port}", f"unix://:s3cret%2F@{redis.folder}/redis.sock"]
+            with (
+                replicas(tmp_path / "tls", settings(urls[0]), 1) as (one,),
+                replicas(tmp_path / "unix", settings(urls[1]), 1) as (two,),
+            ):
+                await one.wait_ready(READY)
+                await two.wait_ready(READY)
+                async with listening(one, *NOTES) as ear:
+                    await two.change(NOTES[0])
+                    await ear.wait(NOTES[0])
+                assert "s3cret" not in one.log() + two.log() + await one.ready()

@@ -15,7 +15,7 @@ from mcpd.drivers.redis import Redis as Client
 from mcpd.storage.redis import examining
 from mcpd.storage.redis.examining import RIGHTS, probes
 from mcpd.storage.redis.keys import Keys
-from tests.redis_servers import KINDS, RedisServer, free_port
+from tests.redis_servers import KINDS, RedisServer, free_port, make_certificate, tls_options
 from tests.redis_servers import serving as redis_serving
 from tests.source import ROOT
 
@@ -122,6 +122,43 @@ async def test_a_connection_in_clear_to_elsewhere_is_pointed_out() -> None:
     with redis_serving("redis-7") as server:
         _, notes = await told(f"redis://0.0.0.0:{server.port}")
     assert any("rediss://" in note for note in notes)
+
+
+async def test_tls_is_asked_for_and_what_is_wrong_with_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    certificate = make_certificate(tmp_path)
+    with redis_serving("redis-7", *tls_options(certificate, port), "--appendonly", "yes") as server:
+        wrong, _ = await told(f"rediss://localhost:{port}")
+        assert "certificate verify failed" in wrong[0]
+        assert "SSL_CERT_FILE" in wrong[0]
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
+        wrong, notes = await told(f"rediss://localhost:{port}")
+        assert (wrong, len(notes)) == ([], 1)
+        wrong, _ = await told(f"rediss://127.0.0.1:{port}")
+        assert "the name has to be the certificate's" in wrong[0]
+        monkeypatch.setattr(examining, "EXAMINE_S", 0.5)
+        wrong, _ = await told(f"rediss://localhost:{server.port}")
+        assert "has not answered" in wrong[0], "a plain port says nothing to TLS"
+
+
+@pytest.mark.parametrize(("kind", "version"), [("redis", "6.2.14"), ("valkey", "7.2.5"), ("dragonfly", "1.0")])
+async def test_a_server_that_is_too_old_or_another_will_not_do(kind: str, version: str) -> None:
+    """A server of that version is not to be had; what it says first is."""
+
+    async def greet(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        words = [word for pair in (("server", kind), ("version", version)) for word in pair]
+        await stream.send_all(b"%2\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(word), word.encode()) for word in words))
+        await stream.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        await nursery.start(trio.serve_listeners, greet, [listener])
+        wrong, _ = await told(f"redis://127.0.0.1:{listener.socket.getsockname()[1]}")
+        nursery.cancel_scope.cancel()
+    assert f"runs {kind} {version}; redis 7.0 or valkey 8.0 or newer is needed" in wrong[0]
 
 
 def test_every_command_that_is_sent_is_tried() -> None:

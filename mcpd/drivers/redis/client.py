@@ -102,7 +102,7 @@ class Redis:
     ) -> None:
         self.address = address.parse(url)
         self._name = name
-        self._tls = tls
+        self._tls = ssl.create_default_context() if tls is None and self.address.tls else tls
         self._options = options or Options()
         self._shared: Pipeline | None = None
         self._changed = trio.Event()

@@ -29,6 +29,11 @@ SLOW_S: Final = 0.005
 EXAMINE_S: Final = 10.0
 """For everything that is asked of a connected server."""
 
+_TLS_HINT: Final = (
+    ". With rediss:// the port has to speak TLS, the name has to be the certificate's, and a private authority be named"
+    " by the variable SSL_CERT_FILE"
+)
+
 RIGHTS: Final = "~{prefix}* &{prefix}* +@all -@admin -@dangerous +info"
 """The access rule that suffices, for `ACL SETUSER`."""
 
@@ -43,7 +48,8 @@ async def examine(redis: Redis, keys: Keys) -> list[Advice]:
                 found.append(await _latency(connection, redis))
                 await _use(connection, redis, keys, found)
         except NotExecuted as error:
-            found.append(Advice(wrong=True, text=f"{error}; a server starts without it, and is degraded"))
+            hint = _TLS_HINT if redis.address.tls else ""
+            found.append(Advice(wrong=True, text=f"{error}; a server starts without it, and is degraded{hint}"))
         except RedisError as error:
             found.append(Advice(wrong=True, text=str(error)))
     if scope.cancelled_caught:

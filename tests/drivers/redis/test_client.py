@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -26,8 +25,7 @@ from mcpd.drivers.redis import (
 from mcpd.drivers.redis.address import Address, parse
 from tests.drivers.redis.conftest import QUICK, client_of
 from tests.in_process import eventually
-from tests.needs import need
-from tests.redis_servers import RedisServer, cutting, free_port, serving
+from tests.redis_servers import RedisServer, cutting, free_port, make_certificate, serving, tls_options
 
 WAIT_S = 20.0
 ECHO = Script("return {KEYS[1], ARGV[1]}")
@@ -319,30 +317,12 @@ async def test_a_unix_socket_is_an_address_too(server: RedisServer) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tls")
-    words = [
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "1",
-        "-subj",
-        "/CN=localhost",
-    ]
-    words += ["-addext", "subjectAltName=DNS:localhost", "-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
-    subprocess.run([need("openssl"), *words], check=True, capture_output=True)
-    return folder
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 async def test_tls_is_checked_and_spoken(certificate: Path) -> None:
     port = free_port()
-    words = ["--tls-port", str(port), "--tls-cert-file", f"{certificate}/cert.pem"]
-    words += ["--tls-key-file", f"{certificate}/key.pem", "--tls-auth-clients", "no"]
-    with serving("redis-7", *words) as server, trio.fail_after(WAIT_S):
+    with serving("redis-7", *tls_options(certificate, port)) as server, trio.fail_after(WAIT_S):
         trusting = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
         async with client_of(f"rediss://localhost:{port}", tls=trusting) as redis:
             assert await redis.execute("PING") == b"PONG"
