@@ -138,6 +138,7 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     searcher = None
     if stores is not None:
         _watch_store(health, stores.documents)
+        _watch_tasks(health, stores.tasks)
         _watch_shared(health, shared)
         searcher = _searcher(stores, config, metrics)
         declarations = [*document_tools(limits), *declarations]
@@ -276,6 +277,17 @@ def _watch_store(health: Health, documents: Documents) -> None:
         return Finding("ok")
 
     health.add("documents", check_documents, required=True)
+
+
+def _watch_tasks(health: Health, tasks: TaskStore) -> None:
+    async def check_tasks() -> Finding:
+        try:
+            counts = await tasks.count()
+        except StorageError as error:
+            return Finding("down", str(error))
+        return Finding("ok", f"{sum(counts.values())} kept")
+
+    health.add("tasks", check_tasks, required=False)
 
 
 def _watch_shared(health: Health, shared: Shared) -> None:

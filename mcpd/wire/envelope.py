@@ -120,7 +120,7 @@ def _check_headers(request: Request, headers: RoutingHeaders, version: str) -> N
     if headers.method != request.method:
         raise HeaderMismatch(_unlike("Mcp-Method", headers.method, request.method))
     row = TABLE.get(request.method)
-    if row is not None and row.target is not None:
+    if row is not None and row.target is not None and (headers.name is not None or row.extension is None):
         _check_name(headers, request.params.get(row.target))
 
 

@@ -24,7 +24,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     capability: str | None = None
     """Server capability without which the method does not exist (step 10 of the ladder)."""
     target: str | None = None
-    """Parameter mirrored by the `Mcp-Name` header (HDR-4)."""
+    """Parameter mirrored by the `Mcp-Name` header (HDR-4). Of an extension's method it may be missing: the extension
+    obliges clients to send it, for whatever routes by it, and no server to refuse one that does not (FastMCP 4.1)."""
     scope: str = "read"
     """Scope that a key needs."""
     inputs: bool = False

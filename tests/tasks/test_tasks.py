@@ -239,6 +239,8 @@ async def test_a_question_that_is_given_up_is_withdrawn(tmp_path: Path, autojump
         client = Client(parts)
         task_id = await client.start("ask_in_time")
         await client.until(task_id, "input_required")
+        task = await client.until(task_id, "working", "completed")
+        assert (task["status"], task.get("inputRequests")) == ("working", None)
         assert text(await client.ended(task_id)) == "nobody answered"
 
 
@@ -267,6 +269,25 @@ async def test_a_tool_may_ask_before_there_is_a_task(tmp_path: Path, autojump_cl
         assert text(await client.ended(created["taskId"])) == "0 Ada red"
         tampered = {**retry, "requestState": first["requestState"] + "x"}
         assert type(await client.ask("tools/call", **tampered)) is InvalidParams
+
+
+async def test_questions_that_are_asked_beside_the_start_of_a_task_come_first(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """TSK-12, MRT-2: the rounds of the call are over before there is a task."""
+    async with tasking(tmp_path) as parts:
+        client = Client(parts)
+        first = await client.ask("tools/call", name="ask_side_by_side", arguments={})
+        if first["resultType"] == "input_required":
+            answers = {"name": {"action": "accept", "content": {"name": "Ada"}}}
+            again = {"inputResponses": answers, "requestState": first["requestState"]}
+            created = await client.ask("tools/call", name="ask_side_by_side", arguments={}, **again)
+            assert created["resultType"] == "task"
+        else:
+            created = first
+            await client.until(created["taskId"], "input_required")
+            await client.answer(created["taskId"], name={"name": "Ada"})
+        assert text(await client.ended(created["taskId"])) == "Ada"
 
 
 async def test_cancelling_ends_the_work_and_is_acknowledged_ever_after(
@@ -306,20 +327,39 @@ async def test_a_task_that_waits_for_an_answer_can_be_cancelled(tmp_path: Path, 
 async def test_the_end_of_the_creating_call_is_not_the_end_of_the_task(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    """CAN-4, TSK-4: but a call that ends before its client has been told of the task takes it along."""
+    """CAN-4."""
     async with tasking(tmp_path) as parts:
         client = Client(parts)
         creating = Flight(client.call("tools/call", {"name": "slow", "arguments": {}}), Wire())
         outcome = await parts.manager.serve(creating)
         creating.cancel("client_gone")
         assert text(await client.ended(getattr(outcome, "result")["taskId"])) == "awake"  # noqa: B009 - one of three
-        leaving = Flight(client.call("tools/call", {"name": "slow", "arguments": {}}), Wire())
+
+
+async def test_a_call_that_ends_untold_takes_its_task_along(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Law 2: nobody would ever ask for that task."""
+    store = Flaky(TaskShelf(clock=clock))
+    async with tasking(tmp_path, store=store) as parts:
+        client = Client(parts)
+        leaving = Flight(client.call("tools/call", {"name": "slow", "arguments": {"seconds": 200}}), Wire())
+        store.gate = trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(parts.manager.serve, leaving)
-            await until(lambda: tasks_of(parts)._jobs)
+            await trio.testing.wait_all_tasks_blocked()
             leaving.cancel("client_gone")
+        store.gate.set()
         await until(lambda: not tasks_of(parts)._jobs)
+        assert [task.state for task in store.tasks()] == ["cancelled"]
         assert list(parts.manager.in_flight()) == []
+
+
+async def test_a_tool_may_take_longer_in_a_task_than_in_a_call(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Law 1: one deadline, `timeouts.task_max_s` where the tool names none or more."""
+    async with tasking(tmp_path, call_max_s=10, task_max_s=100) as parts:
+        client = Client(parts)
+        assert text(await client.ended(await client.start("slow", seconds=50))) == "awake"
+        late = await client.ended(await client.start("slow", seconds=150))
+        assert late["error"]["data"] == {"reason": "deadline", "budget": "server", "limitMs": 100_000}
 
 
 async def test_a_waiting_task_lends_its_place(tmp_path: Path, autojump_clock: MockClock) -> None:

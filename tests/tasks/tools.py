@@ -62,6 +62,7 @@ async def ask_in_time(ctx: Context) -> str:
     """Give up on a question."""
     with trio.move_on_after(5):
         await ctx.elicit(name=Elicit("Name?", fields={"name": str}))
+    await trio.sleep(5)
     return "nobody answered"
 
 
@@ -80,6 +81,21 @@ async def ask_first(ctx: Context) -> str:
     await ctx.start_task()
     then = await ctx.elicit(color=Elicit("Color?", fields={"color": str}))
     return f"{number} {first.content['name']} {then.content['color']}"
+
+
+@tool(task="required", asks_first=True)
+async def ask_side_by_side(ctx: Context) -> str:
+    """Start the task in one of two tasks of the function, while the other one asks."""
+    names: list[str] = []
+
+    async def ask() -> None:
+        answer = await ctx.elicit(name=Elicit("Name?", fields={"name": str}))
+        names.append(answer.content["name"])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ctx.start_task)
+        nursery.start_soon(ask)
+    return names[0]
 
 
 @tool(task="optional")
