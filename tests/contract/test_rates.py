@@ -12,6 +12,7 @@ import trio
 from mcpd.drivers.redis import Redis
 from mcpd.rates import Rate, Taken
 from mcpd.storage.memory.rates import MemoryRates
+from mcpd.storage.redis import rates as redis_rates
 from mcpd.storage.redis.keys import Keys
 from mcpd.storage.redis.rates import RedisRates
 from mcpd.storage.shared import RateLimits
@@ -42,8 +43,11 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-async def replicas(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Replicas]:
+async def replicas(
+    url: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Replicas]:
     """Two replicas as one store sees them, each test under keys of its own."""
+    monkeypatch.setattr(redis_rates, "PATIENCE_S", WAIT_S)
     if not url:
         rates = MemoryRates()
         yield rates, rates

@@ -17,6 +17,7 @@ from trio_websocket import open_websocket_url
 from mcpd.config import Auth, Redis, SecretUrl
 from mcpd.errors import RegistrationError
 from mcpd.gateway.keys import KeyStore
+from mcpd.storage.redis import rates as redis_rates
 from tests.in_process import Running, eventually, http_server, server_config
 from tests.redis_servers import RedisServer
 from tests.redis_servers import serving as redis_serving
@@ -206,9 +207,10 @@ async def monitor(redis: RedisServer) -> AsyncIterator[list[str]]:
 
 @pytest.mark.parametrize(("limits", "commands"), [({}, 0), ({"rate": "1000/h"}, 10 + 1)])
 async def test_a_stateless_call_sends_no_command_to_redis_unless_there_are_rates(
-    tmp_path: Path, limits: dict[str, str], commands: int
+    tmp_path: Path, limits: dict[str, str], commands: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Law 11: a stateless request needs no memory that is shared. With rates, one each, and once the script's text."""
+    monkeypatch.setattr(redis_rates, "PATIENCE_S", WAIT_S)
     with redis_serving("redis-7") as redis:
         async with server(tmp_path, redis.url, **limits) as running, client_of(running) as client:
             async with monitor(redis) as lines:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
@@ -14,6 +17,7 @@ from mcpd.events import Changed
 from mcpd.storage.open import open_shared
 from mcpd.storage.redis import bus
 from mcpd.storage.replicas import Shared
+from tests.in_process import server_config, stdio_server
 from tests.redis_servers import RedisServer, free_port
 from tests.redis_servers import serving as redis_serving
 
@@ -123,9 +127,33 @@ async def test_what_is_told_here_is_told_nobody_else() -> None:
             assert there == [ALLOWED]
 
 
-async def test_flushing_is_bounded_by_whoever_asks_for_it() -> None:
-    async with shared_of(f"redis://127.0.0.1:{free_port()}") as shared:
-        shared.bus.publish(ALLOWED)
-        with trio.move_on_after(0.05) as scope:
+async def test_flushing_waits_for_a_server_that_is_there_and_for_no_other() -> None:
+    with trio.fail_after(WAIT_S):
+        async with shared_of(f"redis://127.0.0.1:{free_port()}") as shared:
+            shared.bus.publish(ALLOWED)
             await shared.flush()
-        assert scope.cancelled_caught
+        with redis_serving("redis-7") as server:
+            async with shared_of(server.url) as shared:
+                server.pause()
+                shared.bus.publish(ALLOWED)
+                with trio.move_on_after(0.05) as scope:
+                    await shared.flush()
+                assert scope.cancelled_caught
+                server.resume()
+                await shared.flush()
+
+
+async def test_a_server_on_stdio_tells_its_replicas_too(tmp_path: Path) -> None:
+    with trio.fail_after(WAIT_S), redis_serving("redis-7") as server:
+        config = replace(server_config(tmp_path), redis=Settings(url=SecretUrl(server.url)))
+        async with shared_of(server.url) as elsewhere, stdio_server(config) as running:
+            heard: list[Changed] = []
+            elsewhere.bus.subscribe(heard.append)
+            await wait_standing(running.parts.shared, "ok")
+            running.parts.bus.publish(ALLOWED)
+            running.stopping.set()
+            await running.stopped.wait()
+            while ALLOWED not in heard:  # noqa: ASYNC110 - a callback rings no bell
+                await trio.sleep(0.01)
+            for descriptor in (running.stdin_fd, running.stdout_fd):
+                os.close(descriptor)

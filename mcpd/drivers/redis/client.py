@@ -172,7 +172,7 @@ class Redis:
     def _went_down(self, reason: str) -> None:
         if self._down_since is None:
             self._down_since = trio.current_time()
-        self._down_because = reason
+        self._down_because = reason.removeprefix(str(self.address)).lstrip(": ")
         self._tell()
 
     def _tell(self) -> None:

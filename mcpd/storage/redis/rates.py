@@ -22,8 +22,8 @@ from mcpd.rates import Rate, Taken
 from mcpd.storage.redis.keys import Keys
 from mcpd.storage.shared import RateLimits
 
-PATIENCE_S: Final = 0.25
-"""A hundred times what the script takes; a call should not notice that Redis is away."""
+PATIENCE_S: Final = 0.5
+"""Hundreds of times what the script takes; longer, and callers would notice that Redis is away."""
 
 REST_S: Final = 1.0
 _US: Final = 1_000_000

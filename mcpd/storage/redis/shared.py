@@ -83,8 +83,10 @@ class RedisShared:
         return f"{server.get('server', '')} {server.get('version', '')}".strip()
 
     async def flush(self) -> None:
-        """See `Shared`."""
-        await self.bus.flush()
+        """See `Shared`. Where there is no server nobody can see anything, and nothing is waited for."""
+        await trio.lowlevel.checkpoint()
+        if self._redis.statistics().connected:
+            await self.bus.flush()
 
     async def check(self) -> Standing:
         """See `Shared`."""
