@@ -30,7 +30,12 @@ from mcpd.commands.options import COMMON, PATH, as_json, configured, examples, o
 @click.option("--as", "name", metavar="NAME", help="First part of the documents' paths.  [default: the folder's name]")
 @click.option("--tag", "tags", multiple=True, metavar="T", help="Tag all documents with it; may be repeated.")
 @click.option("--glob", "globs", multiple=True, metavar="G", help="Only files that match, as in .gitignore: '*.md'.")
-@click.option("--all", "include_all", is_flag=True, help="Also dotfiles and what .gitignore leaves out.")
+@click.option(
+    "--all",
+    "include_all",
+    is_flag=True,
+    help="Also dotfiles, __pycache__, node_modules and what .gitignore leaves out.",
+)
 @click.option("--watch", is_flag=True, help="Go on and keep the store in step until Ctrl-C.")
 @options(COMMON)
 @as_json

@@ -1,6 +1,7 @@
 """Finds the files of a folder: sorted, one after the other, without what its owner does not want seen.
 
-Names that begin with a dot and whatever `.gitignore` files leave out are passed over, unless all is wanted; the
+Names that begin with a dot, folders that programs fill (`MADE`) and whatever `.gitignore` files leave out are passed
+over, unless all is wanted; the
 `.gitignore` files of the folders above count as well, up to the folder that holds `.git`, as they do for git. Symbolic
 links are never followed, whether to files or folders: so no loop is walked, nothing outside of the folder is found, and
 nothing twice. Pipes, sockets and devices are passed over.
@@ -22,6 +23,9 @@ from mcpd.ingest.ignore import Rule, glob_rule, ignored, parse_rules
 
 MAX_IGNORE_BYTES: Final = 1024 * 1024
 """What is read of one `.gitignore`."""
+
+MADE: Final = frozenset({"__pycache__", "node_modules"})
+"""Folders that programs fill, also where no `.gitignore` says so."""
 
 OnError = Callable[[Path, OSError], None]
 
@@ -126,7 +130,7 @@ def _entries(folder: _Folder, include_all: bool, on_error: OnError) -> Iterator[
         rules = (*rules, _Rules(len(folder.below), own))
     for name, kind in kinds:
         below = folder.below + name
-        if kind == "" or (not include_all and (name.startswith(".") or _is_ignored(rules, below, kind == "folder"))):
+        if kind == "" or (not include_all and _is_left_out(name, rules, below, kind == "folder")):
             continue
         path = folder.path / name
         yield _Folder(path, below + "/", rules) if kind == "folder" else path
@@ -140,6 +144,10 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "file" if entry.is_file(follow_symlinks=False) else ""
     except OSError:
         return ""
+
+
+def _is_left_out(name: str, rules: tuple[_Rules, ...], below: str, folder: bool) -> bool:
+    return name.startswith(".") or name in MADE or _is_ignored(rules, below, folder)
 
 
 def _is_ignored(rules: tuple[_Rules, ...], below: str, folder: bool) -> bool:

@@ -38,6 +38,15 @@ def test_dotfiles_and_ignored_files_are_passed_over_unless_all_is_wanted(tmp_pat
     assert {".hidden", ".gitignore", "a.log", "build/x.txt"} <= set(everything)
 
 
+def test_what_programs_make_is_passed_over_unless_all_is_wanted(tmp_path: Path) -> None:
+    """Also where no `.gitignore` says so."""
+    for name in ("a.py", "__pycache__/a.cpython-311.pyc", "web/node_modules/left/pad.js", "web/b.js"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert [path.name for path in walk(tmp_path)] == ["a.py", "b.js"]
+    assert len(list(walk(tmp_path, include_all=True))) == 4
+
+
 def test_the_innermost_gitignore_counts(tmp_path: Path) -> None:
     make(tmp_path, "a.log", "in/a.log", "in/b.log", "in/deep/a.log", "other/a.log")
     (tmp_path / ".gitignore").write_text("*.log\n")
