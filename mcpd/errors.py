@@ -335,6 +335,7 @@ TABLE: dict[type[McpdError], Facing] = {
     ResultTooLarge: _row(-32603, 200, 500, "RESULT_TOO_LARGE", "internal_error"),
     RpcError: _row(-32603, 200, 500, "RPC_ERROR", "tool_error"),
     InternalError: _row(-32603, 200, 500, "INTERNAL", "internal_error"),
+    WireError: _row(-32603, 200, 500, "INTERNAL", "internal_error"),
 }
 
 

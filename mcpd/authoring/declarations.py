@@ -266,7 +266,7 @@ def _import_file(path: Path) -> ModuleType:
         raise RegistrationError(f"{path}: is a folder; name a file in it, or a module")
     if not path.is_file():
         raise RegistrationError(f"{path}: there is no such file")
-    name = f"mcpd_author_{path.stem.replace('-', '_')}_{abs(hash(str(path))):x}"
+    name = f"author_{path.stem.replace('-', '_')}_{abs(hash(str(path))):x}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise RegistrationError(f"{path}: not a Python file")

@@ -52,7 +52,7 @@ _LINGER_S = 0.02
 """So long a line waits for others to be written with it."""
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
 _MAX_KEY_CHARS = 8192
-_TOKEN = re.compile(r"mcpd_[A-Za-z0-9_-]{12,}|(?i:bearer)\s+[^\s\"']+")
+_TOKEN = re.compile(r"mcpd_[A-Za-z0-9_-]{12,}+(?!\.py\b)|(?i:bearer)\s+[^\s\"']+")
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
 _ESCAPES_KEPT_LINES = {code: text for code, text in _ESCAPES.items() if code != 10}
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}

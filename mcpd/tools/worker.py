@@ -30,6 +30,7 @@ from mcpd.errors import McpdError, RegistrationError, RpcError, ToolCrashed, Too
 from mcpd.tools import frames
 from mcpd.wire.envelope import LOG_LEVELS
 
+_STDERR = 2
 PR_SET_PDEATHSIG = 1
 SIGKILL = 9
 CHUNK_BYTES = 65536
@@ -203,6 +204,7 @@ def main(argument: str) -> None:
     _preload(toolbox, setup.preload)
     channel.send(frames.encode(frames.Ready()))
     while (job := channel.receive()) is not None:
+        _open_streams()
         frame = fit(perform(job, toolbox, channel), setup.max_message_bytes)
         if os.getpid() != own:
             os._exit(0)
@@ -216,6 +218,15 @@ def _become_ordinary(setup: frames.Setup) -> None:
         os.environ.pop("PYTHONPATH", None)
     else:
         os.environ["PYTHONPATH"] = setup.python_path
+
+
+def _open_streams() -> None:
+    """Give the next tool what it can print to, whatever the one before has closed or put in its place."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None or getattr(stream, "closed", False):
+            opened = os.fdopen(_STDERR, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+            setattr(sys, name, opened)
 
 
 def _preload(toolbox: Toolbox, targets: tuple[str, ...]) -> None:

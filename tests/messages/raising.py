@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from mcpd.authoring.context import Context
 from mcpd.authoring.declarations import completion, prompt, resource, tool
-from mcpd.errors import ToolError
+from mcpd.errors import ToolError, WireError
 
 
 class Odd(BaseException):
@@ -68,6 +68,7 @@ def ended() -> BaseException:
 
 
 RAISED: dict[str, Callable[[], BaseException]] = {
+    "bare": lambda: WireError("bare"),
     "error": lambda: ValueError("wrong"),
     "exit": lambda: SystemExit(3),
     "interrupt": KeyboardInterrupt,

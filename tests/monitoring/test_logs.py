@@ -9,12 +9,14 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mcpd.authoring.declarations import load
 from mcpd.monitoring.logs import MAX_RECORD_CHARS, MAX_WAITING_BYTES, Logs, RequestLine, configure, mask
 
 LINE = RequestLine("r-1", "http", "tools/call", "ok", 0.0015, target="echo", principal="laptop")
@@ -321,3 +323,13 @@ def test_stderr_is_where_lines_go(root: logging.Logger, capfd: pytest.CaptureFix
     captured = capfd.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
+
+
+def test_names_of_modules_are_not_taken_for_keys(tmp_path: Path) -> None:
+    """An author has to see which file it was."""
+    file = tmp_path / "weather_and_tides.py"
+    file.write_text("from mcpd import tool\n\n@tool\ndef tide() -> str:\n    return ''\n")
+    (declared,) = load(str(file))
+    assert mask(declared.fn.__module__) == declared.fn.__module__
+    assert mask("File '/x/mcpd_weather_and_tides.py', line 3") == "File '/x/mcpd_weather_and_tides.py', line 3"
+    assert "mcpd_weather" not in mask("mcpd_weather_and_tides.pyx")

@@ -235,3 +235,21 @@ def give_odd(kind: str) -> dict[str, Any]:
     cycle: dict[str, Any] = {}
     cycle["cycle"] = cycle
     return {"object": {"value": object()}, "cycle": cycle}[kind]
+
+
+@tool(isolation="process")
+def close_output(how: str) -> None:
+    """Close what Python prints to, or put nothing in its place."""
+    if how == "close":
+        sys.stdout.close()
+    else:
+        sys.stdout = sys.stderr = None
+
+
+@tool(isolation="process")
+def say_aloud() -> str:
+    """Print on both streams."""
+    print("to stdout", flush=True)
+    print("to stderr", file=sys.stderr, flush=True)
+    assert sys.stdout is not None
+    return "said"

@@ -508,3 +508,12 @@ async def test_starting_a_worker_holds_the_event_loop_for_moments_only() -> None
             worst, before = max(worst, now - before), now
         assert 0 < pool.statistics().last_start_s < 5
     assert worst < 0.1
+
+
+@pytest.mark.parametrize("how", ["close", "delete"])
+async def test_a_tool_that_closes_its_output_takes_it_from_no_other(how: str) -> None:
+    """The worker is used again."""
+    async with open_pool() as pool:
+        await call(pool, "close_output", how=how)
+        assert text_of(await call(pool, "say_aloud")) == "said"
+        assert pool.statistics().crashed_total == 0
