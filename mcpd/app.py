@@ -82,11 +82,11 @@ def serve(config: Config) -> int:
 
 
 async def _serve(config: Config, logs: Logs) -> None:
+    claim_descriptors(config.limits.max_connections)
     async with open_stores(config) as stores:
         parts = build(config, logs, stores)
         startup_check(config, parts.keys)
         check_certificate(config.server)
-        claim_descriptors(config.limits.max_connections)
         sockets = open_sockets(config.server, config.timeouts)
         try:
             await _serve_until_signal(parts, sockets)
@@ -315,6 +315,7 @@ def stdio(config: Config) -> int:
 async def _stdio(config: Config, logs: Logs, source: int, sink: int) -> None:
     patience_s = END_OF_INPUT_S + _to_end_s(config.timeouts)
     stopping = trio.Event()
+    claim_descriptors(0)
     async with open_stores(config) as stores:
         parts = build(config, logs, stores)
         for line in describe(parts)[1:-1]:

@@ -4,7 +4,7 @@ Each command family has a file in `commands` that says what it is called and tak
 end of a command becomes an exit code. What a command needs is imported when it runs, so that `mcpd --help` is quick and
 `mcpd call` loads no server.
 
-Called by: the console script `mcpd` and `python -m mcpd`. Deliberately not: any command.
+Called by: `mcpd.__main__`, the console script. Deliberately not: any command.
 
 Laws: exit codes are 0 done, 1 something failed, 2 wrong usage or configuration, 130 interrupted; what went wrong is one
 line on stderr that says what to do; results go to stdout, as JSON with `--json`.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 import click
 
@@ -62,7 +63,8 @@ def run(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if not isinstance(error, BrokenPipeError):
             click.echo(f"mcpd: {error.filename or 'the output'}: {error.strerror}", err=True)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except McpdError as error:
         click.echo(f"mcpd: {error}", err=True)

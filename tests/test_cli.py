@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import mcpd
 from mcpd import cli
+from tests.served import environment
 
 
 @pytest.fixture(autouse=True)
@@ -245,3 +247,77 @@ def test_revoking_the_last_key_says_that_the_server_is_locked_and_what_to_do(fol
     assert str(Path(".mcpd") / "keys.toml") in told
     _, report = checked(capsys)
     assert any("every request needs one" in note for note in report["notes"])
+
+
+def run_limited(folder: Path, *arguments: str, files: int) -> subprocess.CompletedProcess[str]:
+    """Run mcpd in a process that may have so many files open."""
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))"
+    code = f"{limit}; from mcpd.cli import main; main()"
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("files", [16, 25, 40])
+@pytest.mark.parametrize(("arguments", "code"), [(("serve", "--port", "0"), 2), (("stdio",), 2), (("check",), 1)])
+def test_too_few_files_are_a_line_that_says_what_to_do(
+    folder: Path, arguments: tuple[str, ...], code: int, files: int
+) -> None:
+    """CLI: what went wrong is one line on stderr."""
+    done = run_limited(folder, *arguments, files=files)
+    assert done.returncode == code, done.stderr
+    assert "ulimit -n" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_interrupt_while_mcpd_is_loaded_is_no_traceback(tmp_path: Path) -> None:
+    """CLI: 130 interrupted; Ctrl-C comes as this does, in the middle of an import."""
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    env = environment()
+    env["PYTHONPATH"] = os.pathsep.join((str(tmp_path), env["PYTHONPATH"]))
+    done = subprocess.run([sys.executable, "-m", "mcpd"], env=env, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
+def test_what_is_wrong_stands_at_the_end_of_a_check(folder: Path, capsys: Output) -> None:
+    """CLI: check; there are some eighty settings above it."""
+    (folder / "mcpd.toml").write_text("tools = ['none.py']\n[prompts]\nfolder = 'none'\n")
+    assert cli.run(["check"]) == 1
+    *_, first, second, summary = capsys.readouterr().out.splitlines()
+    assert first.startswith("WRONG  ")
+    assert second.startswith("WRONG  ")
+    assert summary == "2 things are wrong: see WRONG above"
+    (folder / "mcpd.toml").write_text("")
+    assert cli.run(["check"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "ok     a server can start with this"
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_key_that_could_not_be_shown_is_not_kept(folder: Path, capsys: Output, more: tuple[str, ...]) -> None:
+    """CLI: keys new prints a key once."""
+    command = [sys.executable, "-m", "mcpd", "keys", "new", "laptop", *more]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, cwd=folder, env=environment(), stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert b"No space left" in done.stderr
+    assert cli.run(["keys", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["keys"] == []
+
+
+def test_a_listing_of_keys_says_when_to_the_second(capsys: Output) -> None:
+    """CLI: keys list; a key of an hour ends on the day that it was made."""
+    assert cli.run(["keys", "new", "guest", "--expires", "1h"]) == 0
+    capsys.readouterr()
+    assert cli.run(["keys", "list"]) == 0
+    time = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"
+    assert re.fullmatch(rf"guest +call +{time}  expires {time}\n", capsys.readouterr().out)

@@ -12,6 +12,7 @@ Sources: surfaces "Command line" (check), "Access", "Writing tools".
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from mcpd.drivers.mounts import network_file_system
 from mcpd.errors import ConfigurationError, McpdError, RegistrationError
 from mcpd.gateway.access import startup_check
 from mcpd.gateway.keys import KeyStore
+from mcpd.gateway.server import descriptors
 from mcpd.gateway.server.hypercorn import check_certificate
 from mcpd.storage.open import examine_shared, open_documents, schema_of
 from mcpd.tools.builtin.files import file_tools
@@ -58,12 +60,19 @@ class Report(NamedTuple):
         return {"settings": [row._asdict() for row in self.settings], "problems": self.problems, "notes": notes}
 
     def as_text(self) -> str:
-        """Return one line per setting and finding."""
+        """Return one line per setting and finding, what is wrong at the end, and how much that is."""
         name_width = max((len(row.name) for row in self.settings), default=0)
         value_width = min(40, max((len(row.value) for row in self.settings), default=0))
         lines = [f"{row.name:{name_width}}  {row.value:{value_width}}  ({row.origin})" for row in self.settings]
-        lines += [("WRONG  " if finding.wrong else "note   ") + finding.text for finding in self.findings]
-        return "\n".join([*lines, *([] if self.problems else ["ok     a server can start with this"])])
+        lines += [f"note   {finding.text}" for finding in self.findings if not finding.wrong]
+        lines += [f"WRONG  {problem}" for problem in self.problems]
+        return "\n".join([*lines, self._summary()])
+
+    def _summary(self) -> str:
+        count = len(self.problems)
+        if not count:
+            return "ok     a server can start with this"
+        return f"{count} thing{'s are' if count > 1 else ' is'} wrong: see WRONG above"
 
 
 def examine(read: Callable[[], Config]) -> Report:
@@ -94,6 +103,11 @@ def _check_access(config: Config) -> Iterator[Finding]:
 
 def _check_tls(config: Config) -> Iterator[Finding]:
     check_certificate(config.server)
+    yield from ()
+
+
+def _check_descriptors(_config: Config) -> Iterator[Finding]:
+    descriptors.check(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     yield from ()
 
 
@@ -174,6 +188,7 @@ def _check_prompts(config: Config) -> Iterator[Finding]:
 _CHECKS = (
     _check_access,
     _check_tls,
+    _check_descriptors,
     _check_data,
     _check_store,
     _check_shared,

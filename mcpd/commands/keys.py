@@ -11,6 +11,7 @@ Sources: surfaces "Command line".
 from __future__ import annotations
 
 import re
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -77,13 +78,31 @@ def new_key(name: str, scopes: tuple[str, ...], expires: Any, config_file: Path 
     """Make an API key and print it, once: only its hash is stored."""
     store = _store(config_file, common["data"])
     key = store.new(name, scopes, life=expires).reveal()
-    if common["as_json"]:
-        end = next(made.expires for made in store.list() if made.name == name)
-        print_json({"name": name, "scopes": scopes, "key": key, **({} if end is None else {"expires": end})})
-        return
+    shown = False
+    try:
+        _show(store, name, key, in_json=common["as_json"])
+        shown = True
+    finally:
+        if not shown:
+            store.revoke(name)
+    if not common["as_json"]:
+        _explain(store, scopes)
+
+
+def _show(store: Any, name: str, key: str, *, in_json: bool) -> None:
+    """Print a new key and see that it was written: if stdout is full or closed, nobody has it."""
+    if in_json:
+        (made,) = (made for made in store.list() if made.name == name)
+        end = {} if made.expires is None else {"expires": made.expires}
+        print_json({"name": name, "scopes": made.scopes, "key": key, **end})
+    else:
+        click.echo(key)
+    sys.stdout.flush()
+
+
+def _explain(store: Any, scopes: tuple[str, ...]) -> None:
     from mcpd.gateway.keys import LADDER, METRICS
 
-    click.echo(key)
     click.echo(f"Keep it: it is shown only now. Stored as a hash in {store.path}.", err=True)
     for scope in scopes:
         if scope not in (*LADDER, METRICS):
@@ -110,10 +129,8 @@ def list_keys(config_file: Path | None, data: Path | None, *, as_json: bool) -> 
         return
     now = datetime.now(UTC)
     for key in found:
-        end = (
-            "" if key.expires is None else f"  {'expired' if key.expires <= now else 'expires'} {key.expires:%Y-%m-%d}"
-        )
-        click.echo(f"{key.name:24} {' '.join(key.scopes):24} {key.created:%Y-%m-%d}{end}")
+        end = "" if key.expires is None else f"  {'expired' if key.expires <= now else 'expires'} {_time(key.expires)}"
+        click.echo(f"{key.name:24} {' '.join(key.scopes):24} {_time(key.created)}{end}")
     if store.locked:
         click.echo(_LOCKED.format(path=store.path), err=True)
     elif not found:
@@ -139,6 +156,10 @@ def revoke_key(name: str, config_file: Path | None, data: Path | None, *, as_jso
     click.echo(f"Revoked {key.name}. A running server goes on taking it until it gets SIGHUP.")
     if store.locked:
         click.echo(_LOCKED.format(path=store.path), err=True)
+
+
+def _time(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
 _LOCKED = (

@@ -18,15 +18,25 @@ import contextlib
 import logging
 import resource
 
+from mcpd.errors import ConfigurationError
+
 _log = logging.getLogger(__name__)
 RESERVE = 128
 """For files, stores, workers, log and listening sockets: 40 threads with two files each, and the rest."""
 
 
+LEAST = 64
+"""Below it not even the stores, the workers and a few connections find room."""
+
+
 def claim(max_connections: int) -> None:
-    """Raise the limit of open files to what `max_connections` needs; warn when it cannot be had."""
+    """Raise the limit of open files to what `max_connections` needs; warn when it cannot be had.
+
+    Raises: ConfigurationError when it is too low to serve anybody.
+    """
     wanted = max_connections + RESERVE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    check(hard)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
@@ -40,6 +50,14 @@ def claim(max_connections: int) -> None:
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             count_for_connections(),
             wanted,
+        )
+
+
+def check(hard: int) -> None:
+    """Judge the hard limit of open files. Raises: ConfigurationError when it is too low to serve anybody."""
+    if hard != resource.RLIM_INFINITY and hard < LEAST:
+        raise ConfigurationError(
+            f"Only {hard} files may be open, and a server needs {LEAST} at least; raise the limit (ulimit -n {RESERVE})"
         )
 
 

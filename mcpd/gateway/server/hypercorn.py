@@ -22,8 +22,9 @@ import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hypercorn.protocol.ws_stream
 import hypercorn.trio.run
@@ -78,12 +79,20 @@ def check_certificate(server: Server) -> None:
         if not path.is_file():
             raise ConfigurationError(f"server.{setting}: {path}: there is no such file")
     try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(server.tls_cert, server.tls_key)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(server.tls_cert, server.tls_key, password=partial(_refuse_encrypted, server.tls_key))
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigurationError(
             f"server.tls_cert {server.tls_cert}, server.tls_key {server.tls_key}: {reason}"
         ) from error
+
+
+def _refuse_encrypted(key: Path) -> NoReturn:
+    raise ConfigurationError(
+        f"server.tls_key {key} is encrypted, and nobody is there to type its pass phrase; give one that is not:"
+        f" openssl pkey -in {key} -out FILE"
+    )
 
 
 def _tcp_socket(host: str, port: int) -> socket.socket:

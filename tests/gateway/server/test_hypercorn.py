@@ -6,6 +6,7 @@ import importlib.metadata
 import inspect
 import logging
 import socket
+import subprocess
 from pathlib import Path
 
 import hypercorn.protocol.ws_stream
@@ -23,9 +24,10 @@ from hypercorn.trio.worker_context import EventWrapper
 
 from mcpd.config import Limits, Server, Timeouts
 from mcpd.errors import ConfigurationError
-from mcpd.gateway.server.hypercorn import HYPERCORN_VERSION, Connections, open_sockets
+from mcpd.gateway.server.hypercorn import HYPERCORN_VERSION, Connections, check_certificate, open_sockets
 from mcpd.monitoring.logs import RequestLine
 from mcpd.monitoring.metrics import Metrics
+from tests.needs import need
 
 
 async def no_application(*_: object) -> None:
@@ -124,3 +126,12 @@ def test_the_socket_of_a_server_that_has_gone_is_replaced(tmp_path: Path) -> Non
     (replaced,) = open_sockets(Server(bind=f"unix:{path}"), Timeouts())
     with replaced, socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
+
+
+def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_pass_phrase(tmp_path: Path) -> None:
+    """CLI: what went wrong is one line that says what to do."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    make = f"req -x509 -newkey rsa:2048 -passout pass:secret -keyout {key} -out {cert} -days 2 -subj /CN=localhost"
+    subprocess.run([need("openssl"), *make.split()], check=True, capture_output=True)
+    with pytest.raises(ConfigurationError, match="is encrypted"):
+        check_certificate(Server(tls_cert=cert, tls_key=key))
