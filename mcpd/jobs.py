@@ -36,6 +36,8 @@ from mcpd.wire.tasks import status_text
 REPORT_PAUSE_S: Final = 0.5
 """Between two status messages that are written down: each is a write to the disk."""
 RETRY_S: Final = 0.5
+MOST_RETRY_S: Final = 15.0
+"""Between two attempts to store an end; the pauses grow up to it."""
 WITHDRAW_S: Final = 2.0
 _log = logging.getLogger(__name__)
 
@@ -127,12 +129,14 @@ class Job:
         )
 
     async def _end(self, end: End) -> None:
+        pause_s = RETRY_S
         while True:
             try:
                 after = await self._store.apply(self.id, end)
             except StorageError as error:
-                _log.error("the end of a task could not be stored, trying again in %g s: %s", RETRY_S, error)
-                await trio.sleep(RETRY_S)
+                _log.error("the end of a task could not be stored, trying again in %g s: %s", pause_s, error)
+                await trio.sleep(pause_s)
+                pause_s = min(2 * pause_s, MOST_RETRY_S)
                 continue
             said = after.why if isinstance(after, Refused) else after.state
             _log.info("task of %s, request_id=%s: %s", self.call.params.get("name"), self.call.request_id, said)

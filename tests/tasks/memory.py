@@ -87,19 +87,23 @@ class Client:
     async def start(self, tool: str, **arguments: Any) -> str:
         """Call a tool that becomes a task; return its id."""
         created = await self.ask("tools/call", name=tool, arguments=arguments)
+        assert isinstance(created, dict), created
         assert created["resultType"] == "task", created
         return created["taskId"]  # type: ignore[no-any-return]
 
     async def get(self, task_id: str) -> Any:
-        """Return a task as it is."""
+        """Return a task as it is, or why it is not shown."""
         return await self.ask("tasks/get", taskId=task_id)
 
     async def until(self, task_id: str, *statuses: str) -> Any:
         """Return a task once it has one of these statuses; bounded by the clock that jumps."""
         with trio.fail_after(10_000):
-            while (task := await self.get(task_id))["status"] not in statuses:  # noqa: ASYNC110 - polling is what is tested
+            while True:
+                task = await self.get(task_id)
+                assert isinstance(task, dict), task
+                if task["status"] in statuses:
+                    return task
                 await trio.sleep(0.2)
-        return task
 
     async def ended(self, task_id: str) -> Any:
         """Return a task once it has ended."""

@@ -133,7 +133,11 @@ class SqliteTasks:
         before, after = await self._write(
             partial(_change_task, task_id=task_id, event=event, now_s=self._clock(), writer=self.owner)
         )
-        return self._tell(after) if isinstance(after, Task) and after is not before else after
+        if isinstance(after, Refused):
+            if after.task is None or after.task.ended:
+                self._running.discard(task_id)
+            return after
+        return after if after is before else self._tell(after)
 
     async def recover(self) -> int:
         """See `TaskStore`."""
