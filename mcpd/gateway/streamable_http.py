@@ -24,6 +24,7 @@ from mcpd.config import Limits, Timeouts
 from mcpd.errors import InvalidRequest, ParseError, UnsupportedVersion, WireError, facing
 from mcpd.gateway.access import FOREIGN, Access, Refusal, cors, preflight
 from mcpd.gateway.asgi import (
+    REFUSED,
     BodyRefused,
     ClientGone,
     Head,
@@ -94,7 +95,10 @@ class StreamableHttp:
             return
         headers = RoutingHeaders.read(scope["headers"])
         if scope["method"] == "POST":
-            await self._post(Post(head, headers, admitted, responder, receive))
+            try:
+                await self._post(Post(head, headers, admitted, responder, receive))
+            except ClientGone:
+                self._note_gone(scope, responder)
             if responder.status == _ACCEPTED:
                 self._note(responder, trio.current_time())
         else:
@@ -111,6 +115,11 @@ class StreamableHttp:
     def _note(self, responder: Responder, started: float) -> None:
         """Log what is neither a call nor a refusal: those log themselves."""
         self._manager.note(responder.line(responder.status, seconds=trio.current_time() - started))
+
+    def _note_gone(self, scope: Scope, responder: Responder) -> None:
+        """Log a request whose client left before it was complete, unless the server below has refused it."""
+        if REFUSED not in scope:
+            self._manager.note(responder.line(0)._replace(outcome="cancelled", status="", detail="no reply"))
 
     async def _other(self, method: str, post: Post) -> None:
         if method in ("GET", "DELETE"):
@@ -143,8 +152,6 @@ class StreamableHttp:
             if not (head.takes_json or head.takes_events):
                 raise BodyRefused(406, "Accept application/json and text/event-stream")
             value = await self._read(post)
-        except ClientGone:
-            return
         except BodyRefused as refused:
             await self._turn_away(post.responder, Refusal(refused.status, "body", str(refused)))
             return

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
+import trio.testing
 
 from mcpd.config import Config, Secret, Server
 from mcpd.gateway.app import Operations
@@ -277,3 +278,24 @@ async def test_what_the_server_below_has_refused_is_not_logged_again() -> None:
     await Operations(gives_up, logs)(scope, nothing, nothing)
     logs.close()
     assert lines == []
+
+
+@pytest.mark.parametrize(("rest", "outcome"), [(b"", "cancelled"), (b"zz\r\n", "protocol_error")])
+async def test_a_message_that_is_never_complete_is_one_line(tmp_path: Path, rest: bytes, outcome: str) -> None:
+    """README: one line for each request; its client leaves, or its body goes wrong after it has begun."""
+    sent = "".join(f"{name}: {value}\r\n" for name, value in {**JSON, **BEARER, "transfer-encoding": "chunked"}.items())
+    with trio.fail_after(2 * WAIT_S):
+        async with (
+            http_server(configured(tmp_path)) as running,
+            await trio.open_tcp_stream("127.0.0.1", running.port) as stream,
+        ):
+            head = f"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1:{running.port}\r\n{sent}\r\n"
+            await stream.send_all(head.encode() + b"1\r\n{\r\n")
+            await trio.testing.wait_all_tasks_blocked()
+            await stream.send_all(rest)
+            await stream.send_eof()
+            while await stream.receive_some():
+                pass
+    (line,) = lines(running)
+    assert f" method=POST outcome={outcome} " in line
+    assert " target=/mcp " in line
