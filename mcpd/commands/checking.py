@@ -29,7 +29,7 @@ from mcpd.gateway.access import startup_check
 from mcpd.gateway.keys import KeyStore
 from mcpd.gateway.server import descriptors
 from mcpd.gateway.server.hypercorn import check_certificate
-from mcpd.storage.open import examine_shared, open_documents, schema_of
+from mcpd.storage.open import count_tasks, examine_shared, open_documents, schema_of
 from mcpd.tools.builtin.files import file_tools
 from mcpd.tools.builtin.jail import missing_support
 from mcpd.tools.builtin.protected import own_places
@@ -126,7 +126,8 @@ def _check_store(config: Config) -> Iterator[Finding]:
     if kind is not None:
         yield Finding(wrong=True, text=f"data.folder {config.data.folder}: on a network file system ({kind})")
     else:
-        yield from trio.run(_ask_store, config)
+        yield from _guarded(lambda: iter(trio.run(_ask_store, config)))
+        yield from _guarded(lambda: iter(trio.run(_ask_tasks, config)))
 
 
 async def _ask_store(config: Config) -> list[Finding]:
@@ -142,6 +143,11 @@ async def _ask_store(config: Config) -> list[Finding]:
     async with open_documents(config) as documents:
         found = await documents.statistics()
     return [Finding(wrong=False, text=f"{name}: {found.documents} documents in {found.chunks} chunks")]
+
+
+async def _ask_tasks(config: Config) -> list[Finding]:
+    count = await count_tasks(config)
+    return [] if count is None else [Finding(wrong=False, text=f"tasks: {count} are kept")]
 
 
 def _check_shared(config: Config) -> Iterator[Finding]:

@@ -30,6 +30,7 @@ from mcpd.storage.replicas import Advice, Shared
 from mcpd.storage.shared import TaskStore
 from mcpd.storage.sqlite.documents import SqliteSchema
 from mcpd.storage.sqlite.documents import open_documents as open_sqlite
+from mcpd.storage.sqlite.tasks import FILE_NAME as TASKS_FILE
 from mcpd.storage.sqlite.tasks import open_tasks as open_sqlite_tasks
 
 NAME: Final = "mcpd"
@@ -73,6 +74,14 @@ async def open_tasks(config: Config, observer: Observer | None = None) -> AsyncI
     observe = None if observer is None else partial(observer.store_finished, "sqlite")
     async with open_sqlite_tasks(config.data.folder, observe=observe) as tasks:
         yield tasks
+
+
+async def count_tasks(config: Config) -> int | None:
+    """Return how many tasks are kept, None where there has never been one. Raises: StorageError."""
+    if not (config.data.folder / TASKS_FILE).exists():
+        return None
+    async with open_tasks(config) as tasks:
+        return sum((await tasks.count()).values())
 
 
 def schema_of(config: Config) -> Schema:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mcpd.wire.tasks import EXTENSION
+from tests.cancellation.program import get
 from tests.in_process import Running, alive, eventually, http_server, server_config
 from tests.tasks.served import WORK, TaskClient, task_client
 
@@ -106,6 +107,17 @@ async def test_statuses_of_refusals(tmp_path: Path) -> None:
         for method in ("tasks/list", "tasks/result"):
             reply = await client.ask(method, taskId="unknown")
             assert (reply.status, reply.code) == (404, -32601)
+
+
+async def test_readiness_and_metrics_have_their_lines(tmp_path: Path) -> None:
+    """Surfaces, "HTTP" and "Metrics"."""
+    async with http_server(server_config(tmp_path, WORK)) as server, task_client(url_of(server)) as client:
+        await client.until(await client.start("ask"), "input_required")
+        status, told = await get(server.port, "/readyz")
+        assert status == 200
+        assert any("tasks" in line and "1 kept" in line for line in told.splitlines()), told
+        assert server.metric("mcpd_tasks_running") == 1
+        assert server.metric("mcpd_store_operations_total", store="sqlite", operation="create_task") == 1
 
 
 async def test_the_log_tells_how_a_task_ended_and_never_its_id(tmp_path: Path) -> None:
