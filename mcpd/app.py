@@ -49,7 +49,7 @@ from mcpd.gateway.server.hypercorn import (
 )
 from mcpd.gateway.stdio import END_OF_INPUT_S, StdioTransport
 from mcpd.messages.manager import MessageManager
-from mcpd.messages.work import TaskWork
+from mcpd.messages.work import KeyedWork, TaskWork
 from mcpd.monitoring import logs as logging_setup
 from mcpd.monitoring.logs import Logs
 from mcpd.monitoring.loop import LoopWatch
@@ -183,6 +183,8 @@ async def _start_services(parts: Parts, services: trio.Nursery) -> None:
     tasks = parts.manager.service.tasks
     if tasks is not None:
         await services.start(tasks.run, partial(TaskWork, parts.manager))
+    if parts.keyed is not None:
+        await services.start(parts.keyed.run, partial(KeyedWork, parts.manager))
     if parts.loader is not None:
 
         def adopt(found: list[FilePrompt]) -> None:
@@ -206,6 +208,8 @@ async def _stop(parts: Parts) -> None:
     await parts.manager.drain()
     if tasks is not None:
         await tasks.wait_settled()
+    if parts.keyed is not None:
+        await parts.keyed.wait_settled()
     parts.sessions.close_all("drain")
 
 

@@ -33,6 +33,7 @@ from mcpd.completions import Completions
 from mcpd.config import Config, Limits
 from mcpd.events import Bus
 from mcpd.gateway.keys import KeyStore
+from mcpd.idempotency import KeyedCalls
 from mcpd.messages.listens import Listens
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.rates import Rates
@@ -53,9 +54,9 @@ from mcpd.search.query import parse
 from mcpd.search.searcher import Searcher
 from mcpd.service import Managers, McpService, Offer
 from mcpd.storage.documents import Documents, Json, StorageError
-from mcpd.storage.open import alone, open_documents, open_shared, open_tasks
+from mcpd.storage.open import alone, open_documents, open_idempotency, open_shared, open_tasks
 from mcpd.storage.replicas import Shared
-from mcpd.storage.shared import TaskStore
+from mcpd.storage.shared import Idempotency, TaskStore
 from mcpd.tasks import Tasks
 from mcpd.tools.builtin.documents import document_tools
 from mcpd.tools.builtin.files import file_tools
@@ -71,6 +72,8 @@ from mcpd.wire.versions import STATEFUL, STATELESS
 
 _log = logging.getLogger("mcpd")
 D = TypeVar("D")
+Policies = tuple[Rates | None, KeyedCalls | None]
+"""What bounds how often callers call, and what lets calls be sent again."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,11 @@ class Parts:
     tools: ToolRegistry
 
     @property
+    def keyed(self) -> KeyedCalls | None:
+        """Runs calls with an idempotency key; None without stores."""
+        return self.manager.keyed
+
+    @property
     def bus(self) -> Bus:
         """Carries change events, to replicas too."""
         return self.shared.bus
@@ -104,6 +112,7 @@ class Stores:
     documents: Documents
     provider: EmbeddingProvider
     tasks: TaskStore
+    idempotency: Idempotency
     shared: Shared
     metrics: Metrics
     """Counts what the others are asked, from their opening on."""
@@ -117,18 +126,18 @@ async def open_stores(config: Config) -> AsyncIterator[Stores]:
     async with (
         open_documents(config, metrics) as documents,
         open_tasks(config, metrics) as tasks,
+        open_idempotency(config, shared, metrics) as idempotency,
         open_provider(config.embeddings) as provider,
     ):
-        yield Stores(documents, provider, tasks, shared, metrics)
+        yield Stores(documents, provider, tasks, idempotency, shared, metrics)
 
 
 def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
-    """Put the parts together; without `stores` there are no documents and no tasks.
+    """Put the parts together; without `stores` there are no documents, tasks and idempotency keys.
 
     Raises: ConfigurationError, RegistrationError.
     """
-    documents = None if stores is None else stores.documents
-    ring = load_ring(config.data.folder)
+    documents, ring = None if stores is None else stores.documents, load_ring(config.data.folder)
     metrics = _metrics() if stores is None else stores.metrics
     metrics.log_lines_dropped.follow(lambda: logs.dropped)
     shared = alone() if stores is None else stores.shared
@@ -137,27 +146,19 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     declarations = load_declarations(config)
     searcher = None
     if stores is not None:
-        _watch_store(health, stores.documents)
-        _watch_tasks(health, stores.tasks)
-        _watch_shared(health, shared)
+        _watch_stores(health, stores)
         searcher = _searcher(stores, config, metrics)
         declarations = [*document_tools(limits), *declarations]
     threads = ThreadPool(limits.max_threads, limits.max_abandoned_threads, cleanup_s=timeouts.cleanup_s)
     workers = WorkerPool(_worker_settings(config, declarations))
     _watch_work(metrics, health, threads, workers)
     paging = Paging(ring, limits.page_size, round(config.server.listing_ttl_s * 1000))
-    registry = ToolRegistry(task_after_s=timeouts.task_after_s)
-    registry.replace(_of(ToolDeclaration, declarations))
-    metrics.know_tools(tool.name for tool in registry.catalog)
-    cache = _resource_cache(limits, metrics, bus)
-    resources = _resources(declarations, paging, cache, documents)
+    registry = _registry(config, declarations, metrics)
+    resources = _resources(declarations, paging, _resource_cache(limits, metrics, bus), documents)
     prompts = PromptManager(_of(PromptDeclaration, declarations), paging)
     masked = config.tools.errors == "masked"
     tools = ToolManager(registry, paging=paging, threads=threads, workers=workers, metrics=metrics, mask_errors=masked)
-    completing = _of(CompletionDeclaration, declarations)
-    if documents is not None:
-        completing.append(path_completion(documents))
-    completions = Completions(completing, prompts, resources)
+    completions = Completions(_completing(declarations, documents), prompts, resources)
     tasks = None if stores is None else Tasks(stores.tasks, limits=limits, timeouts=timeouts, metrics=metrics)
     service = McpService(
         _server_info(config),
@@ -166,9 +167,10 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
         sealing=Sealing(ring, ttl_s=timeouts.request_state_s),
         bus=bus,
     )
-    manager, sessions = _messages(service, shared, config, metrics=metrics, logs=logs, registry=registry)
+    policies = _rates(limits, shared, service, metrics, registry), _keyed(stores, config)
+    manager, sessions = _messages(service, bus, config, metrics=metrics, logs=logs, policies=policies)
     loader = None if config.prompts.folder is None else PromptLoader([config.prompts.folder])
-    keys = KeyStore(config.auth.keys_file or config.data.folder / "keys.toml", config.auth.api_key)
+    keys = KeyStore(config.keys_file, config.auth.api_key)
     return Parts(
         config, manager, sessions, prompts, loader, shared, workers, metrics, health, logs, keys, documents, registry
     )
@@ -179,16 +181,29 @@ def _metrics() -> Metrics:
 
 
 def _messages(
-    service: McpService, shared: Shared, config: Config, *, metrics: Metrics, logs: Logs, registry: ToolRegistry
+    service: McpService, bus: Bus, config: Config, *, metrics: Metrics, logs: Logs, policies: Policies
 ) -> tuple[MessageManager, Sessions]:
-    limits, timeouts = config.limits, config.timeouts
-    listens = Listens(service, shared.bus, limits=limits, metrics=metrics)
-    sessions = Sessions(service, shared.bus, limits=limits, timeouts=timeouts, metrics=metrics)
-    rates = _rates(limits, shared, service, metrics, registry)
+    limits, timeouts, (rates, keyed) = config.limits, config.timeouts, policies
+    listens = Listens(service, bus, limits=limits, metrics=metrics)
+    sessions = Sessions(service, bus, limits=limits, timeouts=timeouts, metrics=metrics)
     manager = MessageManager(
-        service, listens, sessions, limits=limits, timeouts=timeouts, metrics=metrics, logs=logs, rates=rates
+        service,
+        listens,
+        sessions,
+        limits=limits,
+        timeouts=timeouts,
+        metrics=metrics,
+        logs=logs,
+        rates=rates,
+        keyed=keyed,
     )
     return manager, sessions
+
+
+def _keyed(stores: Stores | None, config: Config) -> KeyedCalls | None:
+    if stores is None:
+        return None
+    return KeyedCalls(stores.idempotency, limits=config.limits, timeouts=config.timeouts, metrics=stores.metrics)
 
 
 def _rates(
@@ -199,6 +214,18 @@ def _rates(
     if caller is None and tool is None and not any(one.rate for one in registry.catalog):
         return None
     return Rates(shared.rates, service, metrics, caller=caller, tool=tool)
+
+
+def _completing(declarations: Iterable[Declaration], documents: Documents | None) -> list[CompletionDeclaration]:
+    found = _of(CompletionDeclaration, declarations)
+    return found if documents is None else [*found, path_completion(documents)]
+
+
+def _registry(config: Config, declarations: Iterable[Declaration], metrics: Metrics) -> ToolRegistry:
+    registry = ToolRegistry(task_after_s=config.timeouts.task_after_s)
+    registry.replace(_of(ToolDeclaration, declarations))
+    metrics.know_tools(tool.name for tool in registry.catalog)
+    return registry
 
 
 def _resources(
@@ -266,6 +293,12 @@ def _watch_work(metrics: Metrics, health: Health, threads: ThreadPool, workers: 
         return Finding("ok", f"{threads.abandoned} abandoned")
 
     health.add("threads", check_threads, required=False)
+
+
+def _watch_stores(health: Health, stores: Stores) -> None:
+    _watch_store(health, stores.documents)
+    _watch_tasks(health, stores.tasks)
+    _watch_shared(health, stores.shared)
 
 
 def _watch_store(health: Health, documents: Documents) -> None:

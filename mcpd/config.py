@@ -259,6 +259,7 @@ class Timeouts:
     task_after_s: float = field(default=60.0, metadata=_seconds("A tool that may take longer may become a task."))
     task_max_s: float = field(default=3600.0, metadata=_seconds("A task whose tool names no limit, and the most."))
     task_keep_s: float = field(default=3600.0, metadata=_seconds("After its last moment, for its client to come back."))
+    idempotency_keep_s: float = field(default=86_400.0, metadata=_seconds("An agent may come back the next day."))
     input_s: float = field(default=300.0, metadata=_seconds("People need minutes to answer a question of a tool."))
     grace_s: float = field(default=10.0, metadata=_seconds("Calls may finish after the first Ctrl-C.", minimum=0))
     write_s: float = field(default=15.0, metadata=_seconds("A peer that stops reading is cut off."))
@@ -304,6 +305,12 @@ class Limits:
     max_tasks: int = field(default=1000, metadata=_count("tasks", "Kept at once, ended ones too: 1 GiB at the most."))
     max_tasks_per_principal: int = field(
         default=500, metadata=_count("tasks", "One caller cannot take all of max_tasks.")
+    )
+    max_idempotency_keys: int = field(
+        default=20_000, metadata=_count("keys", "Kept at once, each with up to 64 KiB of outcome.")
+    )
+    max_idempotency_keys_per_principal: int = field(
+        default=10_000, metadata=_count("keys", "One caller cannot take all of max_idempotency_keys.")
     )
     max_sessions: int = field(default=1000, metadata=_count("sessions", "Each may hold all stream buffers below."))
     max_sessions_per_principal: int = field(

@@ -136,6 +136,10 @@ class McpService:
             return None
         return self._tools.rate(call.params.get("name"), call.principal, default)
 
+    def check_tool(self, call: Call) -> None:
+        """Say whether the called tool exists for its caller. Raises: InvalidParams, NotFound, Forbidden."""
+        self._tools.find(call.params.get("name"), call.principal)
+
     def header_parameters(self, call: Call) -> tuple[HeaderParameter, ...]:
         """Return the parameter headers that this call has to mirror (step 12, HDR-13)."""
         if call.method != "tools/call":

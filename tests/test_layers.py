@@ -52,9 +52,10 @@ PACKAGES: dict[str, frozenset[str]] = {
     "turns": BELOW_THE_SERVICE | {"tools"},
     "jobs": LEAVES | {"storage", "wire"},
     "tasks": BELOW_THE_SERVICE | {"storage", "jobs"},
+    "idempotency": BELOW_THE_SERVICE | {"storage"},
     "service": BELOW_THE_SERVICE | {"tools", "resources", "prompts", "completions", "turns", "tasks"},
     # the path down to it
-    "messages": LEAVES | {"service", "jobs", "wire", "storage"},
+    "messages": LEAVES | {"service", "jobs", "idempotency", "wire", "storage"},
     "gateway": LEAVES | {"messages", "wire"},
     # the client and the command line
     "client": frozenset({"errors", "deadlines", "wire"}),

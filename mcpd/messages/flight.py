@@ -35,6 +35,8 @@ class Done(msgspec.Struct, frozen=True):
     """The result as JSON, within `limits.max_result_bytes`."""
     crashed: bool = False
     """The result says that the tool raised something unforeseen."""
+    raw: dict[str, Any] = {}
+    """The result in the form of the core."""
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -98,7 +100,7 @@ class Flight:
         self.started = trio.current_time()
         self.cancelled_at = 0.0
         self.counted = False
-        """True for the work of a task: the call that made it has been counted under its caller's rates."""
+        """True for work that outlives its call: that has been counted under its caller's rates."""
         self.tell_quotas: Callable[[Sequence[Quota]], None] = unheard
         """Hears what is left of the caller's rates, where there are any; HTTP has headers for it."""
         self.lend: Callable[[], None] = _nothing

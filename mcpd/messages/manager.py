@@ -36,11 +36,13 @@ from mcpd.errors import (
     Overloaded,
     Reason,
     ResultTooLarge,
+    StoreUnavailable,
     ToolCrashed,
     WireError,
     facing,
     leaves,
 )
+from mcpd.idempotency import KeyedCalls, Told
 from mcpd.messages.flight import Budget, Done, Failed, Flight, Outcome, Stopped
 from mcpd.messages.listens import Listens
 from mcpd.messages.places import Places, Ticket
@@ -51,7 +53,7 @@ from mcpd.monitoring.metrics import TRANSPORTS, Metrics
 from mcpd.service import McpService
 from mcpd.wire import jsonrpc, sieve
 from mcpd.wire.call import Call
-from mcpd.wire.methods import Method, lookup
+from mcpd.wire.methods import TABLE, Method, lookup
 
 _log = logging.getLogger(__name__)
 _MAX_MESSAGE_CHARS = 65_536
@@ -78,6 +80,7 @@ class MessageManager:
         metrics: Metrics,
         logs: Logs,
         rates: Rates | None = None,
+        keyed: KeyedCalls | None = None,
     ) -> None:
         self.service = service
         self._listens = listens
@@ -87,6 +90,8 @@ class MessageManager:
         self._metrics = metrics
         self._logs = logs
         self._rates = rates
+        self.keyed = keyed
+        """Runs calls with an idempotency key; None on a server without a store for them."""
         self._default_budget = Budget("server", timeouts.call_s)
         self._flights: dict[int, Flight] = {}
         self._places = Places(limits.max_calls, limits.max_queued_calls)
@@ -179,6 +184,9 @@ class MessageManager:
                 result = await self._listens.run(call, flight.exchange)
             elif row.session:
                 result = self._sessions.apply(call)
+            elif call.idempotency_key is not None and call.method == "tools/call":
+                told = await self._answer_once(flight)
+                return self._done(call, told.result, crashed=told.crashed)
             else:
                 result = await self._answer(flight)
             return self._done(call, result)
@@ -203,7 +211,7 @@ class MessageManager:
         if call.task is not None:
             most = min(most, MAX_TASK_RESULT_BYTES)
         if len(data) <= most:
-            return Done(shaped, data, crashed)
+            return Done(shaped, data, crashed, result)
         self._metrics.rejected("result")
         error = ResultTooLarge(len(data), most)
         return self._done(call, sieve.failed(error.message)) if call.method == "tools/call" else Failed(error)
@@ -234,6 +242,25 @@ class MessageManager:
             return await self.service.handle(flight.call, flight.exchange, flight.scope.deadline)
         finally:
             self._places.leave(ticket)
+
+    async def _answer_once(self, flight: Flight) -> Told:
+        if self._rates is not None:
+            await self._rates.admit(flight)
+        self.service.check_tool(flight.call)
+        if self.keyed is None:
+            raise StoreUnavailable("This server keeps no idempotency keys")
+        return await self.keyed.answer(flight)
+
+    async def perform(self, flight: Flight) -> Outcome:
+        """Run the work that calls with an idempotency key wait for: these are counted and logged, it is not.
+
+        Cancellation: stops it. Raises: nothing but `trio.Cancelled`.
+        """
+        self._flights[id(flight)] = flight
+        try:
+            return await self._run(flight, TABLE["tools/call"])
+        finally:
+            self._land(flight)
 
     async def _take_again(self, ticket: Ticket) -> None:
         self._places.reclaim(ticket)

@@ -1,10 +1,12 @@
-"""The work of a task as a call of the Message Manager: the same path, one scope, one deadline, one row in the table.
+"""Work that may outlive its client, as a call of the Message Manager: the same path, one scope, one deadline.
 
-Called by: `jobs`, through the `launch` that `app` hands to `tasks`. Calls: `messages.manager`. Deliberately not: the
-record.
+`TaskWork` is a task's, `KeyedWork` that of the calls with one idempotency key.
 
-Laws: law 2 names a task as an exception, because it survives its creating call; its own flight is in the in-flight
-table like any other, so that drain, the end of a key and an administrator find it.
+Called by: `jobs` and `idempotency`, through the `launch` that `app` hands to them. Calls: `messages.manager`.
+Deliberately not: the record.
+
+Laws: law 2 names both as exceptions; their flights are in the in-flight table like any other, so that drain, the end of
+an API key and an administrator find them.
 
 Sources: TSK-7, TSK-8, TSK-13; CAN-4.
 """
@@ -19,14 +21,14 @@ from mcpd.messages.flight import Done, Failed, Flight
 from mcpd.messages.manager import MessageManager
 from mcpd.wire import jsonrpc
 from mcpd.wire.call import Call
+from mcpd.wire.outcomes import Outcome as Kept
+from mcpd.wire.outcomes import of_result
 
 
-class TaskWork:
-    """Implements `jobs.Work`."""
-
-    def __init__(self, manager: MessageManager, call: Call, exchange: Exchange) -> None:
+class _Work:
+    def __init__(self, manager: MessageManager, call: Call, exchange: Exchange, client: str = "") -> None:
         self._manager = manager
-        self._flight = Flight(call, exchange)
+        self._flight = Flight(call, exchange, client)
         self._flight.counted = True
 
     def cancel(self, reason: Reason) -> None:
@@ -36,6 +38,10 @@ class TaskWork:
     def waiting_for_client(self) -> AbstractAsyncContextManager[None]:
         """See `Work`."""
         return self._flight.waiting_for_client()
+
+
+class TaskWork(_Work):
+    """Implements `jobs.Work`."""
 
     async def run(self) -> Ended:
         """See `Work`."""
@@ -47,6 +53,17 @@ class TaskWork:
         if outcome.reason == "drain":
             return _failed(Draining("The server stopped before the task had ended; start it again"))
         return Ended("cancelled", None, _CANCELLED.get(outcome.reason, "Cancelled"))
+
+
+class KeyedWork(_Work):
+    """Implements `idempotency.Work`."""
+
+    async def run(self) -> Kept | WireError | Reason:
+        """See `Work`."""
+        outcome = await self._manager.perform(self._flight)
+        if isinstance(outcome, Done):
+            return of_result(outcome.raw, crashed=outcome.crashed)
+        return outcome.error if isinstance(outcome, Failed) else outcome.reason
 
 
 _CANCELLED = {

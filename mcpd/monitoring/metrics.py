@@ -30,6 +30,7 @@ from mcpd.monitoring.series import OTHER, Count, Counter, Histogram, Spread
 OUTCOMES = frozenset({"ok", "tool_error", "protocol_error", "cancelled", "deadline", "rejected", "internal_error"})
 TRANSPORTS = frozenset({"http", "websocket", "stdio", "rest", "graphql"})
 BUDGETS = ("request", "tool", "server")
+KEYED_OUTCOMES = ("ran", "joined", "replayed", "mismatch", "refused", "unavailable")
 SEARCH_MODES = ("text", "semantic", "hybrid")
 _DURATIONS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _OPERATION_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
@@ -130,6 +131,11 @@ class Metrics:
         self.cache_requests = Counter(
             "mcpd_cache_requests", "What a cache was asked, by what came of it.", ("cache", "result"), registry
         )
+        self.idempotent_calls = Counter(
+            "mcpd_idempotent_calls", "Calls with an idempotency key, by what came of it.", ("outcome",), registry
+        )
+        for outcome in KEYED_OUTCOMES:
+            self.idempotent_calls.of(outcome)
         for reason in REASONS:
             self.cancelled_calls.of(reason)
         for budget in BUDGETS:
@@ -148,6 +154,7 @@ class Metrics:
             Gauge("mcpd_connections", "Open connections.", ("transport",), registry=registry),
             Gauge("mcpd_store_connections", "Connections to stores.", ("store", "state"), registry=registry),
             Gauge("mcpd_tasks", "Tasks that are kept, as last counted.", ("state",), registry=registry),
+            Gauge("mcpd_idempotency_keys", "Idempotency keys that are kept, as last counted.", registry=registry),
             Gauge("mcpd_tasks_running", "Tasks that this process runs.", registry=registry),
         )
         names = (
@@ -159,6 +166,7 @@ class Metrics:
             "connections",
             "store_connections",
             "tasks",
+            "idempotency_keys",
             "tasks_running",
         )
         self._gauges = dict(zip(names, declared, strict=True))
@@ -219,6 +227,10 @@ class Metrics:
     def dropped(self, policy: str, count: int = 1) -> None:
         """Count messages not sent; `policy` names the rule that dropped them."""
         self.outbox_dropped.inc(policy, by=count)
+
+    def keyed_call(self, outcome: str) -> None:
+        """Count what came of a call with an idempotency key, one of `KEYED_OUTCOMES`."""
+        self.idempotent_calls.inc(_within(outcome, KEYED_OUTCOMES))
 
     def cache_asked(self, cache: str, result: str) -> None:
         """Count one request to a cache; both are words of the code: `hit`, `miss`, `shared`, `evicted`."""

@@ -1,8 +1,9 @@
 """Opens the stores that the configuration names: the only file that knows which backends there are.
 
 Documents are in SQLite, in the data folder, and so are tasks. What replicas share besides is in Redis when `redis.url`
-names one, else in this process. Whoever needs documents, the state of their schema, tasks, or what is shared asks here
-and gets the contract (`storage.documents`, `storage.shared`, `storage.replicas`), never a backend.
+names one, else in this process; idempotency keys are in Redis then, else in the data folder. Whoever needs documents,
+the state of their schema, tasks, keys, or what is shared asks here and gets the contract (`storage.documents`,
+`storage.shared`, `storage.replicas`), never a backend.
 
 Called by: `assembly` and the commands. Deliberately not: the memory stores of documents and tasks, which are for tests.
 """
@@ -27,9 +28,10 @@ from mcpd.storage.redis.keys import Keys
 from mcpd.storage.redis.rates import RedisRates
 from mcpd.storage.redis.shared import RedisShared
 from mcpd.storage.replicas import Advice, Shared
-from mcpd.storage.shared import TaskStore
+from mcpd.storage.shared import Idempotency, TaskStore
 from mcpd.storage.sqlite.documents import SqliteSchema
 from mcpd.storage.sqlite.documents import open_documents as open_sqlite
+from mcpd.storage.sqlite.idempotency import open_idempotency as open_sqlite_idempotency
 from mcpd.storage.sqlite.tasks import FILE_NAME as TASKS_FILE
 from mcpd.storage.sqlite.tasks import open_tasks as open_sqlite_tasks
 
@@ -82,6 +84,19 @@ async def count_tasks(config: Config) -> int | None:
         return None
     async with open_tasks(config) as tasks:
         return sum((await tasks.count()).values())
+
+
+@asynccontextmanager
+async def open_idempotency(
+    config: Config, shared: Shared, observer: Observer | None = None
+) -> AsyncIterator[Idempotency]:
+    """Give the idempotency keys. Raises: StorageError. Resources: closed with the block."""
+    if shared.idempotency is not None:
+        yield shared.idempotency
+        return
+    observe = None if observer is None else partial(observer.store_finished, "sqlite")
+    async with open_sqlite_idempotency(config.data.folder, observe=observe) as idempotency:
+        yield idempotency
 
 
 def schema_of(config: Config) -> Schema:

@@ -1,11 +1,12 @@
-"""The contracts of what calls share beyond their own lifetime, and beyond one process: tasks, and rates.
+"""The contracts of what calls share beyond their own lifetime, and beyond one process: tasks, keys, and rates.
 
-`TaskStore` keeps the records of tasks and moves them through the state machine of `storage.task_states`. Memory serves
-one process; SQLite serves all processes on one data folder, and what was acknowledged is on the disk. No method takes a
-time limit: callers have scopes.
+`TaskStore` keeps the records of tasks and moves them through the state machine of `storage.task_states`. `Idempotency`
+keeps which calls with a key run and how they ended. Memory serves one process; SQLite serves all processes on one data
+folder, and what was acknowledged is on the disk; Redis serves all replicas. No method takes a time limit: callers have
+scopes.
 
-Called by: `tasks`, `messages.rates`; opened by `storage.open`. Implemented by: `tasks` and `rates` of the backends'
-packages. Values and Protocols; nothing here runs. Deliberately not: policy, which is the caller's.
+Called by: `tasks`, `idempotency`, `messages.rates`; opened by `storage.open`. Implemented by: the packages of the
+backends. Values and Protocols; nothing here runs. Deliberately not: policy, which is the caller's.
 
 The contract
 - *Acknowledged means durable* (where the backend is): a task that `create` returned is found by any process at once,
@@ -34,17 +35,17 @@ from mcpd.storage.task_states import Draft, Event, Refused, State, Task
 
 
 class Room(NamedTuple):
-    """How many tasks there may be: in all, and of one share. Ended ones count until they are forgotten."""
+    """How many records there may be: in all, and of one share. Ended ones count until they are forgotten."""
 
     most: int
     most_of_share: int
 
 
 class NoRoom(StorageError):
-    """There are as many tasks as there may be; `whose` says whose limit it is."""
+    """There are as many of `what` as there may be; `whose` says whose limit it is."""
 
-    def __init__(self, whose: Literal["all", "share"], most: int) -> None:
-        super().__init__(f"{'This caller has' if whose == 'share' else 'There are'} {most} tasks, which is the limit")
+    def __init__(self, whose: Literal["all", "share"], most: int, what: str = "tasks") -> None:
+        super().__init__(f"{'This caller has' if whose == 'share' else 'There are'} {most} {what}, which is the limit")
         self.whose = whose
 
 
@@ -91,3 +92,62 @@ class RateLimits(Protocol):
         It counts under all of them or, when one refuses, under none. Two attempts at once are one after the other.
         A store that is away is decided without. Raises nothing. Cancellation: it may count.
         """
+
+
+class Claim(NamedTuple):
+    """One wish to run what a key stands for."""
+
+    id: str
+    """Names the key of its principal; no two principals have one in common."""
+    share: str
+    """Whose room it takes."""
+    digest: str
+    """Of what is to be run."""
+    token: str
+    """Names this claim among those of its process: one that is made again after an unknown outcome is the same."""
+
+
+class New(NamedTuple):
+    """The claimant has the key and runs it; `holder` is what it shows at the end."""
+
+    holder: str
+
+
+class Busy(NamedTuple):
+    """A process that lives is running it."""
+
+    holder: str
+
+
+class Mismatch(NamedTuple):
+    """The key stands for something else."""
+
+
+class Kept(NamedTuple):
+    """It has run, and this came of it."""
+
+    outcome: bytes
+
+
+Begun = New | Busy | Mismatch | Kept
+
+
+class Idempotency(Protocol):
+    """What keys stand for: at most one run at a time, and its outcome afterwards.
+
+    A key belongs to a holder, a claim of a process. It is free again when that process is gone, never by time alone
+    while a run may last; an owner that is only slow is not gone. What `finish` has taken is as durable as the backend
+    promises. Each change is whole or absent, also when its caller is cancelled.
+    """
+
+    async def begin(self, claim: Claim, room: Room, hold_s: float) -> Begun:
+        """Claim a key for at most `hold_s`, longer than any run. Raises: NoRoom; StorageError."""
+
+    async def finish(self, claim: Claim, holder: str, outcome: bytes, ttl_s: float) -> bool:
+        """Keep the outcome for `ttl_s`; False when the key is somebody else's by now. Raises: StorageError."""
+
+    async def release(self, claim: Claim, holder: str) -> None:
+        """Make a key free as if it had not been claimed, if `holder` has it still. Raises: StorageError."""
+
+    async def purge(self) -> int:
+        """Forget what has expired; return how many keys are kept now. Raises: StorageError."""

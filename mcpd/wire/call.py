@@ -85,6 +85,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str | None = None
     session: str | None = None
     """Key of the stateful session or connection that owns the call."""
+    idempotency_key: str | None = None
+    """`_meta["dev.mcpd/idempotencyKey"]`: a call with the same key has the same outcome; None: not given."""
     task: str | None = None
     """Id of the task whose work this call is; None: it has a client that waits."""
     deferrable: bool = False

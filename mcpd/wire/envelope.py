@@ -29,6 +29,8 @@ LOG_LEVEL_KEY: Final = PREFIX + "logLevel"
 SUBSCRIPTION_KEY: Final = PREFIX + "subscriptionId"
 SERVER_KEY: Final = PREFIX + "serverInfo"
 TIMEOUT_KEY: Final = "dev.mcpd/timeoutMs"
+IDEMPOTENCY_KEY: Final = "dev.mcpd/idempotencyKey"
+MAX_IDEMPOTENCY_KEY_CHARS: Final = 255
 MAX_TIMEOUT_MS: Final = 365 * 86_400_000
 """What a longer `TIMEOUT_KEY` counts as: JSON has numbers that no clock has."""
 
@@ -99,6 +101,7 @@ def _open(request: Request, transport: str, principal: Principal, request_id: st
         log_level=read_log_level(meta.get(LOG_LEVEL_KEY)),
         progress_token=read_progress_token(meta),
         timeout_ms=read_timeout(meta),
+        idempotency_key=key if (key := meta.get(IDEMPOTENCY_KEY)) is None else read_idempotency_key(key),
         request_id=request_id,
         traceparent=read_traceparent(meta, traceparent),
     )
@@ -168,6 +171,15 @@ def read_timeout(meta: dict[str, Any]) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise InvalidParams(f"params._meta[{TIMEOUT_KEY!r}] must be a positive integer of milliseconds")
     return min(value, MAX_TIMEOUT_MS)
+
+
+def read_idempotency_key(value: Any) -> str:
+    """Return a key as sent; it counts for `tools/call` alone. Raises: InvalidParams."""
+    if isinstance(value, str) and 0 < len(value) <= MAX_IDEMPOTENCY_KEY_CHARS:
+        return value
+    raise InvalidParams(
+        f"params._meta[{IDEMPOTENCY_KEY!r}] must be a string of 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters"
+    )
 
 
 def read_traceparent(meta: dict[str, Any], header: bytes | None = None) -> str | None:

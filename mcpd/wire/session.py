@@ -20,7 +20,15 @@ from typing import Any
 from mcpd.errors import InvalidParams, InvalidRequest, UnsupportedVersion, WireError
 from mcpd.wire import jsonrpc
 from mcpd.wire.call import Call, Principal
-from mcpd.wire.envelope import marked, read_log_level, read_progress_token, read_timeout, read_traceparent
+from mcpd.wire.envelope import (
+    IDEMPOTENCY_KEY,
+    marked,
+    read_idempotency_key,
+    read_log_level,
+    read_progress_token,
+    read_timeout,
+    read_traceparent,
+)
 from mcpd.wire.jsonrpc import Malformed, Message, Request
 from mcpd.wire.subscriptions import check_lengths
 from mcpd.wire.uris import normalise
@@ -186,6 +194,7 @@ class SessionState:
             log_level=self.log_level,
             progress_token=read_progress_token(meta),
             timeout_ms=read_timeout(meta),
+            idempotency_key=key if (key := meta.get(IDEMPOTENCY_KEY)) is None else read_idempotency_key(key),
             request_id=request_id,
             traceparent=read_traceparent(meta),
             session=session,

@@ -1,13 +1,16 @@
-"""The store of a contract test, once on each backend: `documents`, or the `owners` of tasks; `clock` is its clock."""
+"""The store of a contract test, once on each backend; `clock` is its clock.
+
+`documents`, the `owners` of tasks, the `processes` that share idempotency keys.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from mcpd.storage.documents import Documents
-from tests.contract import task_backends
+from tests.contract import idempotency_backends, task_backends
 from tests.contract.backends import BACKENDS, Clock
 
 
@@ -25,4 +28,18 @@ async def documents(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterat
 @pytest.fixture(params=task_backends.BACKENDS)
 async def owners(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[task_backends.Owners]:
     async with task_backends.BACKENDS[request.param](clock) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module", params=idempotency_backends.BACKENDS)
+def key_backend(request: pytest.FixtureRequest) -> Iterator[idempotency_backends.Backend]:
+    with idempotency_backends.backend(request.param) as found:
+        yield found
+
+
+@pytest.fixture
+async def processes(
+    key_backend: idempotency_backends.Backend, clock: Clock
+) -> AsyncIterator[idempotency_backends.Processes]:
+    async with key_backend(clock) as opened:
         yield opened

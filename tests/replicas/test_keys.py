@@ -13,6 +13,7 @@ from mcpd.drivers.redis import Redis
 from mcpd.storage.redis import keys as documented
 from mcpd.storage.redis.examining import examine
 from mcpd.storage.redis.keys import Keys
+from mcpd.wire.envelope import IDEMPOTENCY_KEY
 from tests.redis_servers import KINDS
 from tests.redis_servers import serving as redis_serving
 from tests.replicas.replica import Replica, listening, replicas, subscribed
@@ -29,9 +30,10 @@ async def use(replica: Replica) -> int:
     """Do whatever is kept in Redis; return how many calls were let through."""
     statuses = Counter[int]()
     async with client_of(replica.server) as client:
-        for _ in range(8):
+        for number in range(8):
             arguments = {"name": "echo", "arguments": {"text": "x"}}
-            statuses[(await client.ask("tools/call", arguments)).status] += 1
+            meta = {IDEMPOTENCY_KEY: "key"} if number == 0 else None
+            statuses[(await client.ask("tools/call", arguments, meta=meta)).status] += 1
     return statuses[200]
 
 
@@ -75,14 +77,30 @@ async def check_keys(url: str) -> None:
         nursery.cancel_scope.cancel()
     kinds = {re.sub(r"\{(rate):.*?\}", r"{\1}", name) for name in found}
     assert kinds >= {f"{PREFIX}{{run}}:events", f"{PREFIX}{{check}}:key", f"{PREFIX}{{rate}}:caller"}
+    assert kinds >= {known.owners, known.lease, known.idempotency_keys}
+    assert any(re.fullmatch(re.escape(PREFIX) + r"\{run\}:key:[0-9a-f]{64}", name) for name in found)
 
 
 def test_the_table_of_keys_names_each_kind() -> None:
     """A key that `Keys` can make is in the table of its file, which is what an operator reads."""
     known = Keys("p:")
-    made = [known.events, known.check, known.check_stream, known.rate("s", "NAME")]
+    made = [known.events, known.check, known.check_stream, known.check_hash, known.check_zset, known.rate("s", "NAME")]
+    made += [known.owners, known.lease, known.idempotency_keys]
+    made += [known.idempotency_key("ID"), known.idempotency_keys_of("s")]
     table = re.findall(r"^    (\{\S+) ", documented.__doc__ or "", re.MULTILINE)
     shown = {re.sub(r"\{rate:[0-9a-f]+\}", "{rate:SHARE}", name.removeprefix("p:")) for name in made}
+    shown = {re.sub(r":keys:[0-9a-f]+$", ":keys:SHARE", name) for name in shown}
     assert shown == set(table)
     public = {name for name in vars(known) if name != "prefix"} | {"rate"}
-    assert public == {"events", "check", "check_stream", "rate"}, "a new kind of key belongs into this test"
+    kinds = {
+        "events",
+        "check",
+        "check_stream",
+        "check_hash",
+        "check_zset",
+        "owners",
+        "lease",
+        "idempotency_keys",
+        "rate",
+    }
+    assert public == kinds, "a new kind of key belongs into this test"

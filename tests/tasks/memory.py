@@ -22,6 +22,7 @@ from mcpd.monitoring.logs import Logs
 from mcpd.monitoring.metrics import Metrics
 from mcpd.search.embeddings import HashProvider
 from mcpd.storage.memory.documents import MemoryDocuments
+from mcpd.storage.memory.idempotency import KeyShelf, MemoryIdempotency
 from mcpd.storage.memory.shared import LocalShared
 from mcpd.storage.memory.tasks import MemoryTasks, TaskShelf
 from mcpd.storage.shared import TaskStore
@@ -47,7 +48,12 @@ async def tasking(
     """Run a server's tasks; what is still running on leaving is stopped as if the process died."""
     logs = Logs(lambda _: None, requests=False)
     stores = Stores(
-        MemoryDocuments(), HashProvider(), store or MemoryTasks(TaskShelf(clock=clock)), LocalShared(), Metrics()
+        MemoryDocuments(),
+        HashProvider(),
+        store or MemoryTasks(TaskShelf(clock=clock)),
+        MemoryIdempotency(KeyShelf(clock=clock)),
+        LocalShared(),
+        Metrics(),
     )
     parts = build(server_config(folder, TOOLS, limits=limits, **timeouts), logs, stores)
     logs.close()

@@ -21,6 +21,7 @@ class LocalShared:
     """Implements `Shared` for one process."""
 
     name = ""
+    idempotency = None
 
     def __init__(self, observe: Observe | None = None) -> None:
         self.bus = LocalBus()

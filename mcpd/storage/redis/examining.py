@@ -108,7 +108,7 @@ async def _latency(connection: Connection, redis: Redis) -> Advice:
 
 def probes(keys: Keys) -> Mapping[str, tuple[Any, ...]]:
     """Return every command in use -> arguments that try it and harm nobody. SUBSCRIBE is tried elsewhere."""
-    key, stream = keys.check, keys.check_stream
+    key, stream, hashed, ordered = keys.check, keys.check_stream, keys.check_hash, keys.check_zset
     return {
         "PING": (),
         "TIME": (),
@@ -118,6 +118,15 @@ def probes(keys: Keys) -> Mapping[str, tuple[Any, ...]]:
         "PEXPIRE": (stream, CHECK_TTL_MS),
         "XRANGE": (stream, "-", "+", "COUNT", 1),
         "XREVRANGE": (stream, "+", "-", "COUNT", 1),
+        "HSET": (hashed, "check", ""),
+        "HMGET": (hashed, "check"),
+        "PTTL": (hashed,),
+        "DEL": (hashed,),
+        "ZADD": (ordered, 0, "check"),
+        "ZSCORE": (ordered, "check"),
+        "ZCARD": (ordered,),
+        "ZREMRANGEBYSCORE": (ordered, "-inf", 0),
+        "ZREM": (ordered, "check"),
         "EVAL": ("return 1", 1, key),
         "EVALSHA": ("0" * 40, 1, key),
         "PUBLISH": (keys.events, ""),

@@ -3,8 +3,16 @@
     {run}:events        stream    change events of all replicas, the newest MAX_EVENTS; lives EVENTS_TTL_MS
     {run}:events        channel   the same events as they are written: `ID PREDECESSOR PAYLOAD`
     {rate:SHARE}:NAME   string    when a share's whole rate of this name is free again, in us; lives until then
+    {run}:owners        zset      epochs of processes that own something, by when their lease ends; lives OWNERS_TTL_MS
+    {run}:lease         hash      when anybody beat last, and until when nobody is given up; lives OWNERS_TTL_MS
+    {run}:key:ID        hash      what an idempotency key stands for, its holder, its outcome; lives while it may run,
+                                  then for `timeouts.idempotency_keep_s`
+    {run}:keys          zset      all of these, by when they end; lives as long as the last
+    {run}:keys:SHARE    zset      those of one share, likewise
     {check}:key         string    `mcpd check` tries its rights on it; lives CHECK_TTL_MS
     {check}:stream      stream    likewise
+    {check}:hash        hash      likewise, and deleted at once
+    {check}:zset        zset      likewise, and deleted at once
 
 All begin with the prefix that the operator gives (`mcpd:`), so that a user's rights can name them. What one script
 touches stands under one tag in braces, as Cluster wants it. No key is without an end. SHARE is a digest: who calls from
@@ -27,8 +35,14 @@ MAX_EVENTS: Final = 10_000
 EVENTS_TTL_MS: Final = 3_600_000
 """Renewed by every replica that looks, so it ends an hour after the last one has gone."""
 
+OWNERS_TTL_MS: Final = 3_600_000
+"""Renewed by every beat; an epoch that is not there is over."""
+
 CHECK_TTL_MS: Final = 10_000
 """Longer than a check takes."""
+
+MAX_KEEP_MS: Final = 400 * 86_400_000
+"""More than any `timeouts.idempotency_keep_s` that is sensible: what a test of key lives takes for their bound."""
 
 _DIGEST_BYTES: Final = 12
 
@@ -40,20 +54,40 @@ class Keys:
         self.prefix = prefix
         self.check = f"{prefix}{{check}}:key"
         self.check_stream = f"{prefix}{{check}}:stream"
+        self.check_hash = f"{prefix}{{check}}:hash"
+        self.check_zset = f"{prefix}{{check}}:zset"
         self.events = f"{prefix}{{run}}:events"
         """The stream, and the channel of the same name."""
+        self.owners = f"{prefix}{{run}}:owners"
+        self.lease = f"{prefix}{{run}}:lease"
+        self.idempotency_keys = f"{prefix}{{run}}:keys"
+
+    def idempotency_key(self, name: str) -> str:
+        """Return where one key is; `name` is a digest."""
+        return f"{self.prefix}{{run}}:key:{name}"
+
+    def idempotency_keys_of(self, share: str) -> str:
+        """Return where the keys of one share are counted."""
+        return f"{self.idempotency_keys}:{_digest(share)}"
 
     def rate(self, share: str, name: str) -> str:
         """Return the key of one rate of one share."""
-        digest = blake2b(share.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
-        return f"{self.prefix}{{rate:{digest}}}:{name}"
+        return f"{self.prefix}{{rate:{_digest(share)}}}:{name}"
 
     def longest_ms(self, key: str) -> int | None:
         """Return how long a key lives at most without being used; None for one that is not ours."""
         lives = {
             re.escape(self.events): EVENTS_TTL_MS,
+            re.escape(self.owners): OWNERS_TTL_MS,
+            re.escape(self.lease): OWNERS_TTL_MS,
+            re.escape(self.idempotency_keys) + r"(:[0-9a-f]{24})?": MAX_KEEP_MS,
+            re.escape(self.prefix) + r"\{run\}:key:[0-9a-f]{64}": MAX_KEEP_MS,
             re.escape(self.check): CHECK_TTL_MS,
             re.escape(self.check_stream): CHECK_TTL_MS,
             re.escape(self.prefix) + r"\{rate:[0-9a-f]{24}\}:(caller|tool:[A-Za-z0-9_.-]{1,128})": LONGEST_S * 1000 + 1,
         }
         return next((ms for pattern, ms in lives.items() if re.fullmatch(pattern, key)), None)
+
+
+def _digest(share: str) -> str:
+    return blake2b(share.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()

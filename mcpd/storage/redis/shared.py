@@ -18,7 +18,9 @@ import trio
 
 from mcpd.drivers.redis import Redis, RedisError, Refused
 from mcpd.storage.redis.bus import RedisBus
+from mcpd.storage.redis.idempotency import RedisIdempotency
 from mcpd.storage.redis.keys import Keys
+from mcpd.storage.redis.lease import Lease
 from mcpd.storage.redis.rates import RedisRates
 from mcpd.storage.replicas import Standing
 
@@ -41,6 +43,8 @@ class RedisShared:
         self._redis = redis
         self.bus = RedisBus(redis, keys)
         self.rates = rates
+        self._lease = Lease(redis, keys)
+        self.idempotency = RedisIdempotency(redis, keys, self._lease)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `Shared`."""
@@ -48,6 +52,7 @@ class RedisShared:
             nursery.start_soon(self._stay_connected)
             nursery.start_soon(self._tell_changes)
             nursery.start_soon(self.bus.run)
+            nursery.start_soon(self._lease.run)
             with trio.move_on_after(BEGIN_S):
                 await self._settle()
             task_status.started()

@@ -4,7 +4,8 @@ The operating system holds the lock for the process and lets it go at the proces
 process (SIGSTOP) still holds it. So there is no clock in this, and no heartbeat: who has the lock of an epoch's file
 knows that the epoch is over, and takes the file away.
 
-Called by: `storage.sqlite.tasks`. Deliberately not: for folders that several machines share, which the store refuses.
+Called by: `storage.sqlite.tasks`, `storage.sqlite.idempotency`. Deliberately not: for folders that several machines
+share, which the store refuses.
 
 Laws: an epoch's file is locked before the epoch owns anything, and is taken away only by who holds its lock, so that no
 living owner is ever found dead.
@@ -18,6 +19,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from mcpd.storage.sqlite.errors import unwritable
 
 if sys.platform == "win32":
     import msvcrt
@@ -78,6 +81,14 @@ class Owners:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
+
+
+def take_epoch(folder: Path) -> Owners:
+    """Return a new owner. Raises: StorageError."""
+    try:
+        return Owners(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def _lock(handle: int) -> bool:

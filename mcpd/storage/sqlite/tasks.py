@@ -33,7 +33,7 @@ from mcpd.storage.shared import NoRoom, Room
 from mcpd.storage.sqlite import schema
 from mcpd.storage.sqlite.documents import make_folder
 from mcpd.storage.sqlite.errors import translated, unwritable
-from mcpd.storage.sqlite.owners import Owners
+from mcpd.storage.sqlite.owners import Owners, take_epoch
 from mcpd.storage.task_states import Draft, Event, Refused, State, Task, lost, new_task, step
 
 T = TypeVar("T")
@@ -274,17 +274,10 @@ async def open_tasks(
             await database.open()
             if await database.read(schema.version_of) != len(STEPS):
                 await database.write(partial(schema.migrate, target=len(STEPS), steps=STEPS))
-        owners = await in_thread(partial(_take_epoch, folder))
+        owners = await in_thread(partial(take_epoch, folder))
         try:
             yield SqliteTasks(database, owners, poll_s=poll_s, clock=clock)
         finally:
             owners.close()
     finally:
         await database.aclose()
-
-
-def _take_epoch(folder: Path) -> Owners:
-    try:
-        return Owners(folder)
-    except OSError as error:
-        raise unwritable(folder, error) from error
