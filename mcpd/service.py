@@ -190,11 +190,11 @@ class McpService:
                 raise undeclared()
         return await self._run_tool(call, exchange, deadline)
 
-    async def _run_tool(self, call: Call, exchange: Exchange, deadline: float) -> Result:
-        async def run(turn: Turn) -> Result:
-            return await self._tools.call(call.params, call.principal, turn.context)
+    def _run_tool(self, call: Call, exchange: Exchange, deadline: float) -> Awaitable[Result]:
+        def run(turn: Turn) -> Awaitable[Result]:
+            return self._tools.call(call.params, call.principal, turn.context)
 
-        return await self._with_inputs(call, exchange, deadline, run)
+        return self._with_inputs(call, exchange, deadline, run)
 
     async def _begin_task(self, tasks: Tasks, call: Call, exchange: Exchange, deadline: float) -> Result:
         if not self._tools.asks_first(call.params, call.principal):

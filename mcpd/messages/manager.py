@@ -142,8 +142,9 @@ class MessageManager:
         return row
 
     async def _run(self, flight: Flight, row: Method) -> Outcome:
-        budget = None if row.stream else self._budget(flight.call)
-        scope = flight.open_scope(budget, most_s=self._most_s(flight.call))
+        most_s = self._timeouts.call_max_s if flight.call.task is None else self._timeouts.task_max_s
+        budget = None if row.stream else self._budget(flight.call, most_s)
+        scope = flight.open_scope(budget, most_s=most_s)
         outcome: Outcome | None = None
         if flight.reason is None:
             try:
@@ -157,18 +158,14 @@ class MessageManager:
             return self._timed_out(flight, budget, scope.deadline)
         return outcome
 
-    def _most_s(self, call: Call) -> float:
-        return self._timeouts.call_max_s if call.task is None else self._timeouts.task_max_s
-
-    def _budget(self, call: Call) -> Budget:
-        budget = self._default_budget if call.task is None else Budget("server", self._timeouts.task_max_s)
+    def _budget(self, call: Call, most_s: float) -> Budget:
+        budget = self._default_budget if call.task is None else Budget("server", most_s)
         own = self.service.budget_s(call)
         if own is not None:
             budget = Budget("tool", own)
         if call.timeout_ms is not None and (own is None or call.timeout_ms < own * 1000):
             budget = Budget("request", call.timeout_ms / 1000)
-        most = self._most_s(call)
-        return budget if budget.limit_s <= most else Budget("server", most)
+        return budget if budget.limit_s <= most_s else Budget("server", most_s)
 
     def _timed_out(self, flight: Flight, budget: Budget | None, deadline: float) -> Outcome:
         assert budget is not None, "only a deadline ends a scope that nobody cancelled"

@@ -155,7 +155,10 @@ class ToolManager:
         self, tool: Tool, arguments: dict[str, Any], make_context: Callable[[], Context]
     ) -> dict[str, Any]:
         try:
-            kwargs = await self._decode(tool, arguments, make_context)
+            if is_small(arguments):
+                kwargs = tool.decode(arguments)
+            else:
+                kwargs = await self._decode(tool, arguments, make_context)
             self._enter(tool)
             try:
                 result = await self._run(tool, arguments, kwargs, make_context)
@@ -168,8 +171,6 @@ class ToolManager:
     async def _decode(
         self, tool: Tool, arguments: dict[str, Any], make_context: Callable[[], Context]
     ) -> dict[str, Any]:
-        if is_small(arguments):
-            return tool.decode(arguments)
         owner = make_context().principal.share
         return await self._threads.run(lambda: tool.decode(arguments), name=tool.name, owner=owner)
 
