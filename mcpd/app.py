@@ -32,21 +32,15 @@ import trio
 
 import mcpd
 from mcpd.assembly import Parts, build, open_stores
-from mcpd.config import Config, Server, Timeouts
+from mcpd.config import Config, Server
 from mcpd.descriptors import claim_protocol, printing_to
 from mcpd.errors import SHOWN_CHARS, ConfigurationError
 from mcpd.events import Changed
 from mcpd.gateway.access import Access, is_unix, startup_check
 from mcpd.gateway.app import make_app, make_metrics_app
 from mcpd.gateway.server.descriptors import claim as claim_descriptors
-from mcpd.gateway.server.hypercorn import (
-    Connections,
-    check_certificate,
-    hypercorn_config,
-    listening_ports,
-    open_sockets,
-    serve_http,
-)
+from mcpd.gateway.server.hypercorn import Connections, check_certificate, hypercorn_config, serve_http
+from mcpd.gateway.server.sockets import listening_ports, open_metrics_sockets, open_sockets
 from mcpd.gateway.stdio import END_OF_INPUT_S, StdioTransport
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.work import KeyedWork, TaskWork
@@ -56,6 +50,7 @@ from mcpd.monitoring.loop import LoopWatch
 from mcpd.prompts.loader import FilePrompt
 from mcpd.resources.documents import follow
 from mcpd.signals import handle_signals, start_watchdog
+from mcpd.supervision.link import Link
 
 MAX_NAMED_TOOLS: Final = 20
 """Tools that the banner names; more are counted."""
@@ -66,53 +61,69 @@ LEAVE_S = 5.0
 _log = logging.getLogger("mcpd")
 
 
-def serve(config: Config) -> int:
-    """Run the HTTP server until a signal; returns the exit code.
+def serve(config: Config, link: Link | None = None) -> int:
+    """Run the HTTP server until a signal; returns the exit code. `link` makes it one of several workers.
 
     Raises: ConfigurationError, RegistrationError, StorageError.
     """
     logs = logging_setup.configure(config.server.log_level)
     try:
         with printing_to(logs.printed, "stdout", "stderr"):
-            trio.run(_serve, config, logs)
+            trio.run(_serve, config, logs, link)
             start_watchdog(LEAVE_S)
     finally:
         logs.close()
     return 0
 
 
-async def _serve(config: Config, logs: Logs) -> None:
+async def _serve(config: Config, logs: Logs, link: Link | None) -> None:
     claim_descriptors(config.limits.max_connections)
     async with open_stores(config) as stores:
         parts = build(config, logs, stores)
         startup_check(config, parts.keys)
         check_certificate(config.server)
-        sockets = open_sockets(config.server, config.timeouts)
+        sockets = open_sockets(config.server, config.timeouts) if link is None else link.sockets
         try:
-            await _serve_until_signal(parts, sockets)
+            await _serve_until_signal(parts, sockets, link)
         finally:
             for sock in sockets:
                 sock.close()
 
 
-async def _serve_until_signal(parts: Parts, sockets: list[socket.socket]) -> None:
+async def _serve_until_signal(parts: Parts, sockets: list[socket.socket], link: Link | None) -> None:
     stopping = trio.Event()
     async with trio.open_nursery() as signals:
-        signals.start_soon(_handle_signals, parts, stopping, partial(reload_keys, parts))
+        if link is None:
+            signals.start_soon(_handle_signals, parts, stopping, partial(reload_keys, parts))
+        else:
+            parts.metrics.gather = link.gather
+            await signals.start(link.run, parts.metrics.report)
+            signals.start_soon(
+                partial(_handle_signals, parts, stopping, partial(_reload_told, parts, link), quiet=True)
+            )
         async with trio.open_nursery() as running:
-            await running.start(run_http, parts, sockets, stopping)
-            _announce(parts, sockets)
+            await running.start(
+                partial(run_http, parts, sockets, stopping, None if link is None else link.metrics_sockets)
+            )
+            announce = _announce if link is None else link.ready
+            announce(banner(parts, sockets))
         signals.cancel_scope.cancel()
+
+
+def _reload_told(parts: Parts, link: Link) -> None:
+    reload_keys(parts)
+    link.reloaded()
 
 
 async def run_http(
     parts: Parts,
     sockets: list[socket.socket],
     stopping: trio.Event,
+    metrics_sockets: list[socket.socket] | None = None,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve on `sockets` until `stopping` is set, then stop in order.
+    """Serve on `sockets` until `stopping` is set, then stop in order; scrapes on `metrics_sockets`, or on its own.
 
     Reports started when clients can connect. Cancellation: safe, but nobody is waited for. Resources: the caller closes
     the sockets.
@@ -141,7 +152,8 @@ async def run_http(
         async with trio.open_nursery() as serving:
             await serving.start(_listen, application, hypercorn_config(config, sockets), connections, closed)
             if config.server.metrics_bind is not None:
-                await _start_metrics_listener(parts, serving, connections, closed)
+                scraped = metrics_sockets or open_metrics_sockets(config.server, config.timeouts)
+                await _start_metrics_listener(parts, scraped, serving, connections, closed)
             task_status.started()
             await stopping.wait()
             await _stop(parts)
@@ -161,12 +173,10 @@ async def _listen(
 
 
 async def _start_metrics_listener(
-    parts: Parts, serving: trio.Nursery, connections: Connections, closed: trio.Event
+    parts: Parts, sockets: list[socket.socket], serving: trio.Nursery, connections: Connections, closed: trio.Event
 ) -> None:
     config = parts.config
-    host, _, port = (config.server.metrics_bind or "").rpartition(":")
-    plain = replace(config, server=replace(config.server, host=host, port=int(port), bind=None, tls_cert=None))
-    sockets = open_sockets(plain.server, plain.timeouts)
+    plain = replace(config, server=replace(config.server, tls_cert=None))
     application = make_metrics_app(parts.metrics, parts.logs)
     await serving.start(_listen, application, hypercorn_config(plain, sockets), connections, closed)
     for sock in sockets:
@@ -219,12 +229,10 @@ def _running(manager: MessageManager) -> Iterator[str]:
         yield f"{flight.call.method} {str(target)[:SHOWN_CHARS]}".rstrip()
 
 
-async def _handle_signals(parts: Parts, stopping: trio.Event, reload: Callable[[], None] | None = None) -> None:
-    await handle_signals(stopping, reload, patience_s=parts.config.timeouts.grace_s + _to_end_s(parts.config.timeouts))
-
-
-def _to_end_s(timeouts: Timeouts) -> float:
-    return 3 * timeouts.cleanup_s + timeouts.write_s
+async def _handle_signals(
+    parts: Parts, stopping: trio.Event, reload: Callable[[], None] | None = None, *, quiet: bool = False
+) -> None:
+    await handle_signals(stopping, reload, patience_s=parts.config.timeouts.stop_s, quiet=quiet)
 
 
 def reload_keys(parts: Parts) -> None:
@@ -260,9 +268,13 @@ def _end_unadmitted(parts: Parts) -> None:
     parts.keys.announce()
 
 
-def _announce(parts: Parts, sockets: list[socket.socket]) -> None:
-    """Say on stdout where the server is and what it opens to whom; without a reader of stdout it goes on."""
-    lines = [f"mcpd {mcpd.__version__}", *_places(parts.config.server, sockets), *describe(parts)]
+def banner(parts: Parts, sockets: list[socket.socket]) -> list[str]:
+    """Return where the server is and what it opens to whom, a line each."""
+    return [f"mcpd {mcpd.__version__}", *_places(parts.config.server, sockets), *describe(parts)]
+
+
+def _announce(lines: list[str]) -> None:
+    """Say it on stdout; without a reader of stdout the server goes on."""
     try:
         if sys.stdout is not None:
             os.write(_STDOUT, "\n".join([*lines, ""]).encode("utf-8", "backslashreplace"))
@@ -292,12 +304,21 @@ def describe(parts: Parts) -> list[str]:
     asked += ", and there is none: mcpd keys new NAME" if parts.keys.locked else ""
     more = f" and {len(names) - MAX_NAMED_TOOLS} more" if len(names) > MAX_NAMED_TOOLS else ""
     return [
-        f"  data       {config.data.folder.absolute()} (embedded; sessions live in this process)",
+        f"  data       {config.data.folder.absolute()} (embedded{_sessions(config.server)})",
+        *_workers(config.server),
         *([] if config.redis.url is None else [f"  redis      {config.redis.url}   changes reach other replicas"]),
         "  files      none" if root is None else f"  files      models can {may} {root.absolute()}",
         f"  tools      {', '.join(names[:MAX_NAMED_TOOLS]) or 'none'}{more}",
         f"  keys       {asked}",
     ]
+
+
+def _sessions(server: Server) -> str:
+    return "; sessions live in this process" if server.workers == 1 else ""
+
+
+def _workers(server: Server) -> list[str]:
+    return [f"  workers    {server.workers}   no sessions over HTTP, only on /ws"] if server.workers > 1 else []
 
 
 def stdio(config: Config) -> int:
@@ -317,7 +338,7 @@ def stdio(config: Config) -> int:
 
 
 async def _stdio(config: Config, logs: Logs, source: int, sink: int) -> None:
-    patience_s = END_OF_INPUT_S + _to_end_s(config.timeouts)
+    patience_s = END_OF_INPUT_S + config.timeouts.end_s
     stopping = trio.Event()
     claim_descriptors(0)
     async with open_stores(config) as stores:

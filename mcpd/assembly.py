@@ -167,7 +167,7 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
         sealing=Sealing(ring, ttl_s=timeouts.request_state_s),
         bus=bus,
     )
-    policies = _rates(limits, shared, service, metrics, registry), _keyed(stores, config)
+    policies = _rates(config, shared, service, metrics, registry), _keyed(stores, config)
     manager, sessions = _messages(service, bus, config, metrics=metrics, logs=logs, policies=policies)
     loader = None if config.prompts.folder is None else PromptLoader([config.prompts.folder])
     keys = KeyStore(config.keys_file, config.auth.api_key)
@@ -207,13 +207,14 @@ def _keyed(stores: Stores | None, config: Config) -> KeyedCalls | None:
 
 
 def _rates(
-    limits: Limits, shared: Shared, service: McpService, metrics: Metrics, registry: ToolRegistry
+    config: Config, shared: Shared, service: McpService, metrics: Metrics, registry: ToolRegistry
 ) -> Rates | None:
     """Return what bounds how often callers call; None, and no cost to anybody, where there are no rates."""
+    limits, among = config.limits, config.server.workers if config.redis.url is None else 1
     caller, tool = (None if written is None else read_rate(written) for written in (limits.rate, limits.tool_rate))
     if caller is None and tool is None and not any(one.rate for one in registry.catalog):
         return None
-    return Rates(shared.rates, service, metrics, caller=caller, tool=tool)
+    return Rates(shared.rates, service, metrics, caller=caller, tool=tool, among=among)
 
 
 def _completing(declarations: Iterable[Declaration], documents: Documents | None) -> list[CompletionDeclaration]:

@@ -28,7 +28,7 @@ from mcpd.commands.keys import keys
 from mcpd.commands.migrate import migrate
 from mcpd.commands.options import FAILED, INTERRUPTED, WRONG_USAGE, examples
 from mcpd.commands.search import search
-from mcpd.commands.serve import serve, stdio
+from mcpd.commands.serve import serve, stdio, worker
 from mcpd.descriptors import ensure_open
 from mcpd.errors import ConfigurationError, McpdError
 
@@ -99,5 +99,5 @@ def cli() -> None:
     """
 
 
-for _command in (serve, stdio, call, check, keys, ingest, documents, search, migrate):
+for _command in (serve, worker, stdio, call, check, keys, ingest, documents, search, migrate):
     cli.add_command(_command)

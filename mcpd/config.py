@@ -91,6 +91,7 @@ class SecretUrl(Secret):
 
 
 TOOL_ERRORS = ("shown", "masked")
+MAX_WORKERS = 64
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -138,6 +139,10 @@ class Server:
     )
     insecure: bool = field(
         default=False, metadata=_about("true or false", "Only true starts a non-loopback server without keys.")
+    )
+    workers: int = field(
+        default=1,
+        metadata=_about("processes", "One uses one core; more divide the limits.", minimum=1, maximum=MAX_WORKERS),
     )
     log_level: str = field(default="info", metadata=_about("level", "One line per request.", choices=LOG_LEVELS))
 
@@ -270,6 +275,16 @@ class Timeouts:
     session_idle_s: float = field(default=1800.0, metadata=_seconds("A session nobody uses is forgotten."))
     request_state_s: float = field(default=600.0, metadata=_seconds("Sealed state of a question expires."))
     cleanup_s: float = field(default=2.0, metadata=_seconds("What a cancelled tool's `finally` may still take."))
+
+    @property
+    def stop_s(self) -> float:
+        """The most that an orderly stop takes: calls finish, are cancelled, and what is left is sent and closed."""
+        return self.grace_s + self.end_s
+
+    @property
+    def end_s(self) -> float:
+        """What a stop takes besides the grace that calls have."""
+        return 3 * self.cleanup_s + self.write_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,10 @@ finds the end of input on fd 0, and what they print on fd 1 goes to stderr (IO-1
 `print` queue its text: an `async` tool that prints to a pipe nobody reads would hold the event loop otherwise. What a
 tool writes to fd 2 by other means still waits for its reader.
 
-Called by: `cli` (`ensure_open`) and `app`. Calls nothing of ours. Deliberately not: the queue of lines, which is
-`monitoring.logs`.
+`say` is for those who have no log, or no time for it: it never waits for a reader of stderr.
+
+Called by: `cli` (`ensure_open`), `app`, `signals` and `supervisor` (`say`). Calls nothing of ours. Deliberately not:
+the queue of lines, which is `monitoring.logs`.
 
 Sources: MCP basic/transports "stdio"; IO-1; trap 18; POSIX open(2), "lowest-numbered file descriptor not open".
 """
@@ -20,11 +22,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 STDERR = 2
+STOPPING = "mcpd: stopping, in {:g} s at most; a second signal ends it at once\n"
+"""What is said at the first signal."""
 
 
 def ensure_open() -> None:
@@ -99,3 +104,25 @@ class _Prints(io.RawIOBase):
 
     def isatty(self) -> bool:
         return os.isatty(STDERR)
+
+
+def say(text: str) -> None:
+    """Write to stderr if it takes it at once."""
+    stderr = open_stderr()
+    with contextlib.suppress(OSError):
+        os.write(stderr, text.encode())
+    os.close(stderr)
+
+
+def open_stderr() -> int:
+    """Return a descriptor of what stderr is, on which writing never waits; the flag is not shared with stderr's own.
+
+    A file is shared as it is: its place for the next line is, too, and one opened anew would be written over.
+    """
+    if stat.S_ISREG(os.fstat(STDERR).st_mode):
+        return os.dup(STDERR)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK
+    try:
+        return os.open("/proc/self/fd/2", flags)
+    except OSError:
+        return os.open(os.devnull, flags)

@@ -37,6 +37,12 @@ class Rate(NamedTuple):
         """What one attempt costs of the period, in microseconds."""
         return self.period_s * _US // self.items
 
+    def among(self, number: int) -> Rate:
+        """Return the part of each of `number` processes that count by themselves, rounded up."""
+        if self.items >= number:
+            return Rate(-(-self.items // number), self.period_s)
+        return Rate(1, self.period_s * number // self.items)
+
 
 class Taken(NamedTuple):
     """What came of one attempt under one rate."""

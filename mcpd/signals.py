@@ -32,6 +32,8 @@ from typing import TypeVar
 
 import trio
 
+from mcpd.descriptors import STOPPING, open_stderr, say
+
 T = TypeVar("T")
 
 INTERRUPTED = 130
@@ -41,17 +43,20 @@ _SA_RESETHAND = 0x80000000
 _KNOWN_LAYOUT = sys.platform == "linux" and platform.machine() in {"x86_64", "aarch64"}
 
 
-async def handle_signals(stopping: trio.Event, reload: Callable[[], None] | None, *, patience_s: float) -> None:
+async def handle_signals(
+    stopping: trio.Event, reload: Callable[[], None] | None, *, patience_s: float, quiet: bool = False
+) -> None:
     """Set `stopping` at the first SIGINT or SIGTERM, end the process at the second; `reload` at each SIGHUP.
 
-    Without `reload`, SIGHUP asks to stop, too.
+    Without `reload`, SIGHUP asks to stop, too. `quiet` when somebody else says that it stops.
     Cancellation: safe; the old handlers come back. After the first signal nobody but the end of the process follows.
     """
     token = trio.lowlevel.current_trio_token()
 
     def stop() -> None:
         start_watchdog(patience_s)
-        _say(f"mcpd: stopping, in {patience_s:g} s at most; a second signal ends it at once\n")
+        if not quiet:
+            say(STOPPING.format(patience_s))
         _soon(token, stopping.set)
 
     hangup = () if _HANGUP is None else (_HANGUP,)
@@ -109,7 +114,7 @@ def start_watchdog(patience_s: float) -> None:
 
     May be called from a signal handler. Needs neither the event loop, nor the GIL, nor a reader of stderr.
     """
-    faulthandler.dump_traceback_later(patience_s, exit=True, file=_open_stderr())
+    faulthandler.dump_traceback_later(patience_s, exit=True, file=open_stderr())
 
 
 @contextlib.contextmanager
@@ -162,19 +167,3 @@ def _reset_when_it_comes(number: signal.Signals) -> None:
     if libc.sigaction(int(number), None, ctypes.byref(action)) == 0:
         action.flags |= _SA_RESETHAND
         libc.sigaction(int(number), ctypes.byref(action), None)
-
-
-def _say(text: str) -> None:
-    stderr = _open_stderr()
-    with contextlib.suppress(OSError):
-        os.write(stderr, text.encode())
-    os.close(stderr)
-
-
-def _open_stderr() -> int:
-    """Return a descriptor of what stderr is, on which writing never waits; the flag is not shared with stderr's own."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK
-    try:
-        return os.open("/proc/self/fd/2", flags)
-    except OSError:
-        return os.open(os.devnull, flags)

@@ -21,7 +21,7 @@ import trio
 from mcpd.app import run_http, run_stdio
 from mcpd.assembly import Parts, build, open_stores
 from mcpd.config import Config, Data, Files, Limits, Server, Timeouts, Tools
-from mcpd.gateway.server.hypercorn import open_sockets
+from mcpd.gateway.server.sockets import open_sockets
 from mcpd.monitoring.logs import Logs
 
 WAIT_S = 20.0

@@ -61,8 +61,8 @@ def command(subcommand: str, folder: Path, settings: str = "", flags: Sequence[s
 
 
 @contextmanager
-def serving(folder: Path, settings: str = "", *flags: str) -> Iterator[Server]:
-    """Start a server in `folder`; it has to stop in order, with exit code 0. Its data is in `folder` without flags."""
+def serving(folder: Path, settings: str = "", *flags: str, code: int = 0) -> Iterator[Server]:
+    """Start a server in `folder`; it has to end with this exit code. Its data is in `folder` without flags."""
     words = [*command("serve", folder, settings, flags), "--port", "0"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, cwd=folder, env=environment())
@@ -70,10 +70,10 @@ def serving(folder: Path, settings: str = "", *flags: str) -> Iterator[Server]:
         yield Server(_address(process), process)
     finally:
         process.send_signal(signal.SIGTERM)
-        code = process.wait(WAIT_S)
+        ended = process.wait(WAIT_S)
         assert process.stdout is not None
         process.stdout.close()
-    assert code == 0, (folder / "log").read_text()
+    assert ended == code, (folder / "log").read_text()
 
 
 def _address(process: subprocess.Popen[bytes]) -> str:

@@ -29,7 +29,7 @@ PACKAGES: dict[str, frozenset[str]] = {
     "deadlines": frozenset({"errors"}),
     "shares": frozenset(),
     "rates": frozenset(),
-    "signals": frozenset(),
+    "signals": frozenset({"descriptors"}),
     "descriptors": frozenset(),
     "sealing": frozenset({"errors", "wire"}),
     "events": frozenset({"errors", "deadlines"}),
@@ -57,11 +57,16 @@ PACKAGES: dict[str, frozenset[str]] = {
     # the path down to it
     "messages": LEAVES | {"service", "jobs", "idempotency", "wire", "storage"},
     "gateway": LEAVES | {"messages", "wire"},
+    # several processes
+    "supervision": frozenset({"config", "monitoring", "signals"}),
+    "supervisor": frozenset({"config", "descriptors", "gateway", "monitoring", "supervision"}),
     # the client and the command line
     "client": frozenset({"errors", "deadlines", "wire"}),
     "commands": LEAVES
     | {
         "app",
+        "supervision",
+        "supervisor",
         "settings",
         "signals",
         "authoring",
@@ -93,6 +98,9 @@ PURE = (
     "mcpd.drivers.redis.errors",
     "mcpd.storage.redis.keys",
     "mcpd.storage.task_states",
+    "mcpd.monitoring.merging",
+    "mcpd.supervision.messages",
+    "mcpd.supervision.parts",
     "mcpd.search.chunking",
     "mcpd.search.outline",
     "mcpd.search.hashing",
@@ -258,6 +266,15 @@ def test_pure_modules_import_no_clock_no_io_and_no_concurrency() -> None:
 def test_what_a_worker_process_loads_leaves_trio_out(module: str) -> None:
     """A worker process is ready in tens of milliseconds because it loads msgspec and the tool, and nothing more."""
     program = f"import sys, {module}; print(*sorted({{'trio', 'quart', 'hypercorn', 'httpx'}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_a_supervisor_loads_neither_an_event_loop_nor_a_transport() -> None:
+    """It starts processes at any time, so it has no threads; and it is one more process, so it is small."""
+    program = (
+        "import sys, mcpd.supervisor; print(*sorted({'trio', 'quart', 'hypercorn', 'httpx'} & sys.modules.keys()))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 

@@ -1,9 +1,9 @@
 """`mcpd serve` and `mcpd stdio`: what they are called and take.
 
-Both turn their flags into the configuration and run the server in this process.
+Both turn their flags into the configuration and run the server in this process, or, with `--workers`, its supervisor.
 
 Called by: `cli`, which adds the command. Deliberately not: anything but click; the work is imported when it
-runs (`app`).
+runs (`app`, `supervisor`).
 
 Sources: surfaces "Command line".
 """
@@ -24,6 +24,7 @@ from mcpd.commands.options import COMMON, PATH, SERVED, examples, flags, load, o
         "mcpd serve --port 9000 --tools weather.py --tools my_package.tools",
         "mcpd serve --files ~/notes --data ~/.local/share/mcpd",
         "mcpd serve --bind unix:/run/mcpd.sock",
+        "mcpd serve --workers 4",
         "mcpd serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem     (after: mcpd keys new NAME)",
     )
 )
@@ -33,6 +34,7 @@ from mcpd.commands.options import COMMON, PATH, SERVED, examples, flags, load, o
 @click.option("--bind", metavar="unix:PATH", help="Listen on a Unix socket instead.")
 @click.option("--tls-cert", type=PATH, metavar="F", help="Certificate (PEM); needs --tls-key.")
 @click.option("--tls-key", type=PATH, metavar="F", help="Private key (PEM).")
+@click.option("--workers", metavar="N", help="Processes that serve: more use more cores.  [default: 1]")
 @options(SERVED)
 @click.option("--insecure", is_flag=True, help="Serve beyond this machine without keys.")
 def serve(config_file: Path | None, *, insecure: bool, tools: tuple[str, ...], **given: Any) -> int:
@@ -40,10 +42,26 @@ def serve(config_file: Path | None, *, insecure: bool, tools: tuple[str, ...], *
 
     The first Ctrl-C lets running calls finish, the second ends at once.
     """
+    config = load(config_file, flags(tools, **given) | {"server.insecure": insecure or None})
+    if config.server.workers > 1:
+        import mcpd.supervisor
+
+        return mcpd.supervisor.supervise(config)
     import mcpd.app
 
-    config = load(config_file, flags(tools, **given) | {"server.insecure": insecure or None})
     return mcpd.app.serve(config)
+
+
+@click.command(hidden=True)
+@click.argument("descriptor", type=int)
+def worker(descriptor: int) -> int:
+    """Be one of the processes of `mcpd serve --workers`, which starts it."""
+    import mcpd.app
+    import mcpd.supervision.link
+
+    link = mcpd.supervision.link.join(descriptor)
+    link.follow_end(link.config.timeouts.stop_s)
+    return mcpd.app.serve(link.config, link)
 
 
 @click.command(

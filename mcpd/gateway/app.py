@@ -38,6 +38,7 @@ from mcpd.gateway.asgi import (
 )
 from mcpd.gateway.operations import health_routes, metrics_routes
 from mcpd.gateway.proxies import Proxies
+from mcpd.gateway.sessionless import SessionlessHttp
 from mcpd.gateway.stateful_http import StatefulHttp
 from mcpd.gateway.streamable_http import StreamableHttp
 from mcpd.gateway.websocket import WebSocketDoor
@@ -155,7 +156,8 @@ def make_app(
     app.register_blueprint(health_routes(health))
     if config.server.metrics_bind is None:
         app.register_blueprint(metrics_routes(metrics, access))
-    stateful = StatefulHttp(manager, sessions, limits=limits, timeouts=timeouts, nursery=nursery)
+    kind = StatefulHttp if config.server.workers == 1 else SessionlessHttp
+    stateful = kind(manager, sessions, limits=limits, timeouts=timeouts, nursery=nursery)
     mcp = StreamableHttp(manager, stateful, access, limits=limits, timeouts=timeouts, metrics=metrics, nursery=nursery)
     websocket = WebSocketDoor(manager, sessions, access, limits=limits, metrics=metrics)
     access.watch(websocket.end_revoked)

@@ -22,6 +22,7 @@ from mcpd.monitoring.health import Health
 from mcpd.monitoring.metrics import Metrics
 
 _TEXT = "text/plain; charset=utf-8"
+_NO_ANSWER = b"The other workers' metrics cannot be had; try again\n"
 
 
 def health_routes(health: Health) -> Blueprint:
@@ -30,12 +31,12 @@ def health_routes(health: Health) -> Blueprint:
 
     @blueprint.get("/healthz")
     async def healthz() -> Response:
-        return _reply(b"ok\n", 200, _TEXT)
+        return _reply(b"ok\n", _TEXT)
 
     @blueprint.get("/readyz")
     async def readyz() -> Response:
         readiness = await health.readiness()
-        return _reply(readiness.text().encode(), readiness.status, _TEXT)
+        return _reply(readiness.text().encode(), _TEXT, readiness.status)
 
     return blueprint
 
@@ -49,8 +50,8 @@ def metrics_routes(metrics: Metrics, access: Access | None) -> Blueprint:
         refusal = _refusal(metrics, access)
         if refusal is not None:
             return refusal
-        text, content_type = metrics.exposition(request.headers.get("Accept"))
-        return _reply(text, 200, content_type)
+        scraped = await metrics.scrape(request.headers.get("Accept"))
+        return _reply(_NO_ANSWER, _TEXT, 503) if scraped is None else _reply(*scraped)
 
     return blueprint
 
@@ -65,11 +66,11 @@ def _refusal(metrics: Metrics, access: Access | None) -> Response | None:
         return None
     metrics.rejected(caller.reason)
     cast(Scope, request.scope)[REASON] = caller.message
-    response = _reply(f"{caller.message}\n".encode(), caller.status, _TEXT)
+    response = _reply(f"{caller.message}\n".encode(), _TEXT, caller.status)
     for name, value in caller.headers:
         response.headers[name.decode()] = value.decode()
     return response
 
 
-def _reply(body: bytes, status: int, content_type: str) -> Response:
+def _reply(body: bytes, content_type: str, status: int = 200) -> Response:
     return Response(body, status, headers={"Content-Type": content_type, "Cache-Control": "no-store"})

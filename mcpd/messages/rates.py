@@ -32,8 +32,17 @@ class Rates:
     """Admits calls at the rates of one configuration."""
 
     def __init__(
-        self, limits: RateLimits, service: McpService, metrics: Metrics, *, caller: Rate | None, tool: Rate | None
+        self,
+        limits: RateLimits,
+        service: McpService,
+        metrics: Metrics,
+        *,
+        caller: Rate | None,
+        tool: Rate | None,
+        among: int = 1,
     ) -> None:
+        """`among`: how many processes count by themselves, so that each has its part of the rates."""
+        self._among = among
         self._limits = limits
         self._service = service
         self._metrics = metrics
@@ -56,7 +65,8 @@ class Rates:
     def _rates_of(self, flight: Flight) -> Mapping[str, Rate]:
         call = flight.call
         tool = self._service.tool_rate(call, self._tool)
-        return self._caller if tool is None else {**self._caller, f"{TOOL}{call.params['name']}": tool}
+        rates = self._caller if tool is None else {**self._caller, f"{TOOL}{call.params['name']}": tool}
+        return rates if self._among == 1 else {name: rate.among(self._among) for name, rate in rates.items()}
 
 
 def _too_soon(quota: Quota) -> RateLimited:

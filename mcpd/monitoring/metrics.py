@@ -4,7 +4,8 @@ The names are a contract with dashboards and alerts. One object is made by the c
 packages; they call a method per event and know nothing of Prometheus. What somebody else already counts (calls in
 flight, sessions, stuck threads) is not counted again but read at scrape time through `watch`.
 
-Called by: every package but `wire` and `drivers`; `gateway.operations` for the text. Calls `monitoring.series`.
+Called by: every package but `wire` and `drivers`; `gateway.operations` for the text. Calls `monitoring.series`, and
+`monitoring.merging` where several processes are one server.
 Deliberately not: a judge of outcomes; callers say which it was.
 
 Laws: labels are bounded: an unknown method or tool is `other`; a client that leaves is `cancelled`, never an error; the
@@ -18,13 +19,16 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Gauge, Info, ProcessCollector
+from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from mcpd.errors import REASONS
+from mcpd.monitoring.merging import Family
 from mcpd.monitoring.series import OTHER, Count, Counter, Histogram, Spread
 
 OUTCOMES = frozenset({"ok", "tool_error", "protocol_error", "cancelled", "deadline", "rejected", "internal_error"})
@@ -53,6 +57,8 @@ class Metrics:
 
     def __init__(self, *, version: str = "", methods: Iterable[str] = (), versions: Iterable[str] = ()) -> None:
         self.registry = CollectorRegistry()
+        self.gather: Callable[[], Awaitable[Sequence[Family] | None]] | None = None
+        """Gives the values of all processes of this server, None when it cannot; None itself: this is the only one."""
         self._methods = frozenset(methods)
         self._versions = frozenset(versions)
         self._tools: set[str] = set()
@@ -128,6 +134,7 @@ class Metrics:
         self.loop_lag = Histogram(
             "mcpd_loop_lag_seconds", "How long one pass of the event loop kept all else waiting.", (), _LAG_S, registry
         )
+        Counter("mcpd_worker_restarts", "Workers (server.workers) started anew after a death.", (), registry).of()
         self.cache_requests = Counter(
             "mcpd_cache_requests", "What a cache was asked, by what came of it.", ("cache", "result"), registry
         )
@@ -244,11 +251,34 @@ class Metrics:
         declared = self._gauges[gauge]
         (declared.labels(*labels) if labels else declared).set_function(read)
 
-    def exposition(self, accept: str | None) -> tuple[bytes, str]:
-        """Return all metrics as text, with its content type: OpenMetrics when `accept` asks for it, else Prometheus."""
+    async def scrape(self, accept: str | None) -> tuple[bytes, str] | None:
+        """Return the metrics of the whole server as `exposition`; None when they cannot be had now."""
+        if self.gather is None:
+            return self.exposition(accept)
+        families = await self.gather()
+        return None if families is None else self.exposition(accept, families)
+
+    def exposition(self, accept: str | None, families: Sequence[Family] | None = None) -> tuple[bytes, str]:
+        """Return all metrics as text, with its content type: OpenMetrics when `accept` asks for it, else Prometheus.
+
+        With `families`, those instead of this process's own.
+        """
+        registry = self.registry if families is None else _registry_of(families)
         if _prefers_openmetrics(accept or ""):
-            return _OPENMETRICS(self.registry), _OPENMETRICS_TYPE
-        return _PLAIN(self.registry), _PLAIN_TYPE
+            return _OPENMETRICS(registry), _OPENMETRICS_TYPE
+        return _PLAIN(registry), _PLAIN_TYPE
+
+    def report(self) -> list[Family]:
+        """Return the values of this process, to be merged with those of others. Takes a millisecond."""
+        return [
+            Family(
+                family.name,
+                family.type,
+                family.documentation,
+                tuple(((sample.name, tuple(sample.labels.items())), sample.value) for sample in family.samples),
+            )
+            for family in self.registry.collect()
+        ]
 
     def _request(self, transport: str, method: str, outcome: str) -> _Finished:
         known = (_within(transport, TRANSPORTS), _within(method, self._methods), _within(outcome, OUTCOMES))
@@ -271,6 +301,26 @@ class Metrics:
         if known == (tool, outcome):
             self._tool_finished[known] = finished
         return finished
+
+
+class _Reported(Collector):
+    """Gives the registry what was reported."""
+
+    def __init__(self, families: Sequence[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        for family in self._families:
+            metric = Metric(family.name, family.documentation, family.kind)
+            for (name, labels), value in family.samples:
+                metric.add_sample(name, dict(labels), value)
+            yield metric
+
+
+def _registry_of(families: Sequence[Family]) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(_Reported(families))
+    return registry
 
 
 def _within(value: str, known: Iterable[str]) -> str:

@@ -61,7 +61,8 @@ class Observer(Protocol):
 @asynccontextmanager
 async def open_documents(config: Config, observer: Observer | None = None) -> AsyncIterator[Documents]:
     """Give the documents, their schema brought up to date. Raises: StorageError. Resources: closed with the block."""
-    poll_s = ALONE_POLL_S if config.redis.url is None else REPLICA_POLL_S
+    alone = config.redis.url is None and config.server.workers == 1
+    poll_s = ALONE_POLL_S if alone else REPLICA_POLL_S
     observe = None if observer is None else partial(observer.store_finished, "sqlite")
     async with open_sqlite(config.data.folder, poll_s=poll_s, observe=observe) as documents:
         if observer is not None:

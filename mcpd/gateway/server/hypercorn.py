@@ -38,6 +38,7 @@ from mcpd.gateway.server.http2 import MAX_STREAMS, Http2Connection
 from mcpd.gateway.server.http11 import Connection, Front
 from mcpd.gateway.server.places import Places
 from mcpd.gateway.server.refusals import Refusals, known_of
+from mcpd.gateway.server.sockets import BACKLOG
 from mcpd.gateway.server.streams import base_scope
 from mcpd.monitoring.logs import RequestLine
 from mcpd.monitoring.metrics import Metrics
@@ -48,27 +49,10 @@ _BUSY_S = 1.0
 HYPERCORN_VERSION = "0.18.0"
 """What the replacements in `serve_http` and `gateway.server.http2` were checked against."""
 _log = logging.getLogger(__name__)
-_BACKLOG = 512
 _QUIET_S = 10.0
 _ENDLESS = 2**62
 """Requests on one connection; Hypercorn would end it after 1,000, whatever else is under way there."""
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close"
-
-
-def open_sockets(server: Server, timeouts: Timeouts) -> list[socket.socket]:
-    """Bind and listen as `server` says. Raises: ConfigurationError. Resources: the caller closes them."""
-    bind = server.bind
-    try:
-        if bind is not None and bind.startswith("unix:"):
-            return [_unix_socket(bind.removeprefix("unix:"))]
-        if bind is not None and bind.startswith("fd://"):
-            return [_tuned(socket.socket(fileno=os.dup(int(bind.removeprefix("fd://")))), timeouts)]
-        return [_tuned(_tcp_socket(server.host, server.port), timeouts)]
-    except OSError as error:
-        place = bind or f"{server.host}:{server.port}"
-        raise ConfigurationError(
-            f"Cannot listen on {place}: {error.strerror or error}; choose another --{'bind' if bind else 'port'}"
-        ) from error
 
 
 def check_certificate(server: Server) -> None:
@@ -95,71 +79,12 @@ def _refuse_encrypted(key: Path) -> NoReturn:
     )
 
 
-def _tcp_socket(host: str, port: int) -> socket.socket:
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _tuned(sock: socket.socket, timeouts: Timeouts) -> socket.socket:
-    if sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(timeouts.write_s * 1000))
-    sock.listen(_BACKLOG)
-    return sock
-
-
-def _unix_socket(path: str) -> socket.socket:
-    _remove_stale(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o077)
-    try:
-        sock.bind(path)
-    except OSError:
-        sock.close()
-        raise
-    finally:
-        os.umask(mask)
-    sock.listen(_BACKLOG)
-    return sock
-
-
-def _remove_stale(path: str) -> None:
-    """Remove the socket of a server that has gone; whatever else is there stays, and binding then fails.
-
-    Only a refusal says that nobody listens: other sockets are of another type, of another user, or busy.
-    """
-    place = Path(path)
-    if not place.is_socket():
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            place.unlink()
-        except OSError:
-            return
-
-
-def listening_ports(sockets: Sequence[socket.socket]) -> list[int]:
-    """Return the TCP ports really bound."""
-    return [sock.getsockname()[1] for sock in sockets if sock.family != socket.AF_UNIX]
-
-
 def hypercorn_config(config: Config, sockets: Sequence[socket.socket]) -> HypercornConfig:
     """Return Hypercorn's configuration; every bound comes from ours."""
     limits, timeouts, server = config.limits, config.timeouts, config.server
     ours = HypercornConfig()
     ours.bind = [f"fd://{os.dup(sock.fileno())}" for sock in sockets]
-    ours.backlog = _BACKLOG
+    ours.backlog = BACKLOG
     ours.accesslog = None
     ours.errorlog = None
     ours.include_server_header = False

@@ -24,7 +24,8 @@ from hypercorn.trio.worker_context import EventWrapper
 
 from mcpd.config import Limits, Server, Timeouts
 from mcpd.errors import ConfigurationError
-from mcpd.gateway.server.hypercorn import HYPERCORN_VERSION, Connections, check_certificate, open_sockets
+from mcpd.gateway.server.hypercorn import HYPERCORN_VERSION, Connections, check_certificate
+from mcpd.gateway.server.sockets import open_sockets
 from mcpd.monitoring.logs import RequestLine
 from mcpd.monitoring.metrics import Metrics
 from tests.needs import need
