@@ -5,13 +5,15 @@ These names are all of its public interface. It could be published by itself: it
 
 from mcpd.drivers.redis.client import Options, Redis, Script, Statistics
 from mcpd.drivers.redis.connection import Connection
-from mcpd.drivers.redis.errors import NotExecuted, OutcomeUnknown, RedisError, Refused, Unreachable
+from mcpd.drivers.redis.errors import Garbled, NotExecuted, OutcomeUnknown, RedisError, Refused, Unreachable
+from mcpd.drivers.redis.replies import shaped
 from mcpd.drivers.redis.subscription import GAP, Gap, Message, Subscription
 
 __all__ = [
     "GAP",
     "Connection",
     "Gap",
+    "Garbled",
     "Message",
     "NotExecuted",
     "Options",
@@ -23,4 +25,5 @@ __all__ = [
     "Statistics",
     "Subscription",
     "Unreachable",
+    "shaped",
 ]

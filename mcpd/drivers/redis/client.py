@@ -113,7 +113,7 @@ class Redis:
         self._connects = 0
         self._observe = observe
         self._subscriptions: set[Subscription] = set()
-        self.server: dict[str, Any] = {}
+        self.server: dict[str, str] = {}
         """What the server said of itself when it was last greeted: `server`, `version`, `role`, `mode`."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -22,6 +22,7 @@ import trio
 from mcpd.drivers.redis.address import Address
 from mcpd.drivers.redis.errors import OutcomeUnknown, Refused, Unreachable, classify
 from mcpd.drivers.resp import Argument, ErrorReply, Parser, ProtocolError, Push, encode
+from mcpd.errors import SHOWN_CHARS
 
 RECEIVE_BYTES: Final = 64 << 10
 OLDEST: Final = {"redis": (7, 0), "valkey": (8, 0)}
@@ -38,7 +39,7 @@ class Connection:
         self._stream = stream
         self._parser = Parser()
         self._ready: list[Any] = []
-        self.server: dict[str, Any] = {}
+        self.server: dict[str, str] = {}
         """What the server says of itself: `server`, `version`, `role`, `mode`."""
         self.usable = True
         """False once an exchange has broken off: never to be used again."""
@@ -146,16 +147,19 @@ async def _greet(connection: Connection, address: Address, name: str) -> None:
         words += ["AUTH", address.username or "default", address.password]
     if name:
         words += ["SETNAME", name]
-    connection.server = {_text(key): _text(value) for key, value in (await connection.call(*words)).items()}
+    said = await connection.call(*words)
+    if not isinstance(said, dict):
+        raise ProtocolError("the greeting is no map: this is no Redis server")
+    connection.server = {_text(key): _text(value) for key, value in said.items()}
     kind, version = connection.server.get("server", ""), connection.server.get("version", "")
     oldest = OLDEST.get(kind)
     if oldest is None or _numbers(version) < oldest:
         needed = " or ".join(f"{known} {major}.{minor}" for known, (major, minor) in OLDEST.items())
-        raise Refused(f"{address} runs {kind} {version}; {needed} or newer is needed")
+        raise Refused(f"{address} runs {kind} {version}"[:SHOWN_CHARS] + f"; {needed} or newer is needed")
 
 
-def _text(value: Any) -> Any:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -4,7 +4,8 @@
     ├── NotExecuted          it did not run; sending it again does no harm
     │   └── Unreachable      nor is there a server that takes commands now
     ├── OutcomeUnknown       it may have run: its bytes were sent and its reply never came
-    └── Refused              the server's final word: wrong type, no permission, a script's own error
+    ├── Refused              the server's final word: wrong type, no permission, a script's own error
+    └── Garbled              it ran, or something did: the reply is none that this command has
 
 Called by: the other files of this package, and by adapters that turn these into errors of their own. Pure. Deliberately
 not: retries, which are `client`'s.
@@ -42,6 +43,10 @@ class OutcomeUnknown(RedisError):
 
 class Refused(RedisError):
     """The server will not do this, however often it is asked."""
+
+
+class Garbled(RedisError):
+    """The reply is not of the form that it has to have: this is no Redis, or a proxy has its own mind."""
 
 
 _WAITING: Final = frozenset({"LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS"})

@@ -26,7 +26,7 @@ import trio
 
 from mcpd.drivers.redis.connection import LOST, Connection
 from mcpd.drivers.redis.errors import NotExecuted, Refused, classify
-from mcpd.drivers.resp import ErrorReply, Push, encode
+from mcpd.drivers.resp import ErrorReply, ProtocolError, Push, encode
 
 SHORTEST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
@@ -63,6 +63,8 @@ class Subscription:
         self._connection: Connection | None = None
         self._missing: set[bytes] = set()
         self._ready: deque[Message | Gap] = deque()
+        self._opened_at = -LONGEST_PAUSE_S
+        self._longest = SHORTEST_PAUSE_S
         self.reconnects = -1
         """How often the connection had to be opened again."""
 
@@ -83,13 +85,16 @@ class Subscription:
                     self._take(item)
             except (*LOST, NotExecuted):
                 self.close()
+                if trio.current_time() - self._opened_at > LONGEST_PAUSE_S:
+                    self._longest = SHORTEST_PAUSE_S
+                await self._pause()
         return self._ready.popleft()
 
     def _take(self, item: Any) -> None:
         if self._missing and _confirmed(item, self._missing):
             self._ready.append(GAP)
         elif isinstance(item, Push) and item.kind == b"message":
-            self._ready.append(Message(*item.items))
+            self._ready.append(_message(item.items))
 
     async def _next(self, connection: Connection) -> list[Any]:
         """Return what came next; ask a silent server whether it is there."""
@@ -101,25 +106,34 @@ class Subscription:
         raise trio.BrokenResourceError("the server is silent")
 
     async def _open(self) -> Connection:
-        longest = SHORTEST_PAUSE_S
         while True:
             try:
                 connection = self._connection = await self._connect()
                 await connection.send(encode([b"SUBSCRIBE", *self._channels]))
             except (*LOST, NotExecuted):
                 self.close()
-                await trio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - only to fall out of step
-                longest = min(longest * 2, LONGEST_PAUSE_S)
+                await self._pause()
             else:
+                self._opened_at = trio.current_time()
                 self._missing = set(self._channels)
                 self.reconnects += 1
                 return connection
+
+    async def _pause(self) -> None:
+        longest, self._longest = self._longest, min(2 * self._longest, LONGEST_PAUSE_S)
+        await trio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - only to fall out of step
 
     def close(self) -> None:
         """Close the connection, if there is one. Not a checkpoint."""
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
+
+
+def _message(items: list[Any]) -> Message:
+    if len(items) != len(Message._fields) or not all(isinstance(item, bytes) for item in items):
+        raise ProtocolError("a message that is none")
+    return Message(*items)
 
 
 def _confirmed(item: Any, missing: set[bytes]) -> bool:
@@ -129,5 +143,7 @@ def _confirmed(item: Any, missing: set[bytes]) -> bool:
         raise error if isinstance(error, Refused) else NotExecuted(str(error), error.code)
     if not (isinstance(item, Push) and item.kind == b"subscribe"):
         return False
+    if not (item.items and isinstance(item.items[0], bytes)):
+        raise ProtocolError("a confirmation that names no channel")
     missing.discard(item.items[0])
     return not missing

@@ -24,13 +24,14 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, get_args
+from typing import Annotated, Any, Final, NamedTuple, get_args
 
 import msgspec
 import trio
 
-from mcpd.drivers.redis import Message, Redis, RedisError, Script
+from mcpd.drivers.redis import Garbled, Message, Redis, RedisError, Script, shaped
 from mcpd.drivers.redis import Subscription as Listening
+from mcpd.errors import SHOWN_CHARS
 from mcpd.events import Changed, Kind, LocalBus, Subscription
 from mcpd.storage.redis.keys import EVENTS_TTL_MS, MAX_EVENTS, Keys
 
@@ -73,6 +74,11 @@ return {#redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]),
 """,
     "hear",
 )
+
+
+class _Found(NamedTuple):
+    known: int
+    entries: list[tuple[bytes, Annotated[list[bytes], msgspec.Meta(min_length=2)]]]
 
 
 class _Entry(msgspec.Struct, array_like=True, frozen=True):
@@ -186,13 +192,13 @@ class RedisBus:
         arguments = (key, MAX_EVENTS, EVENTS_TTL_MS, msgspec.json.encode(entry))
         while True:
             try:
-                written = await self._redis.run_script(_EMIT, keys=[key], arguments=arguments, idempotent=True)
+                written = _id_of(await self._redis.run_script(_EMIT, keys=[key], arguments=arguments, idempotent=True))
             except RedisError as error:
                 self._note("sent", error)
                 await trio.sleep(RETRY_S)
             else:
                 self._note("sent", None)
-                return _text(written)
+                return written
 
     async def _listen(self) -> None:
         async with self._redis.subscribe(self._keys.events) as subscription:
@@ -212,11 +218,13 @@ class RedisBus:
         """Take `ID PREDECESSOR PAYLOAD` if its predecessor is the last entry heard, or if it was heard already."""
         name, _, rest = message.partition(b" ")
         before, _, payload = rest.partition(b" ")
+        if _ID.fullmatch(_text(name)) is None:
+            return False
         if self._last and _order(name) <= _order(self._last):
             return True
         if not self._last or before.decode("ascii", "replace") != self._last:
             return False
-        self._hear(name, payload)
+        self._hear(_text(name), payload)
         return True
 
     async def _poll(self) -> None:
@@ -231,10 +239,7 @@ class RedisBus:
                 if not self._last:
                     await self._begin()
                 try:
-                    arguments = (self._last, EVENTS_TTL_MS, READ_ITEMS)
-                    known, entries = await self._redis.run_script(
-                        _READ, keys=[self._keys.events], arguments=arguments, idempotent=True
-                    )
+                    known, entries = await self._find()
                 except RedisError as error:
                     self._note("read", error)
                     return
@@ -243,11 +248,18 @@ class RedisBus:
                     _log.warning("the stream of change events has a gap: everything may have changed")
                     self._resyncs += 1
                     await self._begin()
-                for name, fields in entries if known else ():
+                for name, payload in entries if known else ():
                     if _order(name) > _order(self._last):
-                        self._hear(name, fields[1])
+                        self._hear(name, payload)
                 if known and len(entries) < READ_ITEMS:
                     return
+
+    async def _find(self) -> tuple[int, list[tuple[str, bytes]]]:
+        """Return whether the last entry is still there, and what is behind it: id and payload. Raises: RedisError."""
+        arguments = (self._last, EVENTS_TTL_MS, READ_ITEMS)
+        reply = await self._redis.run_script(_READ, keys=[self._keys.events], arguments=arguments, idempotent=True)
+        known, entries = shaped(reply, _Found)
+        return known, [(_id_of(name), fields[1]) for name, fields in entries]
 
     async def _begin(self) -> None:
         """Mark where hearing begins; what happened before has not been heard, so anything may have changed."""
@@ -256,9 +268,9 @@ class RedisBus:
             self._local.publish(event)
         self._begun.set()
 
-    def _hear(self, name: bytes, payload: bytes) -> None:
+    def _hear(self, name: str, payload: bytes) -> None:
         """Take the next entry, from the channel or the stream; nothing is delivered twice."""
-        self._last = _text(name)
+        self._last = name
         try:
             entry = msgspec.json.decode(payload, type=_Entry)
         except msgspec.MsgspecError as error:
@@ -277,6 +289,14 @@ class RedisBus:
     def statistics(self) -> Statistics:
         """Return how the bus stands."""
         return Statistics(len(self._waiting), self._heard, self._resyncs)
+
+
+def _id_of(name: object) -> str:
+    """Return an entry's id as the server has given it. Raises: Garbled."""
+    text = _text(name)
+    if _ID.fullmatch(text) is None:
+        raise Garbled(f"the server's reply cannot be understood: {text[:SHOWN_CHARS]!r} is no id", "GARBLED")
+    return text
 
 
 def _order(name: bytes | str) -> tuple[int, int]:

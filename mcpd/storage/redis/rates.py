@@ -13,11 +13,12 @@ keys end by themselves, when the whole rate is free again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Annotated, Final
 
+import msgspec
 import trio
 
-from mcpd.drivers.redis import Redis, RedisError, Script
+from mcpd.drivers.redis import Garbled, Redis, RedisError, Script, shaped
 from mcpd.rates import Rate, Taken
 from mcpd.storage.redis.keys import Keys
 from mcpd.storage.shared import RateLimits
@@ -28,6 +29,7 @@ PATIENCE_S: Final = 0.5
 REST_S: Final = 1.0
 _US: Final = 1_000_000
 _FIELDS: Final = 4
+_Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
 _TAKE: Final = Script(
     """
@@ -85,7 +87,9 @@ class RedisRates:
     async def _ask(self, share: str, rates: Mapping[str, Rate]) -> dict[str, Taken]:
         keys = [self._keys.rate(share, name) for name in rates]
         numbers = [number for rate in rates.values() for number in (rate.interval_us, rate.items)]
-        told = await self._redis.run_script(_TAKE, keys=keys, arguments=numbers)
+        told = shaped(await self._redis.run_script(_TAKE, keys=keys, arguments=numbers), list[_Number])
+        if len(told) != _FIELDS * len(rates):
+            raise Garbled(f"{len(told)} numbers about {len(rates)} rates")
         rows = [told[at : at + _FIELDS] for at in range(0, len(told), _FIELDS)]
         return {name: _taken(*row) for name, row in zip(rates, rows, strict=True)}
 
