@@ -172,7 +172,7 @@ def lost(task: Task) -> End:
 
 
 def _report(task: Task, event: Report) -> Json | Why:
-    message = event.message[:MAX_MESSAGE_CHARS]
+    message = _written(event.message)
     return {} if message == task.message else {"message": message}
 
 
@@ -207,7 +207,7 @@ def _left(task: Task, asked: dict[str, Json]) -> Json:
 
 
 def _end(task: Task, event: End) -> Json | Why:
-    message = event.message[:MAX_MESSAGE_CHARS] or task.message
+    message = _written(event.message) or task.message
     closed: Json = {"owner": "", "asked": {}, "answers": {}, "outcome": event.outcome}
     return {**closed, "state": event.state, "message": message}
 
@@ -224,6 +224,11 @@ _STEPS: Final[dict[type[Any], Callable[[Task, Any], Json | Why]]] = {
     End: _end,
     WantCancel: _want_cancel,
 }
+
+
+def _written(message: str) -> str:
+    """Return a message as it is kept: half a surrogate pair is escaped, or no store could keep it."""
+    return message[:MAX_MESSAGE_CHARS].encode("utf-8", "backslashreplace").decode()
 
 
 def _size(value: Any) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import json
 
 from mcpd.storage.task_states import (
     MAX_ANSWERS_BYTES,
@@ -107,3 +108,11 @@ def test_the_end_of_a_lost_task_says_so_and_keeps_nothing_open() -> None:
     asked = after(NEW, Ask("me", {"a": QUESTION}))
     ended = after(asked, lost(asked))
     assert (ended.state, ended.owner, ended.asked, ended.outcome) == ("failed", "", {}, None)
+
+
+@pytest.mark.parametrize("event", [Report("me", "half \ud800"), End("me", "failed", b"{}", "half \ud800")], ids=str)
+def test_whatever_a_tool_says_the_record_can_be_written(event: Event) -> None:
+    """TSK-8: an end that no store can keep would be tried for ever, and the task would never end."""
+    record = after(NEW, event)
+    assert json.decode(json.encode(record), type=Task) == record
+    assert record.message == r"half \ud800"
