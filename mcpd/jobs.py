@@ -31,6 +31,7 @@ from mcpd.storage.task_states import Ask, End, Event, Refused, Report, Task, Wit
 from mcpd.wire.call import Call
 from mcpd.wire.jsonrpc import error_of
 from mcpd.wire.rounds import Rounds
+from mcpd.wire.session import outline
 from mcpd.wire.tasks import status_text
 
 REPORT_PAUSE_S: Final = 0.5
@@ -97,7 +98,8 @@ class Job:
         self._news = trio.Event()
         params = {key: call.params.get(key) for key in ("name", "arguments")}
         own = {"task": task_id, "progress_token": task_id, "timeout_ms": None, "log_level": None, "deferrable": False}
-        self.work = launch(structs.replace(call, params=params, **own), self)
+        known = outline(call.capabilities)
+        self.work = launch(structs.replace(call, params=params, capabilities=known, **own), self)
 
     @property
     def waiting(self) -> bool:

@@ -606,3 +606,16 @@ async def test_a_task_is_one_call_of_its_callers_rate(tmp_path: Path, autojump_c
         task_id = await client.start("slow")
         assert type(await client.ask("tools/call", name="slow", arguments={})) is RateLimited
         assert text(await client.ended(task_id)) == "awake"
+
+
+async def test_a_task_keeps_of_its_clients_capabilities_only_what_is_asked_about(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Law 8: it may wait for hours, and a call may bring megabytes."""
+    async with tasking(tmp_path) as parts:
+        long = Client(parts, capabilities={**KNOWS, "sampling": {"tools": {"junk": ["x"] * 100_000}}})
+        await long.start("ask_model")
+        kept = [flight.call.capabilities for flight in parts.manager.in_flight()]
+        assert [one["sampling"] for one in kept] == [{"tools": {}}]
+        wide = Client(parts, capabilities={**KNOWS, **{str(number): {} for number in range(10_000)}})
+        assert isinstance(await wide.ask("tools/call", name="ask_model", arguments={}), InvalidParams)
