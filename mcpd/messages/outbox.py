@@ -6,16 +6,21 @@ a blocked `send` cannot be cancelled; a running call queues (`put`) and waits fo
 
 Called by: `messages.duplex`, the SSE writer of `gateway`. Deliberately not: framing.
 
-Laws: order of entry is order of sending; the bound is `limits.max_outbox_items`, back-pressure its policy for
-notifications of calls, dropping for unrelated notices (law 8); a failing `send` closes the outbox for good (law 6).
+Laws: order of entry is order of sending; the bounds are `limits.max_outbox_items` and `MAX_BYTES`, back-pressure their
+policy for notifications of calls, dropping for unrelated notices (law 8); a failing `send` closes the outbox for good
+(law 6).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import trio
+
+MAX_BYTES: Final = 4 << 20
+"""Of what waits for a slow reader: a few of the longest notifications (`wire.jsonrpc.MAX_SAID_BYTES`)."""
 
 Send = Callable[[bytes], Awaitable[None]]
 
@@ -27,6 +32,7 @@ class Outbox:
         self._send = send
         self._max_items = max_items
         self._items: deque[bytes] = deque()
+        self._size = 0
         self._writing = False
         self._work = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
@@ -36,7 +42,7 @@ class Outbox:
     @property
     def full(self) -> bool:
         """True while its reader is so far behind that nobody should take on more work for it."""
-        return len(self._items) >= self._max_items
+        return len(self._items) >= self._max_items or self._size >= MAX_BYTES
 
     async def catch_up(self) -> None:
         """Let the writer go on while more than half of the room is taken and that becomes less.
@@ -65,14 +71,18 @@ class Outbox:
         """Queue the last word of a finished call, room or not, and write if nobody else does."""
         if self.closed:
             return
-        self._items.append(item)
+        self._append(item)
         if not self._writing:
             await self._write()
 
     def _push(self, item: bytes) -> None:
         if not self.closed:
-            self._items.append(item)
+            self._append(item)
             self._work.set()
+
+    def _append(self, item: bytes) -> None:
+        self._items.append(item)
+        self._size += len(item)
 
     async def run(self, *, ping: bytes | None = None, ping_s: float = float("inf")) -> None:
         """Write whatever is queued, until cancelled; `ping` after every `ping_s` in which nothing was queued."""
@@ -80,7 +90,7 @@ class Outbox:
             with trio.move_on_after(ping_s) as quiet:
                 await self._work.wait()
             if quiet.cancelled_caught and ping is not None:
-                self._items.append(ping)
+                self._append(ping)
             self._work = trio.Event()
             if not self._writing:
                 await self._write()
@@ -90,6 +100,7 @@ class Outbox:
         try:
             while self._items:
                 item = self._items.popleft()
+                self._size -= len(item)
                 self._room.unpark()
                 await self._send(item)
         except BaseException:
@@ -108,5 +119,6 @@ class Outbox:
         """Drop what is queued and whatever comes later. Idempotent; not a checkpoint."""
         self.closed = True
         self._items.clear()
+        self._size = 0
         self._room.unpark_all()
         self._rest.unpark_all()

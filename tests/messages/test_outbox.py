@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from mcpd.messages.outbox import Outbox
+from mcpd.messages.outbox import MAX_BYTES, Outbox
 from tests.messages.memory import Collector
 
 
@@ -161,3 +161,27 @@ async def test_closing_drops_what_is_queued(autojump_clock: MockClock) -> None:
         outbox.close()
         send.gate.set()
     assert send.sent == [3], "a writer stops behind what it was sending"
+
+
+async def test_bytes_are_bounded_as_well_as_items(autojump_clock: MockClock) -> None:
+    """Law 8: what one slow reader makes a server keep does not grow with the length of what it is told."""
+    gate, long = trio.Event(), b"x" * (MAX_BYTES // 2)
+
+    async def send(_data: bytes) -> None:
+        await gate.wait()
+
+    outbox = Outbox(send, max_items=100)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        await outbox.put(long)
+        await trio.testing.wait_all_tasks_blocked()
+        await outbox.put(long)
+        await outbox.put(long)
+        assert not outbox.offer(b"may be lost")
+        with trio.move_on_after(5) as waited:
+            await outbox.put(b"short")
+        assert waited.cancelled_caught
+        gate.set()
+        await outbox.flush()
+        assert outbox.offer(b"again")
+        nursery.cancel_scope.cancel()
