@@ -56,6 +56,7 @@ MAX_NAMED_TOOLS: Final = 20
 """Tools that the banner names; more are counted."""
 MAX_EXPIRY_WAIT_S: Final = 30.0
 _STDOUT: Final = 1
+_SHARED: Final = "changes and HTTP sessions reach other replicas"
 LEAVE_S = 5.0
 """What the interpreter's own end may take; it waits for threads that tools have left, without a bound of its own."""
 _log = logging.getLogger("mcpd")
@@ -220,7 +221,9 @@ async def _stop(parts: Parts) -> None:
         await tasks.wait_settled()
     if parts.keyed is not None:
         await parts.keyed.wait_settled()
-    parts.sessions.close_all("drain")
+    with trio.move_on_after(parts.config.timeouts.cleanup_s):
+        await parts.sessions.flush()
+    parts.sessions.leave_all("drain")
 
 
 def _running(manager: MessageManager) -> Iterator[str]:
@@ -304,17 +307,13 @@ def describe(parts: Parts) -> list[str]:
     asked += ", and there is none: mcpd keys new NAME" if parts.keys.locked else ""
     more = f" and {len(names) - MAX_NAMED_TOOLS} more" if len(names) > MAX_NAMED_TOOLS else ""
     return [
-        f"  data       {config.data.folder.absolute()} (embedded{_sessions(config.server)})",
+        f"  data       {config.data.folder.absolute()} (embedded)",
         *_workers(config.server),
-        *([] if config.redis.url is None else [f"  redis      {config.redis.url}   changes reach other replicas"]),
+        *([] if config.redis.url is None else [f"  redis      {config.redis.url}   {_SHARED}"]),
         "  files      none" if root is None else f"  files      models can {may} {root.absolute()}",
         f"  tools      {', '.join(names[:MAX_NAMED_TOOLS]) or 'none'}{more}",
         f"  keys       {asked}",
     ]
-
-
-def _sessions(server: Server) -> str:
-    return "; sessions live in this process" if server.workers == 1 else ""
 
 
 def _workers(server: Server) -> list[str]:

@@ -54,9 +54,17 @@ from mcpd.search.query import parse
 from mcpd.search.searcher import Searcher
 from mcpd.service import Managers, McpService, Offer
 from mcpd.storage.documents import Documents, Json, StorageError
-from mcpd.storage.open import alone, open_documents, open_idempotency, open_shared, open_tasks
+from mcpd.storage.open import (
+    alone,
+    open_documents,
+    open_idempotency,
+    open_sessions,
+    open_shared,
+    open_tasks,
+    passing_sessions,
+)
 from mcpd.storage.replicas import Shared
-from mcpd.storage.shared import Idempotency, TaskStore
+from mcpd.storage.shared import Idempotency, SessionStore, TaskStore
 from mcpd.tasks import Tasks
 from mcpd.tools.builtin.documents import document_tools
 from mcpd.tools.builtin.files import file_tools
@@ -113,6 +121,7 @@ class Stores:
     provider: EmbeddingProvider
     tasks: TaskStore
     idempotency: Idempotency
+    sessions: SessionStore
     shared: Shared
     metrics: Metrics
     """Counts what the others are asked, from their opening on."""
@@ -127,9 +136,10 @@ async def open_stores(config: Config) -> AsyncIterator[Stores]:
         open_documents(config, metrics) as documents,
         open_tasks(config, metrics) as tasks,
         open_idempotency(config, shared, metrics) as idempotency,
+        open_sessions(config, shared, metrics) as sessions,
         open_provider(config.embeddings) as provider,
     ):
-        yield Stores(documents, provider, tasks, idempotency, shared, metrics)
+        yield Stores(documents, provider, tasks, idempotency, sessions, shared, metrics)
 
 
 def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
@@ -168,7 +178,8 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
         bus=bus,
     )
     policies = _rates(config, shared, service, metrics, registry), _keyed(stores, config)
-    manager, sessions = _messages(service, bus, config, metrics=metrics, logs=logs, policies=policies)
+    records = _records(stores)
+    manager, sessions = _messages(service, bus, records, config, metrics=metrics, logs=logs, policies=policies)
     loader = None if config.prompts.folder is None else PromptLoader([config.prompts.folder])
     keys = KeyStore(config.keys_file, config.auth.api_key)
     return Parts(
@@ -176,16 +187,27 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     )
 
 
+def _records(stores: Stores | None) -> SessionStore:
+    return passing_sessions() if stores is None else stores.sessions
+
+
 def _metrics() -> Metrics:
     return Metrics(version=mcpd.__version__, methods=TABLE, versions=(STATELESS, *STATEFUL))
 
 
 def _messages(
-    service: McpService, bus: Bus, config: Config, *, metrics: Metrics, logs: Logs, policies: Policies
+    service: McpService,
+    bus: Bus,
+    records: SessionStore,
+    config: Config,
+    *,
+    metrics: Metrics,
+    logs: Logs,
+    policies: Policies,
 ) -> tuple[MessageManager, Sessions]:
     limits, timeouts, (rates, keyed) = config.limits, config.timeouts, policies
     listens = Listens(service, bus, limits=limits, metrics=metrics)
-    sessions = Sessions(service, bus, limits=limits, timeouts=timeouts, metrics=metrics)
+    sessions = Sessions(service, bus, records, limits=limits, timeouts=timeouts, metrics=metrics)
     manager = MessageManager(
         service,
         listens,

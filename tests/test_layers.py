@@ -101,6 +101,7 @@ PURE = (
     "mcpd.monitoring.merging",
     "mcpd.supervision.messages",
     "mcpd.supervision.parts",
+    "mcpd.storage.session_records",
     "mcpd.search.chunking",
     "mcpd.search.outline",
     "mcpd.search.hashing",

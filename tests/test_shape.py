@@ -34,6 +34,7 @@ LONG_FUNCTIONS: dict[str, str] = {}
 """`module:function` -> why it may have more lines."""
 
 MANY_PARAMETERS: dict[str, str] = {
+    "mcpd.assembly:_messages": "hands the composition root's parts to those that take them",
     "mcpd.errors:_row": "one parameter for each column of the table",
     "mcpd.gateway.streamable_http:StreamableHttp.__init__": "takes its neighbours from the composition root",
     "mcpd.messages.manager:MessageManager.__init__": "takes its neighbours from the composition root",

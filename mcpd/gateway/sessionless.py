@@ -1,8 +1,8 @@
 """HTTP without sessions: what a server of several workers that share no sessions says to clients of older revisions.
 
-A session is kept by the process that opened it, and which worker gets the next connection is chance; so `initialize` is
-refused with the reason and the ways out. WebSocket sessions are bound to their connection, and stateless requests need
-no session: both are served as ever.
+Any worker could find a session's record, but its questions, cancellations and streams stay with the worker that has
+them, and which worker gets the next connection is chance; so `initialize` is refused with the reason and the ways out.
+WebSocket sessions are bound to their connection, and stateless requests need no session: both are served as ever.
 
 Called by: `gateway.app`, instead of `StatefulHttp`. Deliberately not: a transport of its own.
 
@@ -12,7 +12,8 @@ Laws: the refusal has no code that a client takes for the stateless era (ERA-10)
 from __future__ import annotations
 
 from mcpd.errors import InvalidRequest
-from mcpd.gateway.stateful_http import Post, StatefulHttp
+from mcpd.gateway.readers import Post
+from mcpd.gateway.stateful_http import StatefulHttp
 from mcpd.wire import jsonrpc
 from mcpd.wire.versions import STATELESS
 

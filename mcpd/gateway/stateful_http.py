@@ -15,48 +15,34 @@ Sources: MCP 2025-11-25 and 2025-03-26 transports; INI-5, SES-1..8, STR-1..7, RS
 
 from __future__ import annotations
 
-import math
+import re
+import secrets
 from itertools import count
 from typing import Any
 
 import trio
 
 from mcpd.config import Limits, Timeouts
-from mcpd.errors import CallCancelled, InvalidRequest, Retryable, WireError
-from mcpd.gateway.asgi import Head, Receive, Responder, wait_disconnect
+from mcpd.errors import InvalidRequest, Retryable, WireError
+from mcpd.gateway.asgi import Responder
 from mcpd.gateway.exchanges import StreamExchange, retry_after
 from mcpd.gateway.quotas import Quotas
+from mcpd.gateway.readers import STANDALONE, Post, Reader
 from mcpd.messages.flight import Done, Flight, Outcome, Stopped, answer_to, encode_outcome, unheard
 from mcpd.messages.manager import MessageManager
-from mcpd.messages.sessions import Session, Sessions
+from mcpd.messages.session import Session
+from mcpd.messages.sessions import Sessions
 from mcpd.messages.streams import EventStream
 from mcpd.wire import jsonrpc, sse
-from mcpd.wire.call import Call, Principal
-from mcpd.wire.headers import RoutingHeaders
+from mcpd.wire.call import Call
 from mcpd.wire.session import SessionState, parse_batch
 from mcpd.wire.versions import HEADERLESS, STATELESS, can
 
-STANDALONE = "s"
-"""Name of the stream of messages that belong to no call."""
 _SESSION = b"mcp-session-id"
 _MAX_DIGITS = 16
 """Of an event's number; no session has more events."""
-
-
-class Post:
-    """One HTTP request that has passed step 0, whatever its method."""
-
-    __slots__ = ("head", "headers", "principal", "receive", "responder")
-
-    def __init__(
-        self, head: Head, headers: RoutingHeaders, principal: Principal, responder: Responder, receive: Receive
-    ) -> None:
-        self.head = head
-        self.headers = headers
-        self.principal = principal
-        self.responder = responder
-        self.receive = receive
-
+_ELSEWHERE = re.compile(rf"[0-9a-f]{{8}}{re.escape(STANDALONE)}-[0-9]{{1,{_MAX_DIGITS}}}")
+"""An event of a standalone stream; of another process, where the name is not known here."""
 
 _NO_SESSION = (
     "This request needs the header Mcp-Session-Id: initialize first, or go without a session and send"
@@ -89,36 +75,37 @@ class StatefulHttp:
         self._limits = limits
         self._timeouts = timeouts
         self._nursery = nursery
+        self._process = secrets.token_hex(4)
+        """In the names of all streams, so that no event of another process is taken for one of here."""
         self._stream_names = count(1)
 
     async def post(self, message: jsonrpc.Request | jsonrpc.Notification, post: Post) -> None:
         """Serve a stateful request or notification."""
         try:
             if isinstance(message, jsonrpc.Notification):
-                self._notice(message, self._session(post))
+                await self._notice(message, await self._session(post))
                 await post.responder.whole(202)
             elif message.method == "initialize":
                 await self._initialize(message, post)
             else:
-                await self._run([message], self._session(post), post, batch=False)
-        except _NoSession as missing:
-            await self._refuse(InvalidRequest(str(missing)), post, message, missing.status)
-        except WireError as error:
-            await self._refuse(error, post, message, 503 if isinstance(error, Retryable) else 400)
+                await self._run([message], await self._session(post), post, batch=False)
+        except (_NoSession, WireError) as error:
+            await self._turn_away(error, post, message)
 
     async def response(self, response: jsonrpc.Response, post: Post) -> None:
         """Take the client's answer to a question of ours (S2C-2); an unknown one is ignored."""
         try:
-            self._session(post).peer.answer(response)
-        except _NoSession as missing:
-            await self._refuse(InvalidRequest(str(missing)), post, None, missing.status)
+            session = await self._session(post)
+        except (_NoSession, WireError) as error:
+            await self._turn_away(error, post)
             return
+        session.peer.answer(response)
         await post.responder.whole(202)
 
     async def batch(self, value: list[Any], post: Post) -> None:
         """Serve an array of messages: only where 2025-03-26 was negotiated (BAT-1, BAT-3)."""
         try:
-            session = self._session(post)
+            session = await self._session(post)
             if not can(session.state.version, "batch"):
                 raise InvalidRequest(f"Batches exist only in revision {HEADERLESS}; send one message at a time")
             messages = parse_batch(value, max_items=self._limits.max_batch_items)
@@ -127,7 +114,7 @@ class StatefulHttp:
             text = f"{missing}; and batches exist only in revision {HEADERLESS}"
             await self._refuse(InvalidRequest(text), post, None, missing.status)
         except WireError as error:
-            await self._refuse(error, post, None, 503 if isinstance(error, Retryable) else 400)
+            await self._turn_away(error, post)
 
     async def get(self, post: Post) -> None:
         """Open the standalone stream, or resume a stream behind `Last-Event-ID` (STR-4, RSM-2).
@@ -144,36 +131,36 @@ class StatefulHttp:
             await self._refuse(InvalidRequest("Accept text/event-stream"), post, None, 406)
             return
         try:
-            session = self._session(post)
+            session = await self._session(post)
             stream, after = self._find(session, post.headers.last_event_id)
-        except _NoSession as missing:
-            await self._refuse(InvalidRequest(str(missing)), post, None, missing.status)
+        except (_NoSession, WireError) as error:
+            await self._turn_away(error, post)
             return
-        await _Reader(stream, post, session, self._timeouts.ping_s).follow(after)
+        await Reader(stream, post, session, self._timeouts.ping_s).follow(after)
 
     async def delete(self, post: Post) -> None:
         """End a session and everything in it (SES-4)."""
         try:
-            session = self._session(post)
-        except _NoSession as missing:
-            await self._refuse(InvalidRequest(str(missing)), post, None, missing.status)
+            await self._sessions.end(await self._session(post))
+        except (_NoSession, WireError) as error:
+            await self._turn_away(error, post)
             return
-        self._sessions.close(session, "explicit")
         await post.responder.whole(204)
 
-    def _session(self, post: Post) -> Session:
+    async def _session(self, post: Post) -> Session:
         key = post.headers.session_id
         if key is None:
             raise _NoSession(400, _NO_SESSION)
-        session = self._sessions.get(key, post.principal)
+        session = await self._sessions.find(key, post.principal)
         if session is None:
             raise _NoSession(404, "There is no such session; initialize again, without the header Mcp-Session-Id")
         post.responder.add([(_SESSION, key.encode("latin-1"))])
         return session
 
     def _find(self, session: Session, last_event_id: str | None) -> tuple[EventStream, int]:
-        if last_event_id is None:
-            return session.streams[STANDALONE], session.streams[STANDALONE].delivered
+        if last_event_id is None or self._is_elsewhere(last_event_id):
+            stream = self._standalone(session)
+            return stream, stream.delivered
         name, _, number = last_event_id.rpartition("-")
         found = session.streams.get(name)
         sound = number.isascii() and number.isdecimal() and len(number) < _MAX_DIGITS
@@ -181,31 +168,47 @@ class StatefulHttp:
             raise _NoSession(400, "This Last-Event-ID is unknown or its events are no longer kept; send the call again")
         return found, int(number)
 
+    def _is_elsewhere(self, event_id: str) -> bool:
+        """True for an event of a standalone stream that another process has had: the client is given a new one."""
+        return not event_id.startswith(self._process) and _ELSEWHERE.fullmatch(event_id) is not None
+
+    def _standalone(self, session: Session) -> EventStream:
+        name = f"{self._process}{STANDALONE}"
+        return session.streams.get(name) or self._sessions.open_stream(session, name)
+
+    async def _turn_away(self, error: _NoSession | WireError, post: Post, message: Any = None) -> None:
+        if isinstance(error, _NoSession):
+            await self._refuse(InvalidRequest(str(error)), post, message, error.status)
+        else:
+            await self._refuse(error, post, message, 503 if isinstance(error, Retryable) else 400)
+
     async def _refuse(self, error: WireError, post: Post, message: Any, status: int) -> None:
         request_id = message.id if isinstance(message, jsonrpc.Request) else None
         method = message.method if isinstance(message, jsonrpc.Request | jsonrpc.Notification) else ""
         self._manager.refuse(error, post.responder.line(status, method))
         await post.responder.whole(status, jsonrpc.failure_of(error, request_id, stateless=False), retry_after(error))
 
-    def _notice(self, notification: jsonrpc.Notification, session: Session) -> None:
+    async def _notice(self, notification: jsonrpc.Notification, session: Session) -> None:
         if notification.method == "notifications/initialized":
-            session.initialized()
+            await self._sessions.initialized(session)
         elif notification.method == "notifications/cancelled":
             session.calls.cancel(notification.params.get("requestId"))
 
     async def _initialize(self, request: jsonrpc.Request, post: Post) -> None:
         key = post.headers.session_id
-        if key is not None and self._sessions.get(key, post.principal) is not None:
+        if key is not None and await self._sessions.find(key, post.principal) is not None:
             raise InvalidRequest("This session is already initialized")
-        session = self._sessions.open(SessionState(request.params), post.principal)
-        outcome: Outcome | None = None
+        session = self._sessions.begin(SessionState(request.params), post.principal)
+        kept = False
         try:
-            stream = self._sessions.open_stream(session, STANDALONE)
             call = self._call(request, session, post.responder.request_id)
-            exchange = StreamExchange(session.peer, stream, may_release=False)
+            exchange = StreamExchange(session.peer, self._standalone(session), may_release=False)
             outcome = await self._manager.serve(Flight(call, exchange, post.responder.client))
+            if isinstance(outcome, Done):
+                await self._sessions.keep(session)
+                kept = True
         finally:
-            if not isinstance(outcome, Done):
+            if not kept:
                 self._sessions.discard(session)
         if isinstance(outcome, Done):
             post.responder.add([(_SESSION, session.key.encode("ascii"))])
@@ -225,22 +228,22 @@ class StatefulHttp:
         """Start the calls in `messages` and answer with their stream; 202 when there are none."""
         requests = [message for message in messages if isinstance(message, jsonrpc.Request | jsonrpc.Malformed)]
         for message in messages:
-            self._take(message, session)
+            await self._take(message, session)
         if not requests:
             await post.responder.whole(202)
             return
-        stream = self._sessions.open_stream(session, str(next(self._stream_names)))
+        stream = self._sessions.open_stream(session, f"{self._process}.{next(self._stream_names)}")
         reply = _Reply(stream, len(requests), post.responder, streams=post.head.takes_events)
         for number, message in enumerate(requests):
             self._launch(message, session, reply, f"{post.responder.request_id}{f'.{number}' if number else ''}")
-        reader = _Reader(stream, post, session, self._timeouts.ping_s)
+        reader = Reader(stream, post, session, self._timeouts.ping_s)
         await reader.answer(requests, batch=batch)
         if stream.finished and stream.quiet:
             self._sessions.drop_stream(session, stream.name)
 
-    def _take(self, message: jsonrpc.Message, session: Session) -> None:
+    async def _take(self, message: jsonrpc.Message, session: Session) -> None:
         if isinstance(message, jsonrpc.Notification):
-            self._notice(message, session)
+            await self._notice(message, session)
         elif isinstance(message, jsonrpc.Response):
             session.peer.answer(message)
 
@@ -300,99 +303,3 @@ class _Reply:
         self._expected -= 1
         if self._expected == 0:
             self.stream.finish()
-
-
-class _Reader:
-    """One HTTP exchange that reads from a stream, until it ends or somebody else comes to read it."""
-
-    def __init__(self, stream: EventStream, post: Post, session: Session, ping_s: float) -> None:
-        self._stream = stream
-        self._session = session
-        self._responder = post.responder
-        self._receive = post.receive
-        self._primes = can(session.state.version, "priming")
-        self._ping_s = ping_s
-        self._head = post.head
-
-    async def answer(self, requests: list[Any], *, batch: bool) -> None:
-        """Answer a POST: JSON if the responses are all there is, else events."""
-        async with trio.open_nursery() as nursery:
-            self._attend(nursery)
-            try:
-                if await self._can_be_whole():
-                    await self._whole(requests, batch=batch)
-                elif not self._replaced():
-                    await self._events(0)
-            finally:
-                self._stream.leave(self)
-            nursery.cancel_scope.cancel()
-
-    async def _can_be_whole(self) -> bool:
-        """Wait for the responses, for ever if the client takes only JSON; True when they are all there is to send."""
-        stream = self._stream
-        if not self._head.takes_json:
-            return False
-        with trio.move_on_after(self._ping_s if self._head.takes_events else math.inf):
-            while stream.quiet and not stream.finished and not self._replaced():
-                await stream.wait_news()
-        return stream.finished and stream.quiet and not self._replaced()
-
-    async def follow(self, after: int) -> None:
-        """Answer a GET: the events behind `after`, then whatever comes."""
-        async with trio.open_nursery() as nursery:
-            self._attend(nursery)
-            if self._stream.name == STANDALONE:
-                nursery.start_soon(self._session.notices.tell, self._tell)
-            try:
-                await self._events(after)
-            finally:
-                self._stream.leave(self)
-            nursery.cancel_scope.cancel()
-
-    def _attend(self, nursery: trio.Nursery) -> None:
-        self._stream.take_over(self)
-        nursery.start_soon(self._watch, nursery.cancel_scope)
-
-    async def _watch(self, scope: trio.CancelScope) -> None:
-        await wait_disconnect(self._receive)
-        scope.cancel()
-
-    async def _tell(self, method: str, params: dict[str, Any]) -> None:
-        number = self._stream.append(jsonrpc.notification(method, params))
-        await self._stream.wait_sent(number)
-
-    def _replaced(self) -> bool:
-        return self._stream.reader is not self
-
-    async def _whole(self, requests: list[Any], *, batch: bool) -> None:
-        answers = [data for _, data in self._stream.since(0)]
-        if not answers:
-            error = CallCancelled("explicit")
-            answers = [jsonrpc.failure_of(error, request.id, stateless=False) for request in requests]
-        body = b"[" + b",".join(answers) + b"]" if batch else answers[0]
-        await self._responder.whole(200, body)
-
-    async def _events(self, after: int) -> None:
-        stream, responder = self._stream, self._responder
-        await responder.start_events()
-        if self._primes and after == 0 and stream.name != STANDALONE:
-            await responder.chunk(sse.prime(stream.event_id(0)))
-        while not self._replaced():
-            events = stream.since(after)
-            for number, data in events:
-                await responder.chunk(sse.event(data, id=stream.event_id(number)))
-                after = number
-                if self._replaced():
-                    break
-                stream.sent(number)
-            if events:
-                continue
-            if stream.finished or stream.retry_ms is not None:
-                break
-            with trio.move_on_after(self._ping_s) as quiet:
-                await stream.wait_news()
-            if quiet.cancelled_caught:
-                await responder.chunk(sse.PING)
-        if stream.retry_ms is not None and not stream.finished and not self._replaced():
-            await responder.chunk(b"retry: %d\n\n" % stream.retry_ms)
-        await responder.end()

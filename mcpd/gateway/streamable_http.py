@@ -38,7 +38,8 @@ from mcpd.gateway.asgi import (
 from mcpd.gateway.disconnects import Disconnects
 from mcpd.gateway.exchanges import PostExchange
 from mcpd.gateway.quotas import Quotas
-from mcpd.gateway.stateful_http import Post, StatefulHttp
+from mcpd.gateway.readers import Post
+from mcpd.gateway.stateful_http import StatefulHttp
 from mcpd.messages.flight import Flight
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.outbox import Outbox

@@ -28,7 +28,8 @@ from mcpd.messages.flight import Done, Flight, Stopped, answer_to, encode_outcom
 from mcpd.messages.inflight import InFlight
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.outbox import Outbox
-from mcpd.messages.sessions import Session, Sessions
+from mcpd.messages.session import Session
+from mcpd.messages.sessions import Sessions
 from mcpd.monitoring.logs import RequestLine
 from mcpd.wire import jsonrpc
 from mcpd.wire.call import Call, Principal, RequestId

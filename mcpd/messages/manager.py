@@ -180,7 +180,7 @@ class MessageManager:
             if row.stream:
                 result = await self._listens.run(call, flight.exchange)
             elif row.session:
-                result = self._sessions.apply(call)
+                result = await self._sessions.apply(call)
             elif call.idempotency_key is not None and call.method == "tools/call":
                 told = await self._answer_once(flight)
                 return self._done(call, told.result, crashed=told.crashed)

@@ -37,7 +37,9 @@ class _Question:
 class Peer:
     """Questions to one client that wait for their answers."""
 
-    def __init__(self, *, input_s: float, cleanup_s: float) -> None:
+    def __init__(self, *, input_s: float, cleanup_s: float, origin: str = "") -> None:
+        """`origin` is in all ids: an answer to a question of another process is nobody's here."""
+        self._origin = origin
         self._input_s = input_s
         self._cleanup_s = cleanup_s
         self._open: dict[str, _Question] = {}
@@ -71,7 +73,7 @@ class Peer:
         if self._gone:
             raise ToolError("The client's session has ended")
         self._next += 1
-        name = f"mcpd-{self._next}"
+        name = f"mcpd-{self._origin}{self._next}"
         self._open[name] = _Question(method)
         return name
 

@@ -1,107 +1,93 @@
 """Stateful sessions: who has initialized, what each has asked to be told, and the calls each has in flight.
 
 A `Session` is made by a transport when a client initializes: with an id and streams on HTTP, without on a duplex
-connection. `Sessions` is the registry: it caps and expires them, serves the methods that only change a session, and
-passes change events on to those that listen.
+connection. `Sessions` caps and expires them, serves the methods that only change a session, and
+passes change events on to those that listen. An HTTP session has a record in the shared store (`keep`), from which any
+process makes it again (`find`); the session of a connection ends with that and is in no store.
 
 Called by: `messages.manager` (session methods), `messages.duplex`, `gateway.stateful_http`. Calls: the event bus,
-`wire.session`. Deliberately not: the shared store; these sessions live in one process and end with it (law 11).
+a `SessionStore`, `wire.session`. Deliberately not: streams, questions and calls that outlive this process.
 
 Laws: a session is bound to its principal, a foreign one does not exist (SES-5, SEC-5); ids are 256 random bits (SES-1);
-idle sessions expire after `timeouts.session_idle_s`; the session of an open connection is in use; when all places are
-taken, an idle session of whoever has most gives way, then one in use if the newcomer's share is smaller by two.
+idle sessions expire after `timeouts.session_idle_s`; the session of an open connection is in use; who gives way when
+all places are taken is one rule (`storage.session_records`). No session that may exist is called unknown while the
+store is away. That a session was used is written down at the next look, not with each request.
 
 Sources: MCP 2025-11-25 lifecycle and transports; INI-1..7, SES-1..7, STR-6, PUB-1, section 3.8.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import secrets
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 import trio
+from msgspec import structs
 
 from mcpd.config import Limits, Timeouts
 from mcpd.errors import InvalidRequest, Overloaded, Reason, ResourceNotFound
 from mcpd.events import Bus, Changed
 from mcpd.messages.inflight import InFlight
-from mcpd.messages.notices import Notices
 from mcpd.messages.peer import Peer
+from mcpd.messages.records import Edit, Endings, belongs, change, record_of, state_of
 from mcpd.messages.replays import Replays
+from mcpd.messages.session import Session
 from mcpd.messages.streams import EventStream
 from mcpd.monitoring.metrics import Metrics
 from mcpd.service import McpService
+from mcpd.storage.documents import StorageError
+from mcpd.storage.refusals import answering, refusal
+from mcpd.storage.session_records import NoSessionRoom, Place, SessionRecord, SessionRoom, Use, giving_way
+from mcpd.storage.shared import SessionStore
 from mcpd.wire.call import Call, Principal
 from mcpd.wire.session import SessionState, read_uri
-from mcpd.wire.subscriptions import Pending
 
-_LOOK_S = 60.0
-"""At the longest between two looks for idle sessions."""
+LOOK_S = 20.0
+"""At the longest between two looks at all sessions: as late the store may learn of a use."""
+
+BUSY_LOOKS = 3
+"""For how many looks the store believes that a session is in use: until then its process has died."""
 
 KEEP_REPLIES_S = 300.0
 """How long a finished reply waits for a client that lost its connection."""
 
-_KINDS = frozenset(("tools", "prompts", "resources"))
+_ANYTHING = (Changed("tools"), Changed("prompts"), Changed("resources"), Changed("resource"))
+"""What the client of a session that was elsewhere is told: nobody knows what it has heard."""
 
-
-class Session:
-    """One client that has initialized."""
-
-    def __init__(self, key: str, state: SessionState, principal: Principal, peer: Peer) -> None:
-        self.key = key
-        self.state = state
-        self.principal = principal
-        self.peer = peer
-        self.notices = Notices(Pending(_KINDS, state.subscriptions))
-        """Changes to be told; the transport runs `tell`."""
-        self.calls = InFlight(max_items=0)
-        self.hang_up: Callable[[], None] | None = None
-        """Ends the connection that carries the session; None where sessions outlive connections (HTTP)."""
-        self.streams: dict[str, EventStream] = {}
-        self.last_used = trio.current_time()
-        self.ended = False
-
-    def initialized(self) -> None:
-        """Take `notifications/initialized`. Not a checkpoint."""
-        self.state.initialized = True
-        self.peer.ready.set()
-
-    @property
-    def in_use(self) -> bool:
-        """True while its connection is open, a call runs or somebody reads a stream."""
-        return self.hang_up is not None or len(self.calls) > 0 or any(s.attended for s in self.streams.values())
-
-    def tell(self, event: Changed) -> None:
-        """Pass a change event on if this client asked for it. Not a checkpoint."""
-        if event.kind == "resource" or self.state.initialized:
-            self.notices.offer(event)
-
-    def end(self, reason: Reason) -> None:
-        """Cancel everything this session has in flight and release whoever waits for its client."""
-        self.ended = True
-        self.calls.end(reason)
-        self.peer.leave()
-        for stream in self.streams.values():
-            stream.finish()
-        if self.hang_up is not None and reason == "admin":
-            self.hang_up()
+_log = logging.getLogger(__name__)
 
 
 class Sessions:
-    """The sessions of this process."""
+    """The sessions of this process, and how to come by those of others."""
 
-    def __init__(self, service: McpService, bus: Bus, *, limits: Limits, timeouts: Timeouts, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        service: McpService,
+        bus: Bus,
+        store: SessionStore,
+        *,
+        limits: Limits,
+        timeouts: Timeouts,
+        metrics: Metrics,
+    ) -> None:
         self._service = service
+        self._store = store
         self._limits = limits
         self._timeouts = timeouts
         self._metrics = metrics
         self._by_key: dict[str, Session] = {}
+        self._endings = Endings(store)
+        self._ends = 0
+        """How many sessions have left `_by_key`."""
+        self._origin = secrets.token_hex(4) + "-"
         self._replays = Replays(partial(metrics.dropped, "unread"))
         bus.subscribe(self._on_event)
         metrics.watch("sessions", lambda: len(self._by_key))
-        self._methods: dict[str, Callable[[Call, Session], dict[str, Any]]] = {
+        self._methods: dict[str, Callable[[Call, Session], Awaitable[dict[str, Any]]]] = {
             "initialize": self._initialize,
             "logging/setLevel": self._set_level,
             "resources/subscribe": self._subscribe,
@@ -116,17 +102,71 @@ class Sessions:
         calls: InFlight | None = None,
         hang_up: Callable[[], None] | None = None,
     ) -> Session:
-        """Enter a new session; its transport tells its `notices`. A connection's session has the connection's `calls`.
+        """Enter the session of a connection, which has its `calls`; the transport tells its `notices`.
 
         Raises: Overloaded when all places are in use.
         """
-        self._make_room(principal)
-        peer = Peer(input_s=self._timeouts.input_s, cleanup_s=self._timeouts.cleanup_s)
-        session = Session(secrets.token_urlsafe(32), state, principal, peer)
-        session.calls = calls or InFlight(max_items=self._limits.max_calls_per_connection)
+        places = [Place(one.key, one.principal.share, one.last_used, one.in_use) for one in self._by_key.values()]
+        try:
+            gone = giving_way(places, principal.share, self._room())
+        except NoSessionRoom as error:
+            raise self._full(error) from None
+        for key in gone:
+            self.close(self._by_key[key], "admin")
+        session = self.begin(state, principal)
         session.hang_up = hang_up
-        self._by_key[session.key] = session
+        if calls is not None:
+            session.calls = calls
         return session
+
+    def begin(self, state: SessionState, principal: Principal) -> Session:
+        """Enter a session over HTTP whose `initialize` has still to be served; then follows `keep` or `discard`."""
+        return self._enter(secrets.token_urlsafe(32), state, principal)
+
+    def _enter(self, key: str, state: SessionState, principal: Principal) -> Session:
+        peer = Peer(input_s=self._timeouts.input_s, cleanup_s=self._timeouts.cleanup_s, origin=self._origin)
+        session = self._by_key[key] = Session(key, state, principal, peer)
+        session.calls = InFlight(max_items=self._limits.max_calls_per_connection)
+        return session
+
+    async def keep(self, session: Session) -> None:
+        """Commit a session: from now on its client may be told its id.
+
+        Raises: Overloaded when all places are in use; StoreUnavailable.
+        """
+        record = record_of(session.key, session.state, session.principal, rev=1)
+        try:
+            gone = await self._store.create(record, Use(0.0, self._timeouts.session_idle_s), self._room())
+        except NoSessionRoom as error:
+            raise self._full(error) from None
+        except StorageError as error:
+            raise refusal(error) from error
+        for key in gone:
+            if key in self._by_key:
+                self._unload(self._by_key[key], "admin")
+        session.record = record
+        if session.ended:
+            self._endings.add(session.key)
+            raise InvalidRequest("This session has ended; initialize again")
+
+    def _full(self, error: NoSessionRoom) -> Overloaded:
+        self._metrics.rejected("sessions")
+        return Overloaded(str(error))
+
+    def _room(self) -> SessionRoom:
+        """Say how many sessions there may be, and what a store does not know of those here."""
+        now, here = trio.current_time(), self._by_key.values()
+        return SessionRoom(
+            self._limits.max_sessions,
+            self._limits.max_sessions_per_principal,
+            busy=frozenset(one.key for one in here if one.in_use),
+            idle=frozenset(one.key for one in here if one.told_busy > now and not one.in_use),
+            others=tuple(
+                Place(one.key, one.principal.share, one.last_used - now, busy=True)
+                for one in here
+                if one.hang_up is not None
+            ),
+        )
 
     def open_stream(self, session: Session, name: str) -> EventStream:
         """Make a resumable stream. Raises: Overloaded when the session's streams are all in use."""
@@ -152,57 +192,93 @@ class Sessions:
             self._replays.forget(stream)
             stream.on_change = _ignore
 
-    def _make_room(self, principal: Principal) -> None:
-        mine = [session for session in self._by_key.values() if session.principal.share == principal.share]
-        if len(mine) >= self._limits.max_sessions_per_principal:
-            self._evict(_idle(mine))
-        elif len(self._by_key) >= self._limits.max_sessions:
-            self._evict(self._of_larger(len(mine)) or _idle(mine))
+    async def find(self, key: str, principal: Principal) -> Session | None:
+        """Return the session `key` if it is this principal's, and note that it is in use.
 
-    def _of_larger(self, mine: int) -> list[Session]:
-        """The sessions that give way to a caller with `mine`: of whoever has most, idle ones before those in use."""
-        shares: dict[str, list[Session]] = {}
-        for session in self._by_key.values():
-            shares.setdefault(session.principal.share, []).append(session)
-        larger = sorted((held for held in shares.values() if len(held) > mine), key=len, reverse=True)
-        idle = next(filter(None, map(_idle, larger)), [])
-        return idle or [session for held in larger[:1] if len(held) > mine + 1 for session in held]
-
-    def _evict(self, candidates: Collection[Session]) -> None:
-        if not candidates:
-            self._metrics.rejected("sessions")
-            raise Overloaded("Too many sessions are open; end one with DELETE or try again later")
-        self.close(min(candidates, key=lambda s: s.last_used), "admin")
-
-    def get(self, key: str, principal: Principal) -> Session | None:
-        """Return the session `key` if it is this principal's, and note that it is in use."""
-        session = self._by_key.get(key)
+        Raises: StoreUnavailable when there is no telling whether there is one.
+        """
+        session = await self._look_up(key, principal)
         if session is None or session.principal.id != principal.id:
             return None
         session.last_used = trio.current_time()
         return session
 
+    async def _look_up(self, key: str, principal: Principal) -> Session | None:
+        while key not in self._endings:
+            session, ends = self._by_key.get(key), self._ends
+            if session is not None and session.record is None:
+                return session
+            try:
+                record = await self._store.get(key)
+            except StorageError as error:
+                if key in self._by_key:
+                    return self._by_key[key]
+                raise refusal(error) from error
+            if ends == self._ends:
+                return self._adopt(key, record, principal)
+        return None
+
+    def _adopt(self, key: str, record: SessionRecord | None, principal: Principal) -> Session | None:
+        """Return the session as the store has it, made here if need be; one that is not there has ended here, too."""
+        session = self._by_key.get(key)
+        if record is None:
+            if session is not None:
+                self._unload(session, "admin")
+            return None
+        if session is None and belongs(record, principal):
+            session = self._restore(record, principal)
+        if session is not None:
+            session.take(record)
+        return session
+
+    def _restore(self, record: SessionRecord, principal: Principal) -> Session:
+        held = principal if principal.id else structs.replace(principal, address=record.share)
+        session = self._enter(record.key, state_of(record), held)
+        session.record, session.renewed = record, -math.inf
+        if record.initialized:
+            session.initialized()
+        for event in _ANYTHING:
+            session.tell(event)
+        return session
+
+    async def end(self, session: Session) -> None:
+        """End a session for good, as its client wishes. Raises: StoreUnavailable, and the session goes on."""
+        with answering():
+            await self._store.remove([session.key])
+        self._unload(session, "explicit")
+
     def close(self, session: Session, reason: Reason) -> None:
-        """End a session and forget it. Idempotent; not a checkpoint."""
-        if self._by_key.pop(session.key, None) is not None:
-            session.end(reason)
-            self._forget(session)
+        """End a session for good; the store is told soon. Idempotent; not a checkpoint."""
+        if self._unload(session, reason) and session.record is not None:
+            self._endings.add(session.key)
+
+    def _unload(self, session: Session, reason: Reason) -> bool:
+        """End what a session has here; False when it had ended. Its record, if it has one, stays."""
+        if self._by_key.pop(session.key, None) is None:
+            return False
+        self._ends += 1
+        session.end(reason)
+        self._forget(session)
+        return True
 
     def discard(self, session: Session) -> None:
         """Take back a session whose `initialize` was refused; what else its client asked for goes on."""
         if self._by_key.pop(session.key, None) is not None:
+            self._ends += 1
             session.ended = True
             session.peer.leave()
             self._forget(session)
+            if session.hang_up is None:
+                self._endings.add(session.key)
 
     def _forget(self, session: Session) -> None:
         for name in list(session.streams):
             self.drop_stream(session, name)
 
-    def close_all(self, reason: Reason) -> None:
-        """End every session."""
+    def leave_all(self, reason: Reason) -> None:
+        """End what all sessions have here; those over HTTP are known to the next process. Not a checkpoint."""
         for session in list(self._by_key.values()):
-            self.close(session, reason)
+            self._unload(session, reason)
 
     def close_of(self, gone: Callable[[Principal], bool]) -> None:
         """End the sessions of those principals that are gone. Not a checkpoint."""
@@ -215,14 +291,53 @@ class Sessions:
             session.tell(event)
 
     async def expire(self) -> None:
-        """Forget idle sessions, until cancelled."""
+        """Forget idle sessions and tell the store what has ended or been used here, until cancelled."""
         while True:
-            await trio.sleep(min(_LOOK_S, self._timeouts.session_idle_s / 4))
-            horizon = trio.current_time() - self._timeouts.session_idle_s
-            for session in list(self._by_key.values()):
-                if session.last_used < horizon and not session.in_use:
-                    self.close(session, "admin")
-                self._forget_replies(session)
+            with trio.move_on_after(self._look_s):
+                while True:
+                    await self._endings.wait()
+                    await self._settle(self._endings.tell)
+            await self.flush()
+            await self._settle(self._store.purge)
+            self._look()
+
+    @property
+    def _look_s(self) -> float:
+        return min(LOOK_S, self._timeouts.session_idle_s / 4)
+
+    async def flush(self) -> None:
+        """Tell the store what has ended or been used here. Raises nothing; what fails is told at the next look."""
+        await self._settle(self._endings.tell)
+        await self._settle(self._renew)
+
+    async def _settle(self, work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await work()
+        except StorageError as error:
+            _log.error("sessions could not be looked after, trying again in %g s: %s", self._look_s, error)
+
+    async def _renew(self) -> None:
+        """Write down which sessions were used since the last time or are in use, and end those that are gone."""
+        now, uses = trio.current_time(), {}
+        for session in self._by_key.values():
+            if session.record is not None and session.note_use(now):
+                busy_s = BUSY_LOOKS * self._look_s if session.in_use else 0.0
+                uses[session] = Use(now - session.last_used, self._timeouts.session_idle_s, busy_s)
+        if not uses:
+            return
+        gone = await self._store.renew({session.key: use for session, use in uses.items()})
+        for session, use in uses.items():
+            session.renewed = now - use.ago_s
+            session.told_busy = max(session.told_busy, now + use.busy_s)
+            if session.key in gone:
+                self._unload(session, "admin")
+
+    def _look(self) -> None:
+        horizon = trio.current_time() - self._timeouts.session_idle_s
+        for session in list(self._by_key.values()):
+            if session.last_used < horizon and not session.in_use:
+                self._unload(session, "admin")
+            self._forget_replies(session)
 
     def _forget_replies(self, session: Session) -> None:
         horizon = trio.current_time() - KEEP_REPLIES_S
@@ -230,37 +345,52 @@ class Sessions:
             if stream.finished and stream.finished_at < horizon and not stream.attended:
                 self.drop_stream(session, name)
 
-    def apply(self, call: Call) -> dict[str, Any]:
-        """Serve a method that only concerns its session. Raises: InvalidParams, InvalidRequest, ResourceNotFound."""
+    async def apply(self, call: Call) -> dict[str, Any]:
+        """Serve a method that only concerns its session; what it changes is committed.
+
+        Raises: InvalidParams, InvalidRequest, ResourceNotFound, StoreUnavailable.
+        """
         if call.method == "ping":
             return {}
         session = self._by_key.get(call.session or "")
         if session is None:
             raise InvalidRequest("This session has ended; initialize again")
-        return self._methods[call.method](call, session)
+        return await self._methods[call.method](call, session)
 
-    def _initialize(self, call: Call, _session: Session) -> dict[str, Any]:
+    async def initialized(self, session: Session) -> None:
+        """Take `notifications/initialized`. Raises: InvalidRequest, StoreUnavailable."""
+        session.initialized()
+        await self._change(session, _mark_initialized)
+
+    async def _change(self, session: Session, edit: Edit) -> None:
+        if session.record is None:
+            edit(session.state)
+        else:
+            session.take(await change(self._store, session.record, session.principal, edit))
+
+    async def _initialize(self, call: Call, _session: Session) -> dict[str, Any]:
         return self._service.initialize(call.version)
 
-    def _set_level(self, call: Call, session: Session) -> dict[str, Any]:
-        session.state.set_level(call.params)
+    async def _set_level(self, call: Call, session: Session) -> dict[str, Any]:
+        await self._change(session, lambda state: state.set_level(call.params))
         return {}
 
-    def _subscribe(self, call: Call, session: Session) -> dict[str, Any]:
+    async def _subscribe(self, call: Call, session: Session) -> dict[str, Any]:
         uri = read_uri(call.params)
         if not self._service.watchable(uri, call):
             raise ResourceNotFound(uri)
-        session.state.subscribe(call.params, max_uris=self._limits.max_subscription_uris)
+        most = self._limits.max_subscription_uris
+        await self._change(session, lambda state: state.subscribe(call.params, max_uris=most))
         return {}
 
-    def _unsubscribe(self, call: Call, session: Session) -> dict[str, Any]:
-        session.state.unsubscribe(call.params)
+    async def _unsubscribe(self, call: Call, session: Session) -> dict[str, Any]:
+        await self._change(session, lambda state: state.unsubscribe(call.params))
         return {}
+
+
+def _mark_initialized(state: SessionState) -> None:
+    state.initialized = True
 
 
 def _ignore(_stream: EventStream) -> None:
     """Stands where a stream that is no more would be counted."""
-
-
-def _idle(sessions: Iterable[Session]) -> list[Session]:
-    return [session for session in sessions if not session.in_use]

@@ -1,9 +1,9 @@
 """Opens the stores that the configuration names: the only file that knows which backends there are.
 
 Documents are in SQLite, in the data folder, and so are tasks. What replicas share besides is in Redis when `redis.url`
-names one, else in this process; idempotency keys are in Redis then, else in the data folder. Whoever needs documents,
-the state of their schema, tasks, keys, or what is shared asks here and gets the contract (`storage.documents`,
-`storage.shared`, `storage.replicas`), never a backend.
+names one, else in this process; HTTP sessions and idempotency keys are in Redis then, else in the data folder. Whoever
+needs documents, the state of their schema, tasks, sessions, keys, or what is shared asks here and gets the contract
+(`storage.documents`, `storage.shared`, `storage.replicas`), never a backend.
 
 Called by: `assembly` and the commands. Deliberately not: the memory stores of documents and tasks, which are for tests.
 """
@@ -22,16 +22,18 @@ from mcpd.drivers.redis import NotExecuted, Redis, Refused
 from mcpd.errors import ConfigurationError
 from mcpd.storage.documents import Documents, Schema
 from mcpd.storage.memory.rates import MemoryRates
+from mcpd.storage.memory.sessions import MemorySessions
 from mcpd.storage.memory.shared import LocalShared
 from mcpd.storage.redis.examining import examine
 from mcpd.storage.redis.keys import Keys
 from mcpd.storage.redis.rates import RedisRates
 from mcpd.storage.redis.shared import RedisShared
 from mcpd.storage.replicas import Advice, Shared
-from mcpd.storage.shared import Idempotency, TaskStore
+from mcpd.storage.shared import Idempotency, SessionStore, TaskStore
 from mcpd.storage.sqlite.documents import SqliteSchema
 from mcpd.storage.sqlite.documents import open_documents as open_sqlite
 from mcpd.storage.sqlite.idempotency import open_idempotency as open_sqlite_idempotency
+from mcpd.storage.sqlite.sessions import open_sessions as open_sqlite_sessions
 from mcpd.storage.sqlite.tasks import FILE_NAME as TASKS_FILE
 from mcpd.storage.sqlite.tasks import open_tasks as open_sqlite_tasks
 
@@ -98,6 +100,24 @@ async def open_idempotency(
     observe = None if observer is None else partial(observer.store_finished, "sqlite")
     async with open_sqlite_idempotency(config.data.folder, observe=observe) as idempotency:
         yield idempotency
+
+
+@asynccontextmanager
+async def open_sessions(
+    config: Config, shared: Shared, observer: Observer | None = None
+) -> AsyncIterator[SessionStore]:
+    """Give the HTTP sessions. Raises: StorageError. Resources: closed with the block."""
+    if shared.sessions is not None:
+        yield shared.sessions
+        return
+    observe = None if observer is None else partial(observer.store_finished, "sqlite")
+    async with open_sqlite_sessions(config.data.folder, observe=observe) as sessions:
+        yield sessions
+
+
+def passing_sessions() -> SessionStore:
+    """Return sessions that end with the process."""
+    return MemorySessions()
 
 
 def schema_of(config: Config) -> Schema:

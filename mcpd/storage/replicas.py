@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, Protocol
 import trio
 
 from mcpd.events import Bus
-from mcpd.storage.shared import Idempotency, RateLimits
+from mcpd.storage.shared import Idempotency, RateLimits, SessionStore
 
 
 class Standing(NamedTuple):
@@ -52,6 +52,10 @@ class Shared(Protocol):
     @property
     def idempotency(self) -> Idempotency | None:
         """Keeps idempotency keys; None when they are kept with the data."""
+
+    @property
+    def sessions(self) -> SessionStore | None:
+        """Keeps HTTP sessions; None when they are kept with the data."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Stay in touch with the store until cancelled.

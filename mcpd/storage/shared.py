@@ -1,12 +1,12 @@
-"""The contracts of what calls share beyond their own lifetime, and beyond one process: tasks, keys, and rates.
+"""The contracts of what calls share beyond their own lifetime, and beyond one process.
 
-`TaskStore` keeps the records of tasks and moves them through the state machine of `storage.task_states`. `Idempotency`
-keeps which calls with a key run and how they ended. Memory serves one process; SQLite serves all processes on one data
-folder, and what was acknowledged is on the disk; Redis serves all replicas. No method takes a time limit: callers have
-scopes.
+`TaskStore` keeps the records of tasks and moves them through the state machine of `storage.task_states`. `SessionStore`
+keeps those of HTTP sessions (`storage.session_records`). `Idempotency` keeps which calls with a key run and how they
+ended. `RateLimits` counts. Memory serves one process; SQLite serves all processes on one data folder, and what was
+acknowledged is on the disk; Redis serves all replicas. No method takes a time limit: callers have scopes.
 
-Called by: `tasks`, `idempotency`, `messages.rates`; opened by `storage.open`. Implemented by: the packages of the
-backends. Values and Protocols; nothing here runs. Deliberately not: policy, which is the caller's.
+Called by: `tasks`, `idempotency`, `messages.sessions`, `messages.rates`; opened by `storage.open`. Implemented by: the
+packages of the backends. Values and Protocols; nothing here runs. Deliberately not: policy, which is the caller's.
 
 The contract
 - *Acknowledged means durable* (where the backend is): a task that `create` returned is found by any process at once,
@@ -24,13 +24,14 @@ Sources: architecture laws 1, 5, 8, 12; TSK-4, TSK-6, TSK-13.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Literal, NamedTuple, Protocol
 
 import trio
 
 from mcpd.rates import Rate, Taken
 from mcpd.storage.documents import StorageError
+from mcpd.storage.session_records import SessionRecord, SessionRoom, Use
 from mcpd.storage.task_states import Draft, Event, Refused, State, Task
 
 
@@ -151,3 +152,35 @@ class Idempotency(Protocol):
 
     async def purge(self) -> int:
         """Forget what has expired; return how many keys are kept now. Raises: StorageError."""
+
+
+class SessionStore(Protocol):
+    """The records of sessions. What `create`, `replace` and `remove` have done is there for every process at once."""
+
+    async def create(self, record: SessionRecord, use: Use, room: SessionRoom) -> list[str]:
+        """Store a new session; return the keys of those that gave way to it, `room.others` among them.
+
+        Nothing has changed when it raises. Raises: NoSessionRoom; StorageError.
+        """
+
+    async def get(self, key: str) -> SessionRecord | None:
+        """Return a session as it is stored now; None for an unknown, removed or expired one. Raises: StorageError."""
+
+    async def replace(self, record: SessionRecord) -> SessionRecord | None:
+        """Store a changed record if the stored one's `rev` is one less; its times are left alone.
+
+        Returns what is stored then: another record when somebody else has changed it, None when it is gone.
+        Raises: StorageError.
+        """
+
+    async def renew(self, uses: Mapping[str, Use]) -> set[str]:
+        """Take down that sessions were used; return the keys of those that are gone. Raises: StorageError."""
+
+    async def remove(self, keys: Collection[str]) -> None:
+        """Forget sessions for good; unknown ones are no error. Raises: StorageError."""
+
+    async def purge(self) -> int:
+        """Forget the sessions that have expired; return how many. Raises: StorageError."""
+
+    async def count(self) -> int:
+        """Return how many sessions are kept. Raises: StorageError."""

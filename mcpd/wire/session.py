@@ -7,13 +7,15 @@ methods change: log level and resource subscriptions.
         UNDECIDED --initialize--> STATEFUL          UNDECIDED --marked request--> STATELESS
         `server/discover` (marked) is answered in every state and locks nothing; so is `ping` before the choice.
 
-Called by: `messages.duplex`, `messages.sessions`. Deliberately not: HTTP sessions' ids, streams or timeouts.
+Called by: `messages.duplex`, `messages.sessions`, `messages.records`. Deliberately not: HTTP sessions' ids, streams or
+timeouts.
 
 Sources: IO-5, INI-1..7, WS-4; MCP 2025-11-25 basic/lifecycle.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from enum import Enum
 from typing import Any
 
@@ -38,6 +40,11 @@ MAX_CAPABILITIES = 256
 """Names, on two levels; the specification has about ten, extensions add a few."""
 MAX_CAPABILITY_CHARACTERS = 256
 """Of one name; those of extensions are reversed domain names."""
+MAX_CLIENT_CHARACTERS = 256
+"""Of a client's name and version, as far as they are kept."""
+
+
+_KEPT_OF_CLIENT = ("name", "version")
 
 
 class Era(Enum):
@@ -148,10 +155,25 @@ class SessionState:
             raise InvalidParams("initialize needs params.clientInfo, an object with a name and a version")
         self.version = negotiate(version)
         self.capabilities = _known_to(self.version, outline(capabilities))
+        self.client = {k: client[k][:MAX_CLIENT_CHARACTERS] for k in _KEPT_OF_CLIENT if isinstance(client.get(k), str)}
         self.initialized = False
         self.log_level = "info"
         self.subscriptions: dict[str, str] = {}
         """Watched URIs: normal form -> as the client spelt it."""
+
+    def copy(self) -> SessionState:
+        """Return a state of its own that is the same now."""
+        same = copy(self)
+        same.subscriptions = dict(self.subscriptions)
+        return same
+
+    def adopt(self, other: SessionState) -> None:
+        """Take over what a session's methods change, in place: whoever looks at the subscriptions sees it."""
+        self.initialized = other.initialized
+        self.log_level = other.log_level
+        if self.subscriptions != other.subscriptions:
+            self.subscriptions.clear()
+            self.subscriptions.update(other.subscriptions)
 
     @staticmethod
     def _check_meta(meta: dict[str, Any]) -> None:

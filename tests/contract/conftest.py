@@ -1,6 +1,6 @@
 """The store of a contract test, once on each backend; `clock` is its clock.
 
-`documents`, the `owners` of tasks, the `processes` that share idempotency keys.
+`documents`, the `owners` of tasks, the `processes` that share idempotency keys, the `servers` that share sessions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from mcpd.storage.documents import Documents
-from tests.contract import idempotency_backends, task_backends
+from tests.contract import idempotency_backends, session_backends, task_backends
 from tests.contract.backends import BACKENDS, Clock
 
 
@@ -42,4 +42,10 @@ async def processes(
     key_backend: idempotency_backends.Backend, clock: Clock
 ) -> AsyncIterator[idempotency_backends.Processes]:
     async with key_backend(clock) as opened:
+        yield opened
+
+
+@pytest.fixture(params=session_backends.BACKENDS)
+async def servers(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[session_backends.Servers]:
+    async with session_backends.BACKENDS[request.param](clock) as opened:
         yield opened

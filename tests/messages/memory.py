@@ -16,7 +16,7 @@ import trio
 
 from mcpd.assembly import Parts, build
 from mcpd.messages.flight import Done, Failed, Flight, Outcome
-from mcpd.messages.sessions import Session
+from mcpd.messages.session import Session
 from mcpd.monitoring.logs import Logs
 from mcpd.wire.call import ANONYMOUS, Call, Principal
 from mcpd.wire.session import SessionState

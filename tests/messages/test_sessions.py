@@ -27,9 +27,9 @@ async def test_a_session_is_found_by_its_own_principal_only(tmp_path: Path, auto
     """SES-1, SES-5, SEC-5."""
     server = make_server(tmp_path)
     session = open_session(server, principal=ADA)
-    assert server.sessions.get(session.key, ADA) is session
-    assert server.sessions.get(session.key, BOB) is None
-    assert server.sessions.get("unknown", ADA) is None
+    assert await server.sessions.find(session.key, ADA) is session
+    assert await server.sessions.find(session.key, BOB) is None
+    assert await server.sessions.find("unknown", ADA) is None
     assert len({open_session(server).key for _ in range(20)}) == 20
 
 
@@ -40,7 +40,7 @@ async def test_the_least_recently_used_idle_session_gives_way(tmp_path: Path, au
     for _ in range(3):
         sessions.append(open_session(server))
         await trio.sleep(1)
-    server.sessions.get(sessions[0].key, sessions[0].principal)
+    await server.sessions.find(sessions[0].key, sessions[0].principal)
     open_session(server)
     assert [session.ended for session in sessions] == [False, True, False]
 
@@ -72,7 +72,7 @@ async def test_an_idle_session_expires_and_one_in_use_does_not(tmp_path: Path, a
         nursery.start_soon(server.sessions.expire)
         for _ in range(4):
             await trio.sleep(60)
-            server.sessions.get(used.key, used.principal)
+            await server.sessions.find(used.key, used.principal)
         assert (idle.ended, used.ended, watched.ended) == (True, False, False)
         nursery.cancel_scope.cancel()
 
@@ -172,9 +172,9 @@ async def test_ending_a_session_cancels_and_releases_everything_in_it(
     server.sessions.close(session, "explicit")
     server.sessions.close(session, "admin")
     assert (flight.reason, stream.finished, session.peer.ready.is_set()) == ("explicit", True, True)
-    assert server.sessions.get(session.key, session.principal) is None
+    assert await server.sessions.find(session.key, session.principal) is None
     with pytest.raises(InvalidRequest):
-        server.sessions.apply(session_call(session, "logging/setLevel", {"level": "info"}))
+        await server.sessions.apply(session_call(session, "logging/setLevel", {"level": "info"}))
 
 
 async def test_session_methods_answer_nothing_but_an_empty_object(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -182,18 +182,18 @@ async def test_session_methods_answer_nothing_but_an_empty_object(tmp_path: Path
     server = make_server(tmp_path)
     session = open_session(server)
 
-    def apply(method: str, **params: Any) -> dict[str, Any]:
-        return server.sessions.apply(session_call(session, method, params))
+    async def apply(method: str, **params: Any) -> dict[str, Any]:
+        return await server.sessions.apply(session_call(session, method, params))
 
-    assert apply("ping") == apply("logging/setLevel", level="error") == {}
+    assert await apply("ping") == await apply("logging/setLevel", level="error") == {}
     assert session.state.log_level == "error"
-    assert apply("resources/subscribe", uri="note:///one") == {}
-    assert apply("resources/unsubscribe", uri="note:///one") == {}
+    assert await apply("resources/subscribe", uri="note:///one") == {}
+    assert await apply("resources/unsubscribe", uri="note:///one") == {}
     for uri in ("note:///none", "file:///etc/passwd"):
         with pytest.raises(ResourceNotFound):
-            apply("resources/subscribe", uri=uri)
+            await apply("resources/subscribe", uri=uri)
     with pytest.raises(InvalidParams):
-        apply("resources/subscribe")
+        await apply("resources/subscribe")
 
 
 async def test_a_change_is_told_to_sessions_that_it_concerns(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -261,7 +261,7 @@ async def test_a_session_whose_initialize_is_refused_is_not_kept(tmp_path: Path,
     flight = Flight(session_call(session, "ping"), Wire())
     session.calls.enter(flight)
     server.sessions.discard(session)
-    assert server.sessions.get(session.key, session.principal) is None
+    assert await server.sessions.find(session.key, session.principal) is None
     assert flight.reason is None
 
 

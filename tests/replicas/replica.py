@@ -103,7 +103,7 @@ async def listening(replica: Replica, *uris: str) -> AsyncIterator[Ear]:
     body, headers = stateless("subscriptions/listen", {"notifications": wanted})
     async with client_of(replica.server) as client, client.streaming("POST", body, headers) as reader:
         assert (await reader.message())["method"] == "notifications/subscriptions/acknowledged"
-        async with _attending(reader) as ear:
+        async with attending(reader) as ear:
             yield ear
 
 
@@ -114,7 +114,7 @@ async def subscribed(replica: Replica, *uris: str) -> AsyncIterator[Ear]:
         await client.initialize()
         for uri in uris:
             assert (await client.call("resources/subscribe", {"uri": uri})).code is None
-        async with _get(client) as reader, _attending(reader) as ear:
+        async with _get(client) as reader, attending(reader) as ear:
             yield ear
 
 
@@ -123,7 +123,8 @@ def _get(client: Mcp) -> Any:
 
 
 @asynccontextmanager
-async def _attending(reader: ReplyReader) -> AsyncIterator[Ear]:
+async def attending(reader: ReplyReader) -> AsyncIterator[Ear]:
+    """Listen to a stream of notices that is open."""
     ear = Ear()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ear.listen, reader)

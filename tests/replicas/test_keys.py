@@ -64,6 +64,9 @@ async def test_every_key_is_documented_and_ends_and_rates_hold_over_replicas(tmp
             await check_keys(server.url)
 
 
+SESSIONS = ("all", "one", "of")
+
+
 async def check_keys(url: str) -> None:
     known = Keys(PREFIX)
     async with trio.open_nursery() as nursery:
@@ -75,9 +78,9 @@ async def check_keys(url: str) -> None:
             assert longest is not None, f"{name} is not in storage/redis/keys.py"
             assert 0 < await redis.execute("PTTL", name) <= longest, name
         nursery.cancel_scope.cancel()
-    kinds = {re.sub(r"\{(rate):.*?\}", r"{\1}", name) for name in found}
-    assert kinds >= {f"{PREFIX}{{run}}:events", f"{PREFIX}{{check}}:key", f"{PREFIX}{{rate}}:caller"}
-    assert kinds >= {known.owners, known.lease, known.idempotency_keys}
+    kinds = {re.sub(r"(\{rate|\}:one|\}:of):[^:}]+", r"\1", name).removeprefix(PREFIX) for name in found}
+    assert kinds >= {"{run}:events", "{check}:key", "{rate}:caller", *(f"{{sessions}}:{one}" for one in SESSIONS)}
+    assert {known.owners, known.lease, known.idempotency_keys} <= set(found)
     assert any(re.fullmatch(re.escape(PREFIX) + r"\{run\}:key:[0-9a-f]{64}", name) for name in found)
 
 
@@ -87,6 +90,7 @@ def test_the_table_of_keys_names_each_kind() -> None:
     made = [known.events, known.check, known.check_stream, known.check_hash, known.check_zset, known.rate("s", "NAME")]
     made += [known.owners, known.lease, known.idempotency_keys]
     made += [known.idempotency_key("ID"), known.idempotency_keys_of("s")]
+    made += [known.sessions, known.session("KEY"), known.sessions_of("SHARE")]
     table = re.findall(r"^    (\{\S+) ", documented.__doc__ or "", re.MULTILINE)
     shown = {re.sub(r"\{rate:[0-9a-f]+\}", "{rate:SHARE}", name.removeprefix("p:")) for name in made}
     shown = {re.sub(r":keys:[0-9a-f]+$", ":keys:SHARE", name) for name in shown}
@@ -101,6 +105,7 @@ def test_the_table_of_keys_names_each_kind() -> None:
         "owners",
         "lease",
         "idempotency_keys",
+        "sessions",
         "rate",
     }
     assert public == kinds, "a new kind of key belongs into this test"

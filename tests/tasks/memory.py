@@ -23,6 +23,7 @@ from mcpd.monitoring.metrics import Metrics
 from mcpd.search.embeddings import HashProvider
 from mcpd.storage.memory.documents import MemoryDocuments
 from mcpd.storage.memory.idempotency import KeyShelf, MemoryIdempotency
+from mcpd.storage.memory.sessions import MemorySessions
 from mcpd.storage.memory.shared import LocalShared
 from mcpd.storage.memory.tasks import MemoryTasks, TaskShelf
 from mcpd.storage.shared import TaskStore
@@ -52,6 +53,7 @@ async def tasking(
         HashProvider(),
         store or MemoryTasks(TaskShelf(clock=clock)),
         MemoryIdempotency(KeyShelf(clock=clock)),
+        MemorySessions(),
         LocalShared(),
         Metrics(),
     )

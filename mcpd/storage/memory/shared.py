@@ -22,6 +22,7 @@ class LocalShared:
 
     name = ""
     idempotency = None
+    sessions = None
 
     def __init__(self, observe: Observe | None = None) -> None:
         self.bus = LocalBus()

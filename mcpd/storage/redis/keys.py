@@ -9,6 +9,9 @@
                                   then for `timeouts.idempotency_keep_s`
     {run}:keys          zset      all of these, by when they end; lives as long as the last
     {run}:keys:SHARE    zset      those of one share, likewise
+    {sessions}:one:KEY  hash      an HTTP session: record, rev, SHARE, and its times, ms; lives as long as it is kept
+    {sessions}:all      zset      keys of all sessions, by when they expire, ms; lives as long as the last
+    {sessions}:of:SHARE zset      those of one share, likewise
     {check}:key         string    `mcpd check` tries its rights on it; lives CHECK_TTL_MS
     {check}:stream      stream    likewise
     {check}:hash        hash      likewise, and deleted at once
@@ -16,7 +19,7 @@
 
 All begin with the prefix that the operator gives (`mcpd:`), so that a user's rights can name them. What one script
 touches stands under one tag in braces, as Cluster wants it. No key is without an end. SHARE is a digest: who calls from
-where is nobody's to read here.
+where is nobody's to read here, but for the record of a session, which is its caller's.
 
 Called by: the other files of this package. Pure.
 """
@@ -44,6 +47,9 @@ CHECK_TTL_MS: Final = 10_000
 MAX_KEEP_MS: Final = 400 * 86_400_000
 """More than any `timeouts.idempotency_keep_s` that is sensible: what a test of key lives takes for their bound."""
 
+LONGEST_SESSION_MS: Final = LONGEST_S * 1000
+"""A session lives `timeouts.session_idle_s` from its last use, by default half an hour."""
+
 _DIGEST_BYTES: Final = 12
 
 
@@ -60,6 +66,7 @@ class Keys:
         """The stream, and the channel of the same name."""
         self.owners = f"{prefix}{{run}}:owners"
         self.lease = f"{prefix}{{run}}:lease"
+        self.sessions = f"{prefix}{{sessions}}:all"
         self.idempotency_keys = f"{prefix}{{run}}:keys"
 
     def idempotency_key(self, name: str) -> str:
@@ -68,11 +75,19 @@ class Keys:
 
     def idempotency_keys_of(self, share: str) -> str:
         """Return where the keys of one share are counted."""
-        return f"{self.idempotency_keys}:{_digest(share)}"
+        return f"{self.idempotency_keys}:{digest(share)}"
 
     def rate(self, share: str, name: str) -> str:
         """Return the key of one rate of one share."""
-        return f"{self.prefix}{{rate:{_digest(share)}}}:{name}"
+        return f"{self.prefix}{{rate:{digest(share)}}}:{name}"
+
+    def session(self, key: str) -> str:
+        """Return where the session `key` is."""
+        return f"{self.prefix}{{sessions}}:one:{key}"
+
+    def sessions_of(self, digested: str) -> str:
+        """Return where the sessions of one share are listed, given its `digest`."""
+        return f"{self.prefix}{{sessions}}:of:{digested}"
 
     def longest_ms(self, key: str) -> int | None:
         """Return how long a key lives at most without being used; None for one that is not ours."""
@@ -84,10 +99,16 @@ class Keys:
             re.escape(self.prefix) + r"\{run\}:key:[0-9a-f]{64}": MAX_KEEP_MS,
             re.escape(self.check): CHECK_TTL_MS,
             re.escape(self.check_stream): CHECK_TTL_MS,
+            re.escape(self.check_hash): CHECK_TTL_MS,
+            re.escape(self.check_zset): CHECK_TTL_MS,
+            re.escape(self.sessions): LONGEST_SESSION_MS,
+            re.escape(self.session("")) + r"[A-Za-z0-9_-]{43}": LONGEST_SESSION_MS,
+            re.escape(self.sessions_of("")) + r"[0-9a-f]{24}": LONGEST_SESSION_MS,
             re.escape(self.prefix) + r"\{rate:[0-9a-f]{24}\}:(caller|tool:[A-Za-z0-9_.-]{1,128})": LONGEST_S * 1000 + 1,
         }
         return next((ms for pattern, ms in lives.items() if re.fullmatch(pattern, key)), None)
 
 
-def _digest(share: str) -> str:
+def digest(share: str) -> str:
+    """Return what stands for a share in keys."""
     return blake2b(share.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
