@@ -76,6 +76,21 @@ def serving(folder: Path, settings: str = "", *flags: str, code: int = 0) -> Ite
     assert ended == code, (folder / "log").read_text()
 
 
+@contextmanager
+def killable(folder: Path, settings: str = "", *flags: str) -> Iterator[Server]:
+    """Start a server in `folder` that a test may kill; what is left of it afterwards is killed, too."""
+    words = [*command("serve", folder, settings, flags), "--port", "0"]
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, cwd=folder, env=environment())
+    try:
+        yield Server(_address(process), process)
+    finally:
+        process.kill()
+        process.wait(WAIT_S)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
 def _address(process: subprocess.Popen[bytes]) -> str:
     assert process.stdout is not None
     for line in process.stdout:

@@ -37,15 +37,15 @@ ALICE, BOB = (Principal(name, frozenset({"read", "call"})) for name in ("alice",
 async def test_a_second_call_with_the_key_is_told_what_the_first_was(tmp_path: Path, autojump_clock: MockClock) -> None:
     witness = Witness(tmp_path)
     async with keyed(tmp_path) as parts:
-        first = await result(parts, witness.call("data"))
-        second = await result(parts, witness.call("data"))
+        first = await result(parts, witness.call("structured"))
+        second = await result(parts, witness.call("structured"))
         assert (replayed(first), replayed(second)) == (False, True)
         assert second["structuredContent"] == first["structuredContent"] == {"list": [1, None, {"ü": 2.5}]}
         assert second["content"] == first["content"]
         assert second["resultType"] == "complete"
         assert witness.words == ["ran"]
-        await result(parts, witness.call("data", "another"))
-        await result(parts, witness.call("data", None))
+        await result(parts, witness.call("structured", "another"))
+        await result(parts, witness.call("structured", None))
         assert len(witness.words) == 3
 
 
@@ -159,9 +159,9 @@ async def test_a_joiner_that_cancels_only_detaches(tmp_path: Path, autojump_cloc
 async def test_a_deadline_is_an_outcome(tmp_path: Path, autojump_clock: MockClock) -> None:
     witness = Witness(tmp_path)
     async with keyed(tmp_path) as parts:
-        first = await failure(parts, witness.call("fail", how="late", call_timeout_ms=2000))
+        first = await failure(parts, witness.call("fail_so", how="late", call_timeout_ms=2000))
         then = trio.current_time()
-        second = await failure(parts, witness.call("fail", how="late"))
+        second = await failure(parts, witness.call("fail_so", how="late"))
         assert trio.current_time() == then
         for error in (first, second):
             assert isinstance(error, DeadlineExceeded)
@@ -183,7 +183,7 @@ async def test_a_joiners_own_deadline_only_detaches(tmp_path: Path, autojump_clo
 async def test_a_tools_failure_is_an_outcome(tmp_path: Path, autojump_clock: MockClock, how: str) -> None:
     witness = Witness(tmp_path)
     async with keyed(tmp_path) as parts:
-        told = [await serve(parts, witness.call("fail", how=how)) for _ in range(2)]
+        told = [await serve(parts, witness.call("fail_so", how=how)) for _ in range(2)]
         first, second = (one.result for one in told if isinstance(one, Done))
         assert first["isError"] and second["isError"]  # noqa: PT018 - both
         assert first["content"] == second["content"]
@@ -194,7 +194,7 @@ async def test_a_tools_failure_is_an_outcome(tmp_path: Path, autojump_clock: Moc
 async def test_an_error_of_the_authors_is_kept_with_its_code(tmp_path: Path, autojump_clock: MockClock) -> None:
     witness = Witness(tmp_path)
     async with keyed(tmp_path) as parts:
-        for error in [await failure(parts, witness.call("fail", how="rpc")) for _ in range(2)]:
+        for error in [await failure(parts, witness.call("fail_so", how="rpc")) for _ in range(2)]:
             assert isinstance(error, RpcError)
             assert (facing(error).code, error.message, error.data) == (-7, "as a server does", {"why": "test"})
         assert witness.words == ["ran"]
@@ -206,7 +206,7 @@ async def test_a_key_stands_for_one_tool_with_its_arguments(tmp_path: Path, auto
     async with keyed(tmp_path) as parts, trio.open_nursery() as nursery:
         own = Asking(parts, witness.call("run", seconds=5, word="ran"), nursery)
         await until(lambda: witness.words)
-        others = [witness.call("run", seconds=6), witness.call("data")]
+        others = [witness.call("run", seconds=6), witness.call("structured")]
         for _ in range(2):
             for other in others:
                 error = await failure(parts, other)
@@ -254,15 +254,15 @@ async def test_input_required_is_not_kept_and_the_next_round_is_a_call_of_its_ow
     witness = Witness(tmp_path)
     can: dict[str, Any] = {"call_capabilities": {"elicitation": {}}}
     async with keyed(tmp_path) as parts, trio.open_nursery() as nursery:
-        rounds = [Asking(parts, witness.call("ask", seconds=1, **can), nursery) for _ in range(3)]
+        rounds = [Asking(parts, witness.call("ask_name", seconds=1, **can), nursery) for _ in range(3)]
         asked = [await one.result() for one in rounds]
         assert {one["resultType"] for one in asked} == {"input_required"}
         assert witness.words == ["ran"]
-        answered = witness.call("ask", seconds=1, **can)
+        answered = witness.call("ask_name", seconds=1, **can)
         answered.params["requestState"] = asked[0]["requestState"]
         answered.params["inputResponses"] = {"name": {"action": "accept", "content": {"name": "Ada"}}}
         assert text(await result(parts, answered)) == "Ada"
-        late = await result(parts, witness.call("ask", seconds=1, **can))
+        late = await result(parts, witness.call("ask_name", seconds=1, **can))
         assert (text(late), replayed(late)) == ("Ada", True)
         assert witness.words == ["ran", "ran"]
 
@@ -278,7 +278,7 @@ async def test_a_stateful_client_is_asked_live_and_a_stateless_one_joins(
     witness = Witness(tmp_path)
     async with keyed(tmp_path) as parts, trio.open_nursery() as nursery:
         session = open_session(parts, elicitation={})
-        of = witness.call("ask")
+        of = witness.call("ask_name")
         live = session_call(session, "tools/call", of.params)
         live = type(live)(**{name: getattr(live, name) for name in live.__struct_fields__} | {"idempotency_key": "k"})
         own = Asking(parts, live, nursery, Answering())
@@ -300,10 +300,10 @@ async def test_a_stateful_call_that_joined_a_stateless_one_which_asks_runs_itsel
 
     witness = Witness(tmp_path)
     async with keyed(tmp_path) as parts, trio.open_nursery() as nursery:
-        asking = Asking(parts, witness.call("ask", seconds=1, call_capabilities={"elicitation": {}}), nursery)
+        asking = Asking(parts, witness.call("ask_name", seconds=1, call_capabilities={"elicitation": {}}), nursery)
         await until(lambda: witness.words)
         version: dict[str, Any] = {"call_version": STATEFUL[0], "call_capabilities": {"elicitation": {}}}
-        live = Asking(parts, witness.call("ask", seconds=1, **version), nursery, Answering())
+        live = Asking(parts, witness.call("ask_name", seconds=1, **version), nursery, Answering())
         assert (await asking.result())["resultType"] == "input_required"
         assert text(await live.result()) == "Ada"
         assert witness.words == ["ran", "ran"]
@@ -313,9 +313,9 @@ async def test_an_outcome_is_told_in_the_form_of_each_revision(tmp_path: Path, a
     """RES-1, SIE-1: it is kept in none."""
     witness = Witness(tmp_path)
     async with keyed(tmp_path) as parts:
-        stateless = await result(parts, witness.call("data"))
+        stateless = await result(parts, witness.call("structured"))
         for version in STATEFUL:
-            told = await result(parts, witness.call("data", call_version=version))
+            told = await result(parts, witness.call("structured", call_version=version))
             assert replayed(told)
             assert "resultType" not in told
             assert told["_meta"].keys() == {"dev.mcpd/replayed"}
@@ -356,9 +356,9 @@ async def test_a_reader_that_has_stopped_does_not_hold_the_work_when_it_leaves(
 async def test_an_outcome_that_is_too_long_is_told_once(tmp_path: Path, autojump_clock: MockClock) -> None:
     witness = Witness(tmp_path)
     async with keyed(tmp_path) as parts:
-        whole = await result(parts, witness.call("large", chars=MAX_OUTCOME_BYTES))
+        whole = await result(parts, witness.call("long_text", chars=MAX_OUTCOME_BYTES))
         assert len(text(whole)) == MAX_OUTCOME_BYTES
-        error = await failure(parts, witness.call("large", chars=MAX_OUTCOME_BYTES))
+        error = await failure(parts, witness.call("long_text", chars=MAX_OUTCOME_BYTES))
         assert "has run" in error.message
         assert error.data["reason"] == "result_too_large"
         assert not facing(error).retryable
@@ -471,13 +471,13 @@ async def test_a_keyed_call_that_becomes_a_task_is_the_same_task_again(
     """TSK-3: and a client that does not know tasks is not told of one."""
     witness = Witness(tmp_path)
     async with keyed(tmp_path) as parts:
-        first = await result(parts, witness.call("job", call_capabilities=KNOWS))
+        first = await result(parts, witness.call("long_job", call_capabilities=KNOWS))
         await trio.sleep(5)
-        second = await result(parts, witness.call("job", call_capabilities=KNOWS))
+        second = await result(parts, witness.call("long_job", call_capabilities=KNOWS))
         assert first["resultType"] == second["resultType"] == "task"
         assert first["taskId"] == second["taskId"]
         assert (replayed(first), replayed(second)) == (False, True)
-        assert isinstance(await failure(parts, witness.call("job")), MissingCapability)
+        assert isinstance(await failure(parts, witness.call("long_job")), MissingCapability)
         assert witness.words == ["ran"]
 
 

@@ -38,7 +38,7 @@ async def speak(ctx: Context, witness: str, seconds: float = 1.0) -> str:
 
 
 @tool
-async def ask(ctx: Context, witness: str, seconds: float = 0.0) -> str:
+async def ask_name(ctx: Context, witness: str, seconds: float = 0.0) -> str:
     """Ask for a name."""
     _note(witness, "ran")
     await trio.sleep(seconds)
@@ -48,14 +48,14 @@ async def ask(ctx: Context, witness: str, seconds: float = 0.0) -> str:
 
 
 @tool
-async def large(witness: str, chars: int) -> str:
+async def long_text(witness: str, chars: int) -> str:
     """Give a long result."""
     _note(witness, "ran")
     return "x" * chars
 
 
 @tool
-async def fail(witness: str, how: str) -> str:
+async def fail_so(witness: str, how: str) -> str:
     """Fail in one of the ways there are."""
     _note(witness, "ran")
     if how == "tool":
@@ -76,14 +76,14 @@ async def narrow(witness: str, seconds: float = 0.0, which: int = 0) -> str:
 
 
 @tool
-async def data(witness: str) -> dict[str, Any]:
+async def structured(witness: str) -> dict[str, Any]:
     """Give structured content."""
     _note(witness, "ran")
     return {"list": [1, None, {"ü": 2.5}]}
 
 
 @tool(task="optional")
-async def job(witness: str, seconds: float = 1.0) -> str:
+async def long_job(witness: str, seconds: float = 1.0) -> str:
     """Become a task for whoever knows tasks."""
     _note(witness, "ran")
     await trio.sleep(seconds)

@@ -49,7 +49,7 @@ if not h[1] then
 elseif h[4] then
   if h[1] ~= digest then return {'MISMATCH'} end
   return {'KEPT', h[4]}
-elseif not (h[2] == epoch and h[3] == token) and is_alive(owners, state, now, lease, h[2]) then
+elseif not (h[2] == epoch and h[3] == token) and is_alive(owners, state, now, h[2]) then
   if h[1] ~= digest then return {'MISMATCH'} end
   return {'BUSY', h[2] .. '.' .. h[3]}
 end
