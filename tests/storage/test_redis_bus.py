@@ -176,6 +176,29 @@ async def test_what_is_no_event_is_passed_over(server: RedisServer) -> None:
         assert two.told == [event(1)]
 
 
+@pytest.mark.parametrize("name", ["junk", "18446744073709551615-18446744073709551615", "99999999999999999999-1", "٣-١"])
+async def test_no_id_becomes_the_last_one_behind_which_nothing_can_be_read(server: RedisServer, name: str) -> None:
+    """Reading on from it would be refused for ever, whatever became of the stream."""
+    async with two_replicas(server.url) as (one, two):
+        key = Keys("test:").events
+        last = (await one.redis.execute("XREVRANGE", key, "+", "-", "COUNT", 1))[0][0].decode()
+        server.ask("PUBLISH", key, f'{name} {last} ["somebody", 1, "resource", "t://0"]')
+        one.bus.publish(event(1))
+        await eventually(lambda: event(1) in two.told, "it goes on")
+
+
+async def test_a_stream_that_nothing_can_follow_is_left_when_it_is_gone() -> None:
+    with serving("redis-7") as server:
+        async with two_replicas(server.url) as (one, two):
+            key = Keys("test:").events
+            await one.redis.execute("XADD", key, "18446744073709551615-18446744073709551615", "event", "x")
+            await eventually(lambda: two.bus.trouble, "it cannot be read")
+            await one.redis.execute("DEL", key)
+            one.bus.publish(event(1))
+            await eventually(lambda: two.bus.statistics().resyncs, "it has begun anew")
+            await eventually(lambda: not two.bus.trouble, "and hears again")
+
+
 async def test_no_key_is_without_an_end(server: RedisServer) -> None:
     async with two_replicas(server.url) as (one, two):
         one.bus.publish(event(1))

@@ -53,8 +53,9 @@ _KINDS: Final = frozenset(get_args(Kind))
 """What a replica of this version understands; entries of another kind, a hello too, are passed over."""
 _log = logging.getLogger(__name__)
 
-_ID: Final = re.compile(r"(\d{1,20})-(\d{1,20})")
-_AFTER_ALL: Final = (1 << 64, 0)
+_ID: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+_LAST_ID: Final = ((1 << 64) - 1, (1 << 64) - 1)
+"""Of a stream: nothing can follow it, and nothing can be read behind it."""
 _EMIT: Final = Script(
     """
 local before = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
@@ -218,9 +219,9 @@ class RedisBus:
         """Take `ID PREDECESSOR PAYLOAD` if its predecessor is the last entry heard, or if it was heard already."""
         name, _, rest = message.partition(b" ")
         before, _, payload = rest.partition(b" ")
-        if _ID.fullmatch(_text(name)) is None:
+        if not _can_be_followed(_text(name)):
             return False
-        if self._last and _order(name) <= _order(self._last):
+        if self._last and _order(_text(name)) <= _order(self._last):
             return True
         if not self._last or before.decode("ascii", "replace") != self._last:
             return False
@@ -294,15 +295,20 @@ class RedisBus:
 def _id_of(name: object) -> str:
     """Return an entry's id as the server has given it. Raises: Garbled."""
     text = _text(name)
-    if _ID.fullmatch(text) is None:
+    if not _can_be_followed(text):
         raise Garbled(f"the server's reply cannot be understood: {text[:SHOWN_CHARS]!r} is no id", "GARBLED")
     return text
 
 
-def _order(name: bytes | str) -> tuple[int, int]:
-    """Return what entries are ordered by; whatever is no entry's id comes last, so that it follows nothing."""
-    found = _ID.fullmatch(_text(name))
-    return (int(found[1]), int(found[2])) if found else _AFTER_ALL
+def _can_be_followed(name: str) -> bool:
+    """True for an entry's id that can be read on from: any other one, once taken for the last, would be for ever."""
+    return _ID.fullmatch(name) is not None and max(_order(name)) <= max(_LAST_ID) and _order(name) < _LAST_ID
+
+
+def _order(name: str) -> tuple[int, int]:
+    """Return what entries are ordered by, of an entry's id."""
+    first, _, second = name.partition("-")
+    return int(first), int(second)
 
 
 def _text(value: Any) -> str:
