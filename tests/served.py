@@ -61,11 +61,13 @@ def command(subcommand: str, folder: Path, settings: str = "", flags: Sequence[s
 
 
 @contextmanager
-def serving(folder: Path, settings: str = "", *flags: str, code: int = 0) -> Iterator[Server]:
+def serving(folder: Path, settings: str = "", *flags: str, code: int = 0, **process_options: Any) -> Iterator[Server]:
     """Start a server in `folder`; it has to end with this exit code. Its data is in `folder` without flags."""
     words = [*command("serve", folder, settings, flags), "--port", "0"]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, cwd=folder, env=environment())
+        process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=log, cwd=folder, env=environment(), **process_options
+        )
     try:
         yield Server(_address(process), process)
     finally:

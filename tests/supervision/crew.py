@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.in_process import eventually
 from tests.served import Mcp, Server, client_of, serving
@@ -18,10 +19,10 @@ MAX_TRIES = 200
 
 
 @contextmanager
-def crew(folder: Path, settings: str = "", *flags: str, code: int = 0) -> Iterator[Server]:
-    """Start a server of two workers in `folder`; it has to end with this exit code."""
+def crew(folder: Path, settings: str = "", *flags: str, code: int = 0, **process: Any) -> Iterator[Server]:
+    """Start a server of two workers in `folder`; it has to end with this exit code. `process`: as for Popen."""
     words = ("--data", "data", "--tools", str(TOOLS), "--workers", "2", *flags)
-    with serving(folder, settings, *words, code=code) as server:
+    with serving(folder, settings, *words, code=code, **process) as server:
         yield server
 
 

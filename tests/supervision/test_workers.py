@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ import trio
 import trio_websocket
 
 from tests.in_process import alive, eventually
-from tests.served import WAIT_S, Mcp, client_of, environment
+from tests.replicas.replica import TOOLS as PUT
+from tests.served import WAIT_S, Mcp, client_of, environment, stateless
 from tests.supervision.crew import TOOLS, at_each, crew, metrics, pid_at, started
 
 pytestmark = pytest.mark.slow
@@ -111,6 +114,22 @@ async def test_a_call_may_finish_after_the_first_signal(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text().count("mcpd: stopping, ") == 1
 
 
+async def test_ctrl_c_in_a_terminal_lets_calls_finish(tmp_path: Path) -> None:
+    """It comes to every process of the foreground group at once; a worker must not take it for a second signal."""
+    ends: dict[str, Any] = {}
+    with trio.fail_after(BOUND_S), crew(tmp_path, start_new_session=True) as server:
+        async with at_each(server) as clients, trio.open_nursery() as calls:
+            for pid in clients:
+                calls.start_soon(call, clients[pid], "wait_for", tmp_path / str(pid), ends)
+                await started(tmp_path / str(pid))
+            os.killpg(server.process.pid, signal.SIGINT)
+            await eventually(lambda: "stopping" in (tmp_path / "log").read_text(), "it says that it stops")
+            for pid in clients:
+                (tmp_path / str(pid)).touch()
+        await eventually(lambda: server.process.poll() is not None, "the server has ended")
+        assert ends == {str(pid): "there" for pid in clients}
+
+
 async def test_the_second_signal_ends_all_at_once(tmp_path: Path) -> None:
     ends: dict[str, Any] = {}
     with trio.fail_after(BOUND_S):
@@ -183,9 +202,9 @@ async def test_older_revisions_are_told_where_sessions_are_and_have_them_there(t
         assert (refused.status, refused.code) == (400, -32600)
         assert "server.workers = 1" in refused.last["error"]["message"]
         assert "/ws" in refused.last["error"]["message"]
-        async with trio_websocket.open_websocket_url(f"{server.url.replace('http', 'ws')}/ws") as socket:
-            await socket.send_message(httpx.Request("POST", "http://x", json=message).content.decode())
-            assert '"serverInfo"' in await socket.get_message()
+        async with trio_websocket.open_websocket_url(f"{server.url.replace('http', 'ws')}/ws") as ws:
+            await ws.send_message(httpx.Request("POST", "http://x", json=message).content.decode())
+            assert '"serverInfo"' in await ws.get_message()
 
 
 async def test_scrapes_have_a_listener_of_their_own_that_workers_share(tmp_path: Path, free_port: int) -> None:
@@ -196,6 +215,42 @@ async def test_scrapes_have_a_listener_of_their_own_that_workers_share(tmp_path:
                 scraped = await http.get(f"http://127.0.0.1:{free_port}/metrics", headers={"connection": "close"})
                 assert "mcpd_worker_restarts_total 0" in scraped.text
             assert (await http.get(f"{server.url}/metrics")).status_code == 404
+
+
+async def test_workers_that_share_no_redis_divide_rates_and_hear_of_documents(tmp_path: Path) -> None:
+    settings = '[limits]\ntool_rate = "20/h"\n'
+    with trio.fail_after(BOUND_S), crew(tmp_path, settings, "--tools", str(PUT)) as server:
+        wanted = {"resourceSubscriptions": ["docs:///notes/0", "docs:///notes/1"]}
+        body, headers = stateless("subscriptions/listen", {"notifications": wanted})
+        async with client_of(server) as ear, ear.streaming("POST", body, headers) as reader:
+            assert (await reader.message())["method"] == "notifications/subscriptions/acknowledged"
+            async with at_each(server) as clients:
+                for number, client in enumerate(clients.values()):
+                    arguments = {"data": "data", "uri": f"docs:///notes/{number}", "text": "x"}
+                    assert (await client.ask("tools/call", {"name": "put", "arguments": arguments})).status == 200
+                    heard = await reader.message()
+                    assert heard["params"]["uri"] == f"docs:///notes/{number}"
+                reply = await client.ask("tools/call", {"name": "echo", "arguments": {"text": "x"}})
+                assert reply.headers["ratelimit-policy"] == '"tool";q=10;w=3600'
+
+
+@pytest.mark.parametrize("scheme", ["https", "fd"])
+async def test_workers_serve_what_one_process_serves(tmp_path: Path, scheme: str, need: Callable[[str], Path]) -> None:
+    """TLS, and a socket that was inherited."""
+    flags: tuple[str, ...]
+    with socket.create_server(("127.0.0.1", 0)) as inherited:
+        if scheme == "https":
+            words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+            made = [str(need("openssl")), *words, "-keyout", "key.pem", "-out", "cert.pem"]
+            run = partial(subprocess.run, made, cwd=tmp_path, check=True, capture_output=True)
+            await trio.to_thread.run_sync(run)
+            flags = ("--tls-cert", "cert.pem", "--tls-key", "key.pem")
+        else:
+            flags = ("--bind", f"fd://{inherited.fileno()}")
+        with trio.fail_after(BOUND_S), crew(tmp_path, "", *flags, pass_fds=[inherited.fileno()]) as server:
+            assert server.url.startswith("https" if scheme == "https" else "http:")
+            async with at_each(server) as clients:
+                assert len(clients) == 2
 
 
 def test_what_is_wrong_for_all_workers_is_said_once_and_ends_the_server(tmp_path: Path) -> None:
