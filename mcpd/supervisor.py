@@ -43,6 +43,7 @@ RELOAD_S: Final = 5.0
 """How long the next worker's SIGHUP waits for a worker that does not say that it has reloaded."""
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 30.0
+MAX_DOUBLINGS: Final = 10
 MAX_EARLY_DEATHS_ITEMS: Final = 5
 """Workers that die one after the other before they serve: at the start, or when no other serves, all is given up."""
 MARGIN_S: Final = 1.0
@@ -245,8 +246,8 @@ class Supervisor:
                 say(f"mcpd: worker {number} {what}, and no other serves\n")
             self._stop(code if code > 0 else FAILED)
             return
-        deaths = self._quick_deaths[number] = self._quick_deaths.get(number, -1) + 1
-        pause_s = min(FIRST_PAUSE_S * 2.0**deaths, LONGEST_PAUSE_S)
+        deaths = self._quick_deaths[number] = self._quick_deaths.get(number, 0) + 1
+        pause_s = pause_after(deaths)
         self._restarts += 1
         self._due_s[number] = time.monotonic() + pause_s
         say(f"mcpd: worker {number} {what}; another starts in {pause_s:g} s\n")
@@ -325,6 +326,11 @@ class Supervisor:
             if child.reports == child.asks:
                 child.ask()
                 self._watch(child)
+
+
+def pause_after(deaths: int) -> float:
+    """Return how many seconds after so many quick deaths in a row, the last included, another worker is started."""
+    return min(FIRST_PAUSE_S * 2.0 ** min(deaths - 1, MAX_DOUBLINGS), LONGEST_PAUSE_S)
 
 
 class _Scrape:

@@ -1,4 +1,4 @@
-"""Each worker's part of the limits, and of the rates."""
+"""Each worker's part of the limits, and of the rates; and how long a dead one is missed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mcpd.config import Config, Limits
 from mcpd.rates import Rate
 from mcpd.supervision.parts import DIVIDED, part_of
+from mcpd.supervisor import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_after
 
 
 @given(st.integers(1, 64), st.integers(1, 10_000))
@@ -39,3 +40,10 @@ def test_the_parts_of_a_rate_are_the_whole_rounded_up(items: int, period_s: int,
     assert items <= part.items * workers < items + workers
     assert Rate(100, 60).among(2) == Rate(50, 60)
     assert Rate(1, 10).among(2) == Rate(1, 20)
+
+
+def test_a_worker_that_dies_again_and_again_is_started_ever_later_up_to_a_bound() -> None:
+    pauses = [pause_after(deaths) for deaths in range(1, 12)]
+    assert pauses[0] == FIRST_PAUSE_S
+    assert pauses == sorted(pauses)
+    assert pause_after(5_000) == pauses[-1] == LONGEST_PAUSE_S, "a week of them overflows nothing"
