@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 
 from mcpd.errors import REASONS
 from mcpd.monitoring.merging import Family
-from mcpd.monitoring.series import OTHER, Count, Counter, Histogram, Spread
+from mcpd.monitoring.series import OTHER, Count, Counter, Histogram, Registry, Spread
 
 OUTCOMES = frozenset({"ok", "tool_error", "protocol_error", "cancelled", "deadline", "rejected", "internal_error"})
 TRANSPORTS = frozenset({"http", "websocket", "stdio", "rest", "graphql"})
@@ -56,7 +56,7 @@ class Metrics:
     """All metrics. `methods` and `versions` are the known label values; tools are made known as they are registered."""
 
     def __init__(self, *, version: str = "", methods: Iterable[str] = (), versions: Iterable[str] = ()) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = Registry()
         self.gather: Callable[[], Awaitable[Sequence[Family] | None]] | None = None
         """Gives the values of all processes of this server, None when it cannot; None itself: this is the only one."""
         self._methods = frozenset(methods)
@@ -269,16 +269,8 @@ class Metrics:
         return _PLAIN(registry), _PLAIN_TYPE
 
     def report(self) -> list[Family]:
-        """Return the values of this process, to be merged with those of others. Takes a millisecond."""
-        return [
-            Family(
-                family.name,
-                family.type,
-                family.documentation,
-                tuple(((sample.name, tuple(sample.labels.items())), sample.value) for sample in family.samples),
-            )
-            for family in self.registry.collect()
-        ]
+        """Return the values of this process, to be merged with those of others."""
+        return self.registry.report()
 
     def _request(self, transport: str, method: str, outcome: str) -> _Finished:
         known = (_within(transport, TRANSPORTS), _within(method, self._methods), _within(outcome, OUTCOMES))

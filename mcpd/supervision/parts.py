@@ -1,8 +1,8 @@
 """The part of a server's limits that each of its workers keeps.
 
-What a process counts by itself is divided, rounded up: calls and their queue, connections, listen streams, sessions,
-threads, processes for tools, and the cache. What bounds one message, one connection, one session or what all share (the
-store's tasks) is everybody's as it is. Rates are divided where they are counted (`Rate.among`).
+What a process counts by itself is divided, rounded up: calls and their queue, connections, listen streams, threads,
+processes for tools, and the cache. What bounds one message, one connection, one session or what all share (the store's
+tasks and sessions) is everybody's as it is. Rates are divided where they are counted (`Rate.among`).
 
 Called by: `supervisor`. Pure. Deliberately not: any limit.
 """
@@ -20,8 +20,6 @@ DIVIDED: Final = (
     "max_connections",
     "max_connections_per_address",
     "max_listen_streams",
-    "max_sessions",
-    "max_sessions_per_principal",
     "max_threads",
     "max_abandoned_threads",
     "max_worker_processes",

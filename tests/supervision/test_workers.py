@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -69,17 +70,17 @@ async def test_only_the_calls_of_a_killed_worker_fail_and_it_is_replaced(tmp_pat
             await eventually(lambda: str(victim) in ends, "the client of the dead worker hears of it")
             assert isinstance(ends[str(victim)], httpx.TransportError)
             assert str(other) not in ends
+            log = tmp_path / "log"
+            await eventually(lambda: "another starts" in log.read_text(), "the supervisor notices")
+            assert (await metrics(clients[other]))[PIDS] == before, "what the dead worker had counted is still there"
             (tmp_path / str(other)).touch()
             fresh = await new_pid(server, set(clients))
         assert ends[str(other)] == "there"
         async with at_each(server) as clients:
             assert set(clients) == {other, fresh}
             for client in clients.values():
-                found = await metrics(client)
-                assert found[PIDS] > before, "what the dead worker had counted is still there"
-                assert found["mcpd_worker_restarts_total"] == 1
-    log = (tmp_path / "log").read_text()
-    assert log.count("was ended by SIGKILL; another starts in 0.1 s") == 1, log
+                assert (await metrics(client))["mcpd_worker_restarts_total"] == 1
+    assert log.read_text().count("was ended by SIGKILL; another starts in 0.1 s") == 1
 
 
 async def test_no_worker_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
@@ -192,18 +193,22 @@ async def test_a_scrape_does_not_wait_for_a_worker_that_hangs(tmp_path: Path) ->
                 assert not any(map(alive, clients))
 
 
-async def test_older_revisions_are_told_where_sessions_are_and_have_them_there(tmp_path: Path) -> None:
-    """ERA-10: no code that a client would take for the stateless era."""
-    params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
-    message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
+async def test_any_worker_serves_a_session_whose_client_is_never_asked(tmp_path: Path) -> None:
     with trio.fail_after(BOUND_S), crew(tmp_path) as server:
-        async with client_of(server) as client:
-            refused = await client.post(message)
-        assert (refused.status, refused.code) == (400, -32600)
-        assert "server.workers = 1" in refused.last["error"]["message"]
-        assert "/ws" in refused.last["error"]["message"]
+        async with at_each(server) as clients:
+            one, other = clients.values()
+            await one.initialize(capabilities={"elicitation": {}})
+            other.session = one.session
+            for client in (one, other):
+                assert (await client.call("tools/list")).result["tools"]
+                asked = await client.call("tools/call", {"name": "greet", "arguments": {}})
+                assert "elicitation" in asked.text
+                assert asked.code is not None or asked.result["isError"]
+            assert (await other.http.delete("/mcp", headers=other.session)).status_code == 204
+            assert (await other.call("tools/list")).status == 404
         async with trio_websocket.open_websocket_url(f"{server.url.replace('http', 'ws')}/ws") as ws:
-            await ws.send_message(httpx.Request("POST", "http://x", json=message).content.decode())
+            params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+            await ws.send_message(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}))
             assert '"serverInfo"' in await ws.get_message()
 
 
