@@ -32,10 +32,11 @@ async def held(store: Idempotency, name: str = "one", **more: Any) -> str:
 
 async def until_free(store: Idempotency, **more: Any) -> Begun:
     """Claim a key until nobody has it any more."""
-    with trio.fail_after(WAIT_S):
+    with trio.move_on_after(WAIT_S):
         while isinstance(found := await begun(store, **more), Busy | Mismatch):  # noqa: ASYNC110 - nobody tells
             await trio.sleep(0.02)
-    return found
+        return found
+    raise AssertionError("the key is still somebody's")
 
 
 async def test_a_key_runs_once_and_its_outcome_is_everybodys(processes: Processes) -> None:
