@@ -70,9 +70,11 @@ def read_rate(text: str) -> Rate:
 def decide(free_us: Sequence[int], now_us: int, rates: Sequence[Rate]) -> tuple[list[Taken], list[int]]:
     """Decide one attempt under all of `rates`: allowed only if each allows it, and only then does it cost anything.
 
-    `free_us` says of each when its whole rate is free again (0: it is). Returns what came of each, and the new numbers.
+    `free_us` says of each when its whole rate is free again (0: it is). That is never more than one period from now,
+    so what lies further ahead (the clock was put back, or the rate was another one) counts as that.
+    Returns what came of each, and the new numbers.
     """
-    starts = [max(free, now_us) for free in free_us]
+    starts = [min(max(free, now_us), now_us + _span(rate)) for free, rate in zip(free_us, rates, strict=True)]
     waits = [start + rate.interval_us - _span(rate) - now_us for start, rate in zip(starts, rates, strict=True)]
     allowed = all(wait <= 0 for wait in waits)
     ends = [start + rate.interval_us * allowed for start, rate in zip(starts, rates, strict=True)]

@@ -123,12 +123,13 @@ def ask(port: int, *words: str) -> bytes:
 
 @dataclass
 class Cutting:
-    """A proxy that closes connections on its own account.
+    """A proxy that closes connections on its own account. New ones lead to `target`.
 
     `allowed` is how many bytes of the server each new connection gets; `left` how many more those that are open get,
     all together. None is without end.
     """
 
+    target: int
     port: int = 0
     allowed: int | None = None
     left: int | None = None
@@ -153,11 +154,11 @@ class Cutting:
 @asynccontextmanager
 async def cutting(port: int) -> AsyncIterator[Cutting]:
     """Stand in front of the server at `port`."""
-    proxy = Cutting()
+    proxy = Cutting(port)
 
     async def serve(client: trio.SocketStream) -> None:
         try:
-            async with client, await trio.open_tcp_stream("127.0.0.1", port) as server:
+            async with client, await trio.open_tcp_stream("127.0.0.1", proxy.target) as server:
                 await _relay(proxy, client, server)
         except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             pass

@@ -56,6 +56,14 @@ def test_what_one_rate_refuses_costs_nothing_under_another() -> None:
     assert after == free
 
 
+def test_what_lies_further_ahead_than_a_period_is_one_period_ahead() -> None:
+    """The clock was put back, or another rate bound the caller before: nobody waits for longer than the rate says."""
+    rate, now = Rate(5, 10), 1_000 * US
+    (taken,), (free,) = decide([now + 3600 * US], now, [rate])
+    assert (taken.allowed, taken.retry_after_s, taken.reset_s) == (False, 2, 10)
+    assert decide([free], now + 2 * US, [rate])[0][0].allowed
+
+
 @given(
     items=st.integers(1, 50),
     period_s=st.integers(1, 100),

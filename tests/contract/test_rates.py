@@ -122,3 +122,14 @@ async def test_what_was_refused_is_allowed_when_it_was_told_to_be(replicas: Repl
         assert not refused.allowed
         await trio.sleep(refused.retry_after_s)
         assert (await take(replicas[1], rate=rate)).allowed
+
+
+async def test_a_caller_who_was_bound_by_another_rate_does_not_wait_for_that_one(replicas: Replicas) -> None:
+    """Nor does anybody wait for a clock that was put back: what lies further ahead than the period is not believed."""
+    with trio.fail_after(WAIT_S):
+        assert (await take(replicas[0], rate=Rate(1, 86_400))).allowed
+        refused = await take(replicas[0], rate=Rate(2, 1))
+        assert (refused.allowed, refused.remaining) == (False, 0)
+        assert refused.retry_after_s <= 0.5
+        await trio.sleep(refused.retry_after_s)
+        assert (await take(replicas[1], rate=Rate(2, 1))).allowed

@@ -58,8 +58,12 @@ def parse(url: str) -> Address:
         raise Refused("The URL of a Redis server begins with redis://, rediss:// or unix://")
     if parts.path not in ("", "/", "/0"):
         raise Refused("Only database 0 is used; keys have a prefix of their own")
-    secure = parts.scheme == "rediss"
-    return Address(parts.hostname or "localhost", port or DEFAULT_PORT, tls=secure, username=user, password=password)
+    secure, host = parts.scheme == "rediss", parts.hostname or "localhost"
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise Refused("The host in the URL of a Redis server cannot be the name of one") from None
+    return Address(host, port or DEFAULT_PORT, tls=secure, username=user, password=password)
 
 
 def _path(parts: SplitResult) -> str:

@@ -44,6 +44,9 @@ MAX_IDLE_LEASES: Final = 4
 LARGE_BYTES: Final = 64 << 10
 """A command of more goes over a leased connection: everybody behind it would wait."""
 
+SLOWEST_BYTES_S: Final = 1 << 20
+"""Such a command is given, besides `stall_s`, the time that its bytes take at this pace."""
+
 Command = Sequence[Argument]
 PIPELINE: Final = "PIPELINE"
 """What is observed of several commands in one go."""
@@ -230,7 +233,9 @@ class Redis:
     async def _send(self, data: bytes, expected: int, deadline: float) -> list[Any]:
         if len(data) > LARGE_BYTES:
             async with self.lease() as connection:
-                return await connection.exchange(data, expected)
+                with trio.move_on_after(self._options.stall_s + len(data) / SLOWEST_BYTES_S):
+                    return await connection.exchange(data, expected)
+                raise OutcomeUnknown(f"{self.address}: no reply to {len(data)} bytes in time")
         return await (await self._wait_connected(deadline)).submit(data, expected)
 
     async def _wait_connected(self, deadline: float) -> Pipeline:

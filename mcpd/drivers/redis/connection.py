@@ -28,6 +28,9 @@ RECEIVE_BYTES: Final = 64 << 10
 OLDEST: Final = {"redis": (7, 0), "valkey": (8, 0)}
 """The first versions with what is relied on: `NO-EVICT`, `PEXPIRE GT`, effects replication of scripts."""
 
+_REPLICAS: Final = ("replica", "slave")
+"""Roles of a server that takes no writes; an address that led to one may lead to its primary soon."""
+
 LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, ProtocolError, OSError)
 """What a stream or a parser raises when a connection is of no more use."""
 
@@ -156,6 +159,8 @@ async def _greet(connection: Connection, address: Address, name: str) -> None:
     if oldest is None or _numbers(version) < oldest:
         needed = " or ".join(f"{known} {major}.{minor}" for known, (major, minor) in OLDEST.items())
         raise Refused(f"{address} runs {kind} {version}"[:SHOWN_CHARS] + f"; {needed} or newer is needed")
+    if connection.server.get("role") in _REPLICAS:
+        raise Unreachable(f"{address} is a replica and takes no writes: name its primary", "READONLY")
 
 
 def _text(value: Any) -> str:

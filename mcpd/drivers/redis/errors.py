@@ -49,8 +49,8 @@ class Garbled(RedisError):
     """The reply is not of the form that it has to have: this is no Redis, or a proxy has its own mind."""
 
 
-_WAITING: Final = frozenset({"LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS"})
-_MOVED: Final = frozenset({"READONLY", "UNBLOCKED"})
+_WAITING: Final = frozenset({"LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS"})
+_MOVED: Final = frozenset({"READONLY", "MASTERDOWN", "UNBLOCKED"})
 _STORING: Final = frozenset({"OOM", "MISCONF"})
 _MAX_CLIENTS: Final = "ERR max number of clients reached"
 
@@ -62,9 +62,12 @@ CLOSING: Final = _MOVED
 
 
 def classify(reply: ErrorReply) -> RedisError:
-    """Return the error that `reply` means, outside of a transaction's results."""
+    """Return the error that `reply` means, outside of a transaction's results.
+
+    An error within a script may come after something that it has done, except where the server takes no writes at all.
+    """
     code, text = reply
-    if " script: " in text and code not in ("NOSCRIPT", "BUSY"):
+    if " script: " in text and code not in ("NOSCRIPT", "BUSY", "READONLY"):
         return Refused(text, code)
     if code in PASSING or code in ("NOSCRIPT", "EXECABORT"):
         return NotExecuted(text, code)

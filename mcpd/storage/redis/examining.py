@@ -63,8 +63,6 @@ def _place(redis: Redis, connection: Connection) -> Iterator[Advice]:
         yield Advice(wrong=True, text=f"{address} is a Redis Cluster: name a server that is none (cluster-enabled no)")
     if server.get("mode") == "sentinel":
         yield Advice(wrong=True, text=f"{address} is a Sentinel: name the server that it watches")
-    if server.get("role") not in (None, "master"):
-        yield Advice(wrong=True, text=f"{address} is a replica and takes no writes: name its primary")
     if not (address.tls or address.path or _is_loopback(address.host)):
         yield Advice(
             wrong=False, text=f"the connection to {address} is not encrypted: rediss:// is, where the server has TLS"

@@ -35,11 +35,12 @@ _TAKE: Final = Script(
     """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local starts, waits, allowed = {}, {}, 1
+local starts, waits, ahead, allowed = {}, {}, {}, 1
 for i = 1, #KEYS do
   local interval, items = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
   local free = tonumber(redis.call('GET', KEYS[i]) or '0')
-  starts[i] = math.max(free, now)
+  ahead[i] = free > now + interval * items
+  starts[i] = math.min(math.max(free, now), now + interval * items)
   waits[i] = starts[i] + interval - interval * items - now
   if waits[i] > 0 then allowed = 0 end
 end
@@ -47,7 +48,7 @@ local told = {}
 for i = 1, #KEYS do
   local interval, items = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
   local used = starts[i] + interval * allowed - now
-  if allowed == 1 then
+  if allowed == 1 or ahead[i] then
     redis.call('SET', KEYS[i], string.format('%.0f', now + used), 'PX', math.ceil(used / 1000) + 1)
   end
   told[#told + 1] = waits[i] <= 0 and 1 or 0

@@ -394,6 +394,8 @@ def test_a_url_names_an_address(url: str, expected: Address) -> None:
         "redis://:#secret@h",
         "unix://h/x",
         "unix:///",
+        "redis://:secret@a..b",
+        f"redis://:secret@{'x' * 64}",
     ],
 )
 def test_a_url_that_cannot_be_meant_is_refused_without_repeating_it(url: str) -> None:
