@@ -95,6 +95,7 @@ class Job:
         self._answers: dict[str, Any] = {}
         self._used: set[str] = set()
         self._status = ""
+        self._untold = False
         self._news = trio.Event()
         params = {key: call.params.get(key) for key in ("name", "arguments")}
         own = {"task": task_id, "progress_token": task_id, "timeout_ms": None, "log_level": None, "deferrable": False}
@@ -116,13 +117,18 @@ class Job:
         elif task.ended:
             self.work.cancel("admin")
 
+    def leave_untold(self) -> None:
+        """Stop: the client has gone before it was told of the task, which nobody can ask for. Not a checkpoint."""
+        self._untold = True
+        self.work.cancel("client_gone")
+
     async def run(self) -> None:
         """Run the work, and write its end down."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._report)
             ended = await self.work.run()
             nursery.cancel_scope.cancel()
-        await self._end(End(self._store.owner, ended.state, ended.outcome, ended.message))
+        await self._end(End(self._store.owner, ended.state, ended.outcome, ended.message, self._untold))
 
     async def fail(self) -> None:
         """End the task after a bug of ours."""

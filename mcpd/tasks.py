@@ -128,7 +128,7 @@ class Tasks:
         try:
             await job.created.wait()
         except trio.Cancelled:
-            job.work.cancel("client_gone")
+            job.leave_untold()
             raise
         if isinstance(job.made, Task):
             return {"resultType": "task", **members(job.made)}

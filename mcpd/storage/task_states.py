@@ -117,6 +117,8 @@ class End(msgspec.Struct, frozen=True):
     state: Literal["completed", "failed", "cancelled"]
     outcome: bytes | None = None
     message: str = ""
+    forget: bool = False
+    """Nobody knows of the task: its record ends at once, too, and with it its share of the places."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -209,6 +211,8 @@ def _left(task: Task, asked: dict[str, Json]) -> Json:
 def _end(task: Task, event: End) -> Json | Why:
     message = _written(event.message) or task.message
     closed: Json = {"owner": "", "asked": {}, "answers": {}, "outcome": event.outcome}
+    if event.forget:
+        closed["ttl_s"] = 0.0
     return {**closed, "state": event.state, "message": message}
 
 

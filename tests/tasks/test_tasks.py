@@ -337,9 +337,9 @@ async def test_the_end_of_the_creating_call_is_not_the_end_of_the_task(
 
 
 async def test_a_call_that_ends_untold_takes_its_task_along(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """Law 2: nobody would ever ask for that task."""
+    """Law 2: nobody would ever ask for that task; it takes no place that a task could have."""
     store = Flaky(TaskShelf(clock=clock))
-    async with tasking(tmp_path, store=store) as parts:
+    async with tasking(tmp_path, store=store, limits={"max_tasks_per_principal": 1}) as parts:
         client = Client(parts)
         leaving = Flight(client.call("tools/call", {"name": "slow", "arguments": {"seconds": 200}}), Wire())
         store.gate = trio.Event()
@@ -351,6 +351,7 @@ async def test_a_call_that_ends_untold_takes_its_task_along(tmp_path: Path, auto
         await until(lambda: not tasks_of(parts)._jobs)
         assert [task.state for task in store.tasks()] == ["cancelled"]
         assert list(parts.manager.in_flight()) == []
+        await client.start("slow")
 
 
 async def test_a_tool_may_take_longer_in_a_task_than_in_a_call(tmp_path: Path, autojump_clock: MockClock) -> None:
