@@ -6,9 +6,9 @@ a blocked `send` cannot be cancelled; a running call queues (`put`) and waits fo
 
 Called by: `messages.duplex`, the SSE writer of `gateway`. Deliberately not: framing.
 
-Laws: order of entry is order of sending; the bounds are `limits.max_outbox_items` and `MAX_BYTES`, back-pressure their
-policy for notifications of calls, dropping for unrelated notices (law 8); a failing `send` closes the outbox for good
-(law 6).
+Laws: order of entry is order of sending; the bounds are `limits.max_outbox_items` and the bytes below, back-pressure
+their policy for notifications of calls, dropping for unrelated notices (law 8); a failing `send` closes the outbox for
+good (law 6).
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from typing import Final
 
 import trio
 
-MAX_BYTES: Final = 4 << 20
-"""Of what waits for a slow reader: a few of the longest notifications (`wire.jsonrpc.MAX_SAID_BYTES`)."""
+MAX_BYTES: Final = 2 << 20
+"""Of what waits before a notification has to: two of the longest (`wire.jsonrpc.MAX_SAID_BYTES`)."""
+
+MAX_BEHIND_BYTES: Final = 32 << 20
+"""Of what waits, answers too, for a reader that is still served: two of the longest answers."""
 
 Send = Callable[[bytes], Awaitable[None]]
 
@@ -42,7 +45,7 @@ class Outbox:
     @property
     def full(self) -> bool:
         """True while its reader is so far behind that nobody should take on more work for it."""
-        return len(self._items) >= self._max_items or self._size >= MAX_BYTES
+        return len(self._items) >= self._max_items or self._size >= MAX_BEHIND_BYTES
 
     async def catch_up(self) -> None:
         """Let the writer go on while more than half of the room is taken and that becomes less.
@@ -56,7 +59,7 @@ class Outbox:
 
     async def put(self, item: bytes) -> None:
         """Queue an item, waiting for room. Items for a closed outbox vanish. Cancellation: safe, nothing was queued."""
-        while self.full and not self.closed:
+        while (self.full or self._size >= MAX_BYTES) and not self.closed:
             await self._room.park()
         self._push(item)
 

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from mcpd.messages.outbox import MAX_BYTES, Outbox
+from mcpd.messages.outbox import MAX_BEHIND_BYTES, MAX_BYTES, Outbox
 from tests.messages.memory import Collector
 
 
@@ -177,10 +177,12 @@ async def test_bytes_are_bounded_as_well_as_items(autojump_clock: MockClock) -> 
         await trio.testing.wait_all_tasks_blocked()
         await outbox.put(long)
         await outbox.put(long)
-        assert not outbox.offer(b"may be lost")
         with trio.move_on_after(5) as waited:
             await outbox.put(b"short")
         assert waited.cancelled_caught
+        assert outbox.offer(b"a refusal that somebody waits for")
+        await outbox.deliver(bytes(MAX_BEHIND_BYTES))
+        assert not outbox.offer(b"one more")
         gate.set()
         await outbox.flush()
         assert outbox.offer(b"again")
