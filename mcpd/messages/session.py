@@ -65,9 +65,10 @@ class Session:
 
     def note_use(self, now: float) -> bool:
         """Tell whether the store should hear of a use; a session in use is used now."""
-        if self.in_use:
+        in_use = self.in_use
+        if in_use:
             self.last_used = now
-        return self.last_used > self.renewed
+        return in_use or self.last_used > self.renewed
 
     def initialized(self) -> None:
         """Take `notifications/initialized`. Not a checkpoint."""
