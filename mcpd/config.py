@@ -1,8 +1,7 @@
 """What mcpd can be told: frozen value objects, one per section of `mcpd.toml`.
 
-A setting is one field here with its default, its unit and the reason for that default; the loader, `mcpd check` and
-the generated reference table all read these fields, so that there is no second list of settings. Values are read once
-at start (`mcpd.settings.load`) and handed down by the composition root; nothing reads the environment later.
+A setting is one field with its default, unit and reason; the loader, `mcpd check` and the generated reference table
+read these fields. Values are read once at start (`mcpd.settings.load`) and handed down by the composition root.
 
 Called by: every package but `wire` and `drivers`, which are given plain numbers. Calls nothing. Deliberately not: the
 loading, which is `mcpd.settings`, and checks that need more than one section (`mcpd.gateway.access.startup_check`).
@@ -265,6 +264,9 @@ class Timeouts:
     task_max_s: float = field(default=3600.0, metadata=_seconds("A task whose tool names no limit, and the most."))
     task_keep_s: float = field(default=3600.0, metadata=_seconds("After its last moment, for its client to come back."))
     idempotency_keep_s: float = field(default=86_400.0, metadata=_seconds("An agent may come back the next day."))
+    lease_s: float = field(
+        default=6.0, metadata=_seconds("Without a beat in Redis a server counts as dead.", minimum=1)
+    )
     input_s: float = field(default=300.0, metadata=_seconds("People need minutes to answer a question of a tool."))
     grace_s: float = field(default=10.0, metadata=_seconds("Calls may finish after the first Ctrl-C.", minimum=0))
     write_s: float = field(default=15.0, metadata=_seconds("A peer that stops reading is cut off."))

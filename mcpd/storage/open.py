@@ -134,7 +134,7 @@ async def open_shared(config: Config, observer: Observer | None = None) -> Share
     if config.redis.url is None:
         return alone(observer)
     try:
-        return await _open_redis(config.redis.url, config.redis.prefix, observer)
+        return await _open_redis(config, config.redis.url, observer)
     except Refused as error:
         raise ConfigurationError(f"redis.url: {error}") from None
 
@@ -155,7 +155,7 @@ def alone(observer: Observer | None = None) -> Shared:
     return LocalShared(None if observer is None else partial(observer.store_finished, "memory"))
 
 
-async def _open_redis(url: SecretUrl, prefix: str, observer: Observer | None) -> RedisShared:
+async def _open_redis(config: Config, url: SecretUrl, observer: Observer | None) -> RedisShared:
     observe = None if observer is None else partial(observer.store_finished, "redis")
     redis = Redis(url.reveal(), name=NAME, observe=observe)
     if observer is not None:
@@ -166,6 +166,7 @@ async def _open_redis(url: SecretUrl, prefix: str, observer: Observer | None) ->
     with trio.move_on_after(KNOCK_S), suppress(NotExecuted):
         async with redis.lease():
             pass
-    keys = Keys(prefix)
+    keys = Keys(config.redis.prefix)
     decided_alone = None if observe is None else partial(observe, "take_alone", "ok", 0.0)
-    return RedisShared(redis, keys, RedisRates(redis, keys, MemoryRates(), alone=decided_alone))
+    rates = RedisRates(redis, keys, MemoryRates(), alone=decided_alone)
+    return RedisShared(redis, keys, rates, lease_s=config.timeouts.lease_s)

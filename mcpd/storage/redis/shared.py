@@ -40,11 +40,11 @@ class RedisShared:
 
     name = "redis"
 
-    def __init__(self, redis: Redis, keys: Keys, rates: RedisRates) -> None:
+    def __init__(self, redis: Redis, keys: Keys, rates: RedisRates, *, lease_s: float) -> None:
         self._redis = redis
         self.bus = RedisBus(redis, keys)
         self.rates = rates
-        self._lease = Lease(redis, keys)
+        self._lease = Lease(redis, keys, lease_s=lease_s)
         self.idempotency = RedisIdempotency(redis, keys, self._lease)
         self.sessions = RedisSessions(redis, keys)
 
