@@ -134,7 +134,7 @@ async def open_stores(config: Config) -> AsyncIterator[Stores]:
     shared = await open_shared(config, metrics)
     async with (
         open_documents(config, metrics) as documents,
-        open_tasks(config, metrics) as tasks,
+        open_tasks(config, shared, metrics) as tasks,
         open_idempotency(config, shared, metrics) as idempotency,
         open_sessions(config, shared, metrics) as sessions,
         open_provider(config.embeddings) as provider,
@@ -320,7 +320,8 @@ def _watch_work(metrics: Metrics, health: Health, threads: ThreadPool, workers: 
 
 def _watch_stores(health: Health, stores: Stores) -> None:
     _watch_store(health, stores.documents)
-    _watch_tasks(health, stores.tasks)
+    if stores.tasks is not stores.shared.tasks:
+        _watch_tasks(health, stores.tasks)
     _watch_shared(health, stores.shared)
 
 

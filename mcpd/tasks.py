@@ -63,6 +63,7 @@ class Tasks:
         self._nursery: trio.Nursery | None = None
         self._launch: Launch | None = None
         self._counts: Mapping[State, int] = {}
+        self._trouble = ""
         self.bus = LocalBus()
         """Carries `Changed("task", id)` for every task that changes, in whatever process."""
         metrics.watch("tasks_running", lambda: len(self._jobs))
@@ -101,8 +102,11 @@ class Tasks:
             await self._store.purge()
             self._counts = await self._store.count()
         except StorageError as error:
-            _log.error("tasks could not be looked after, trying again in %g s: %s", SWEEP_S, error)
+            if str(error) != self._trouble:
+                _log.error("tasks could not be looked after, trying again every %g s: %s", SWEEP_S, error)
+            self._trouble = str(error)
             return
+        self._trouble = ""
         if lost:
             _log.warning("%d tasks had lost their process and are failed now", lost)
 

@@ -1,7 +1,7 @@
 """Opens the stores that the configuration names: the only file that knows which backends there are.
 
-Documents are in SQLite, in the data folder, and so are tasks. What replicas share besides is in Redis when `redis.url`
-names one, else in this process; HTTP sessions and idempotency keys are in Redis then, else in the data folder. Whoever
+Documents are in SQLite, in the data folder. What replicas share besides is in Redis when `redis.url` names one, else in
+this process; tasks, HTTP sessions and idempotency keys are in Redis then, else in the data folder. Whoever
 needs documents, the state of their schema, tasks, sessions, keys, or what is shared asks here and gets the contract
 (`storage.documents`, `storage.shared`, `storage.replicas`), never a backend.
 
@@ -74,18 +74,21 @@ async def open_documents(config: Config, observer: Observer | None = None) -> As
 
 
 @asynccontextmanager
-async def open_tasks(config: Config, observer: Observer | None = None) -> AsyncIterator[TaskStore]:
+async def open_tasks(config: Config, shared: Shared, observer: Observer | None = None) -> AsyncIterator[TaskStore]:
     """Give the tasks, as a new owner of them. Raises: StorageError. Resources: closed with the block."""
+    if shared.tasks is not None:
+        yield shared.tasks
+        return
     observe = None if observer is None else partial(observer.store_finished, "sqlite")
     async with open_sqlite_tasks(config.data.folder, observe=observe) as tasks:
         yield tasks
 
 
 async def count_tasks(config: Config) -> int | None:
-    """Return how many tasks are kept, None where there has never been one. Raises: StorageError."""
-    if not (config.data.folder / TASKS_FILE).exists():
+    """Return how many tasks the data folder has, None where there has never been one. Raises: StorageError."""
+    if config.redis.url is not None or not (config.data.folder / TASKS_FILE).exists():
         return None
-    async with open_tasks(config) as tasks:
+    async with open_sqlite_tasks(config.data.folder) as tasks:
         return sum((await tasks.count()).values())
 
 

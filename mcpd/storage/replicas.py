@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, Protocol
 import trio
 
 from mcpd.events import Bus
-from mcpd.storage.shared import Idempotency, RateLimits, SessionStore
+from mcpd.storage.shared import Idempotency, RateLimits, SessionStore, TaskStore
 
 
 class Standing(NamedTuple):
@@ -52,6 +52,10 @@ class Shared(Protocol):
     @property
     def idempotency(self) -> Idempotency | None:
         """Keeps idempotency keys; None when they are kept with the data."""
+
+    @property
+    def tasks(self) -> TaskStore | None:
+        """Keeps tasks; None when they are kept with the data."""
 
     @property
     def sessions(self) -> SessionStore | None:

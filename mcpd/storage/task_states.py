@@ -8,7 +8,7 @@ that was read (in one transaction, or by compare-and-set). What its runner does 
 names the owner: the epoch of the process that runs it. Once that epoch is closed, it changes no task any more. Answers
 and the wish to cancel come from clients, through whatever process.
 
-Called by: `storage.memory.tasks`, `storage.sqlite.tasks`; `tasks` makes the events. Pure: time is an argument.
+Called by: `tasks` of the packages of the backends; `tasks` makes the events. Pure: time is an argument.
 Deliberately not: who may, how many, how long (`tasks`), nor what a task looks like on the wire (`wire.tasks`).
 
 Laws: a key is asked once in a task's lifetime (TSK-6); ended states are final (TSK-8); what a client sends is bounded.

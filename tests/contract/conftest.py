@@ -25,9 +25,15 @@ async def documents(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterat
         yield opened
 
 
-@pytest.fixture(params=task_backends.BACKENDS)
-async def owners(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[task_backends.Owners]:
-    async with task_backends.BACKENDS[request.param](clock) as opened:
+@pytest.fixture(scope="module", params=task_backends.BACKENDS)
+def task_backend(request: pytest.FixtureRequest) -> Iterator[task_backends.Backend]:
+    with task_backends.backend(request.param) as found:
+        yield found
+
+
+@pytest.fixture
+async def owners(task_backend: task_backends.Backend, clock: Clock) -> AsyncIterator[task_backends.Owners]:
+    async with task_backend(clock) as opened:
         yield opened
 
 

@@ -1,23 +1,35 @@
 """The backends that every contract test of tasks runs on: each lets several owners share one store, and kills them.
 
-A contract test never asks which one it has.
+A contract test never asks which one it has. The servers are real ones, each for all tests of a run.
 """
 
 from __future__ import annotations
 
+import secrets
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import trio
+
+from mcpd.drivers.redis import Options, Redis, Script
 from mcpd.storage.memory.tasks import MemoryTasks, TaskShelf
+from mcpd.storage.redis.keys import Keys
+from mcpd.storage.redis.lease import LUA, Lease
+from mcpd.storage.redis.tasks import RedisTasks
 from mcpd.storage.shared import Room, TaskStore
 from mcpd.storage.sqlite.tasks import SqliteTasks, open_tasks
 from mcpd.storage.task_states import Draft, Task
 from tests.contract.backends import Clock
+from tests.redis_servers import KINDS, RedisServer, serving
 
 ROOM = Room(1000, 1000)
+LEASE_S = 1.0
+QUICK = Options(connect_s=2, stall_s=2, patience_s=1)
+_ASK = Script(LUA + "return is_alive(KEYS[1], KEYS[2], now_ms(), ARGV[1]) and 1 or 0", "ask")
 
 
 class Owners(Protocol):
@@ -27,7 +39,7 @@ class Owners(Protocol):
         """Return the store as a new owner sees it."""
 
     async def kill(self, store: TaskStore) -> None:
-        """Let an owner die, as with SIGKILL."""
+        """Let an owner die, as with SIGKILL; return when that can be known."""
 
 
 class MemoryOwners:
@@ -54,6 +66,38 @@ class SqliteOwners:
         store._owners.drop()
 
 
+class RedisOwners:
+    """Owners with a short lease, which has to lapse before one is dead."""
+
+    def __init__(self, server: RedisServer, clock: Clock, nursery: trio.Nursery) -> None:
+        self._server, self._clock, self._nursery = server, clock, nursery
+        self._keys = Keys(f"{secrets.token_hex(4)}:")
+        self._beating: dict[TaskStore, trio.CancelScope] = {}
+
+    async def open(self) -> TaskStore:
+        redis = Redis(self._server.url, options=QUICK)
+        await self._nursery.start(redis.run)
+        lease, scope = Lease(redis, self._keys, lease_s=LEASE_S), trio.CancelScope()
+        await lease.hold()
+        store = RedisTasks(redis, self._keys, lease, clock=self._clock)
+        self._beating[store] = scope
+        self._nursery.start_soon(self._beat, lease, scope)
+        return store
+
+    async def _beat(self, lease: Lease, scope: trio.CancelScope) -> None:
+        with scope:
+            while True:
+                await trio.sleep(LEASE_S / 3)
+                await lease._beat()
+
+    async def kill(self, store: TaskStore) -> None:
+        assert isinstance(store, RedisTasks)
+        self._beating[store].cancel()
+        with trio.fail_after(20 * LEASE_S):
+            while await store._redis.run_script(_ASK, keys=store._lease.keys, arguments=[store.owner]):  # noqa: ASYNC110
+                await trio.sleep(LEASE_S / 20)
+
+
 @asynccontextmanager
 async def memory(clock: Clock) -> AsyncIterator[Owners]:
     yield MemoryOwners(clock)
@@ -66,7 +110,25 @@ async def sqlite(clock: Clock) -> AsyncIterator[Owners]:
             yield SqliteOwners(Path(folder), clock, stack)
 
 
-BACKENDS: dict[str, Callable[[Clock], AbstractAsyncContextManager[Owners]]] = {"memory": memory, "sqlite": sqlite}
+@asynccontextmanager
+async def redis(clock: Clock, *, server: RedisServer) -> AsyncIterator[Owners]:
+    async with trio.open_nursery() as nursery:
+        yield RedisOwners(server, clock, nursery)
+        nursery.cancel_scope.cancel()
+
+
+Backend = Callable[[Clock], AbstractAsyncContextManager[Owners]]
+BACKENDS = ("memory", "sqlite", *KINDS)
+
+
+@contextmanager
+def backend(name: str) -> Iterator[Backend]:
+    """Give a backend; a server of it runs until the body is done."""
+    if name in KINDS:
+        with serving(name) as server:
+            yield partial(redis, server=server)
+    else:
+        yield {"memory": memory, "sqlite": sqlite}[name]
 
 
 def draft(name: str = "one", **more: Any) -> Draft:

@@ -18,6 +18,7 @@ from tests.redis_servers import KINDS
 from tests.redis_servers import serving as redis_serving
 from tests.replicas.replica import Replica, listening, replicas, subscribed
 from tests.served import client_of
+from tests.tasks.memory import KNOWS
 
 pytestmark = pytest.mark.slow
 WAIT_S = 60.0
@@ -30,11 +31,12 @@ async def use(replica: Replica) -> int:
     """Do whatever is kept in Redis; return how many calls were let through."""
     statuses = Counter[int]()
     async with client_of(replica.server) as client:
-        for number in range(8):
+        assert (await client.ask("tools/call", {"name": "later"}, capabilities=dict(KNOWS))).result["taskId"]
+        for number in range(7):
             arguments = {"name": "echo", "arguments": {"text": "x"}}
             meta = {IDEMPOTENCY_KEY: "key"} if number == 0 else None
             statuses[(await client.ask("tools/call", arguments, meta=meta)).status] += 1
-    return statuses[200]
+    return statuses[200] + 1
 
 
 async def names(redis: Redis) -> list[str]:
@@ -81,6 +83,7 @@ async def check_keys(url: str) -> None:
     kinds = {re.sub(r"(\{rate|\}:one|\}:of):[^:}]+", r"\1", name).removeprefix(PREFIX) for name in found}
     assert kinds >= {"{run}:events", "{check}:key", "{rate}:caller", *(f"{{sessions}}:{one}" for one in SESSIONS)}
     assert {known.owners, known.lease, known.idempotency_keys} <= set(found)
+    assert {known.tasks, known.task_states, known.task_changes} <= set(found)
     assert any(re.fullmatch(re.escape(PREFIX) + r"\{run\}:key:[0-9a-f]{64}", name) for name in found)
 
 
@@ -90,10 +93,12 @@ def test_the_table_of_keys_names_each_kind() -> None:
     made = [known.events, known.check, known.check_stream, known.check_hash, known.check_zset, known.rate("s", "NAME")]
     made += [known.owners, known.lease, known.idempotency_keys]
     made += [known.idempotency_key("ID"), known.idempotency_keys_of("s")]
+    made += [known.tasks, known.task("ID"), known.tasks_of("s"), known.task_states, known.task_changes]
     made += [known.sessions, known.session("KEY"), known.sessions_of("SHARE")]
     table = re.findall(r"^    (\{\S+) ", documented.__doc__ or "", re.MULTILINE)
     shown = {re.sub(r"\{rate:[0-9a-f]+\}", "{rate:SHARE}", name.removeprefix("p:")) for name in made}
     shown = {re.sub(r":keys:[0-9a-f]+$", ":keys:SHARE", name) for name in shown}
+    shown = {re.sub(r":tasks:[0-9a-f]+$", ":tasks:SHARE", name) for name in shown}
     assert shown == set(table)
     public = {name for name in vars(known) if name != "prefix"} | {"rate"}
     kinds = {
@@ -106,6 +111,9 @@ def test_the_table_of_keys_names_each_kind() -> None:
         "lease",
         "idempotency_keys",
         "sessions",
+        "tasks",
+        "task_states",
+        "task_changes",
         "rate",
     }
     assert public == kinds, "a new kind of key belongs into this test"

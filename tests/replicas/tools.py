@@ -9,6 +9,12 @@ from mcpd.storage.documents import Document, Put
 from mcpd.storage.sqlite.documents import open_documents
 
 
+@tool(task="optional")
+async def later() -> str:
+    """Be a task for whoever knows tasks."""
+    return "done"
+
+
 @tool
 async def put(data: str, uri: str, text: str) -> str:
     """Store a document in the data folder `data`."""

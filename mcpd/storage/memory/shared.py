@@ -22,6 +22,7 @@ class LocalShared:
 
     name = ""
     idempotency = None
+    tasks = None
     sessions = None
 
     def __init__(self, observe: Observe | None = None) -> None:

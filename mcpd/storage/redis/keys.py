@@ -9,6 +9,12 @@
                                   then for `timeouts.idempotency_keep_s`
     {run}:keys          zset      all of these, by when they end; lives as long as the last
     {run}:keys:SHARE    zset      those of one share, likewise
+    {run}:task:ID       hash      a task, its outcome apart, its owner; lives until `ttlMs` from its creation
+    {run}:tasks         zset      tasks by when they expire; lives as long as the last, as the next three do
+    {run}:tasks:SHARE   zset      those of one share, likewise
+    {run}:task-states   hash      state and owner of each task
+    {run}:task-changes  zset      tasks by the number of their last change
+    {run}:task-changes  channel   each change: `NUMBER PREDECESSOR ID RECORD`
     {sessions}:one:KEY  hash      an HTTP session: record, rev, SHARE, and its times, ms; lives as long as it is kept
     {sessions}:all      zset      keys of all sessions, by when they expire, ms; lives as long as the last
     {sessions}:of:SHARE zset      those of one share, likewise
@@ -45,7 +51,7 @@ CHECK_TTL_MS: Final = 10_000
 """Longer than a check takes."""
 
 MAX_KEEP_MS: Final = 400 * 86_400_000
-"""More than any `timeouts.idempotency_keep_s` that is sensible: what a test of key lives takes for their bound."""
+"""More than any sensible time of `timeouts.*_keep_s`: what a test of key lives takes for their bound."""
 
 LONGEST_SESSION_MS: Final = LONGEST_S * 1000
 """A session lives `timeouts.session_idle_s` from its last use, by default half an hour."""
@@ -68,6 +74,10 @@ class Keys:
         self.lease = f"{prefix}{{run}}:lease"
         self.sessions = f"{prefix}{{sessions}}:all"
         self.idempotency_keys = f"{prefix}{{run}}:keys"
+        self.tasks = f"{prefix}{{run}}:tasks"
+        self.task_states = f"{prefix}{{run}}:task-states"
+        self.task_changes = f"{prefix}{{run}}:task-changes"
+        """The set, and the channel of the same name."""
 
     def idempotency_key(self, name: str) -> str:
         """Return where one key is; `name` is a digest."""
@@ -76,6 +86,14 @@ class Keys:
     def idempotency_keys_of(self, share: str) -> str:
         """Return where the keys of one share are counted."""
         return f"{self.idempotency_keys}:{digest(share)}"
+
+    def task(self, task_id: str) -> str:
+        """Return where one task is."""
+        return f"{self.prefix}{{run}}:task:{task_id}"
+
+    def tasks_of(self, share: str) -> str:
+        """Return where the tasks of one share are counted."""
+        return f"{self.tasks}:{digest(share)}"
 
     def rate(self, share: str, name: str) -> str:
         """Return the key of one rate of one share."""
@@ -97,6 +115,10 @@ class Keys:
             re.escape(self.lease): OWNERS_TTL_MS,
             re.escape(self.idempotency_keys) + r"(:[0-9a-f]{24})?": MAX_KEEP_MS,
             re.escape(self.prefix) + r"\{run\}:key:[0-9a-f]{64}": MAX_KEEP_MS,
+            re.escape(self.tasks) + r"(:[0-9a-f]{24})?": MAX_KEEP_MS,
+            re.escape(self.task_states): MAX_KEEP_MS,
+            re.escape(self.task_changes): MAX_KEEP_MS,
+            re.escape(self.task("")) + r"[A-Za-z0-9_-]{32}": MAX_KEEP_MS,
             re.escape(self.check): CHECK_TTL_MS,
             re.escape(self.check_stream): CHECK_TTL_MS,
             re.escape(self.check_hash): CHECK_TTL_MS,

@@ -27,9 +27,6 @@ from mcpd.deadlines import bounded_shield
 from mcpd.drivers.redis import Redis, RedisError, Script
 from mcpd.storage.redis.keys import OWNERS_TTL_MS, Keys
 
-LEASE_S: Final = 6.0
-"""Longer than a pause of a busy process; nobody waits for a dead one longer than this twice."""
-
 CLOSE_S: Final = 0.5
 _log = logging.getLogger(__name__)
 
@@ -76,12 +73,18 @@ return 1
 class Lease:
     """This process as an owner. Beats while `run` runs."""
 
-    def __init__(self, redis: Redis, keys: Keys, *, lease_s: float = LEASE_S) -> None:
+    def __init__(self, redis: Redis, keys: Keys, *, lease_s: float) -> None:
         self._redis = redis
-        self._keys = (keys.owners, keys.lease)
+        self.keys = (keys.owners, keys.lease)
+        """What scripts that know owners are given."""
         self._lease_s = lease_s
         self._epoch = ""
         self._taking = trio.Lock()
+
+    @property
+    def epoch(self) -> str:
+        """What new property is written down under; empty before `hold`, and after it was refused."""
+        return self._epoch
 
     @property
     def lease_ms(self) -> int:
@@ -98,7 +101,7 @@ class Lease:
     async def _take(self) -> str:
         epoch = secrets.token_hex(12)
         arguments = (epoch, self.lease_ms, "1")
-        await self._redis.run_script(_BEAT, keys=self._keys, arguments=arguments, idempotent=True)
+        await self._redis.run_script(_BEAT, keys=self.keys, arguments=arguments, idempotent=True)
         return epoch
 
     def lose(self, epoch: str) -> None:
@@ -123,7 +126,7 @@ class Lease:
             return
         try:
             said = await self._redis.run_script(
-                _BEAT, keys=self._keys, arguments=(epoch, self.lease_ms, "0"), idempotent=True
+                _BEAT, keys=self.keys, arguments=(epoch, self.lease_ms, "0"), idempotent=True
             )
         except RedisError as error:
             _log.debug("a beat was missed: %s", error)
@@ -137,6 +140,6 @@ class Lease:
             return
         with bounded_shield(CLOSE_S):
             try:
-                await self._redis.execute("ZREM", self._keys[0], epoch, idempotent=True)
+                await self._redis.execute("ZREM", self.keys[0], epoch, idempotent=True)
             except RedisError as error:
                 _log.debug("the lease could not be given up: %s", error)

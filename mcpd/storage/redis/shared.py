@@ -23,6 +23,7 @@ from mcpd.storage.redis.keys import Keys
 from mcpd.storage.redis.lease import Lease
 from mcpd.storage.redis.rates import RedisRates
 from mcpd.storage.redis.sessions import RedisSessions
+from mcpd.storage.redis.tasks import RedisTasks
 from mcpd.storage.replicas import Standing
 
 BEGIN_S: Final = 1.0
@@ -46,6 +47,7 @@ class RedisShared:
         self.rates = rates
         self._lease = Lease(redis, keys, lease_s=lease_s)
         self.idempotency = RedisIdempotency(redis, keys, self._lease)
+        self.tasks = RedisTasks(redis, keys, self._lease)
         self.sessions = RedisSessions(redis, keys)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
