@@ -452,7 +452,10 @@ async def test_discover_says_what_is_served_and_all_of_it_is(server: Server) -> 
         assert (result["ttlMs"], result["cacheScope"]) == (60_000, "public")
         assert result["_meta"][SERVER_KEY]["name"] == "mcpd"
         assert "serverInfo" not in result
-        assert sorted(result["capabilities"]) == ["completions", "logging", "prompts", "resources", "tools"]
+        assert sorted(result["capabilities"]) == [
+            "completions", "extensions", "logging", "prompts", "resources", "tools",
+        ]  # fmt: skip
+        assert result["capabilities"]["extensions"] == {"io.modelcontextprotocol/tasks": {}}
         for method, member in [
             ("tools/list", "tools"),
             ("prompts/list", "prompts"),
