@@ -32,6 +32,8 @@ Output = pytest.CaptureFixture[str]
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = [path]
     for name, command in group.commands.items():
+        if command.hidden:
+            continue
         inner = (*path, name)
         found += commands(command, inner) if isinstance(command, click.Group) else [inner]
     return found
