@@ -110,12 +110,14 @@ class HeaderMismatch(WireError):
 class MissingCapability(WireError):
     """The request's client capabilities lack what this operation needs.
 
-    `required` is a ClientCapabilities object, for example `{"sampling": {}}`.
+    `required` is a ClientCapabilities object, for example `{"sampling": {}}`. The message names each extension.
     """
 
     def __init__(self, required: dict[str, Any]) -> None:
-        names = ", ".join(required)
-        super().__init__(f"This operation needs the client capability: {names}", {"requiredCapabilities": required})
+        extensions = required.get("extensions", {})
+        names = [name for name in required if name != "extensions"] + [f"extensions[{name!r}]" for name in extensions]
+        message = f"This operation needs the client capability: {', '.join(names)}"
+        super().__init__(message, {"requiredCapabilities": required})
 
 
 class UnsupportedVersion(WireError):

@@ -149,6 +149,7 @@ def test_a_scope_that_only_tools_could_name_is_pointed_out(capsys: Output) -> No
     assert cli.run(["keys", "new", "laptop", "--scope", "cal", "--scope", "metrics", "--scope", "read"]) == 0
     said = capsys.readouterr().err
     assert "'cal' is no scope of mcpd's own" in said
+    assert "after SIGHUP" in said
     assert said.count("no scope") == 1
 
 

@@ -455,6 +455,11 @@ async def test_mcpd_call_tells_failure_and_wrong_usage_apart() -> None:
             {"code": -32021, "message": "Needs: elicitation", "data": {"requiredCapabilities": {"elicitation": {}}}},
             "cannot answer questions",
         ),
+        (
+            {"code": -32021, "message": "Needs: x", "data": {"requiredCapabilities": {"extensions": {"a.b/c": {}}}}},
+            "knows no extensions",
+        ),
+        ({"code": -32021, "message": "Needs: x", "data": {"requiredCapabilities": 1}}, "cannot answer questions"),
         ({"code": -32603, "message": "No room", "data": "overloaded"}, "mcpd: No room\n"),
     ],
 )

@@ -121,6 +121,9 @@ def test_other_errors_are_not_retryable() -> None:
 def test_errors_carry_the_data_that_clients_read() -> None:
     """RPC-10, MRT-3, RSC-2, CAN-5."""
     assert MissingCapability({"sampling": {}}).data == {"requiredCapabilities": {"sampling": {}}}
+    assert str(MissingCapability({"sampling": {}, "extensions": {"a.b/c": {}}})).endswith(
+        "sampling, extensions['a.b/c']"
+    )
     assert UnsupportedVersion("v9", ["a"]).data == {"supported": ["a"], "requested": "v9"}
     assert ResourceNotFound("a:1").data == {"uri": "a:1"}
     assert DeadlineExceeded("tool", 5).data == {"reason": "deadline", "budget": "tool", "limitMs": 5}

@@ -83,7 +83,10 @@ def explain(error: RequestFailed) -> str:
     if "requestId" in data:
         return f"{error}; the server's log says why, under {data['requestId']}"
     if "requiredCapabilities" in data:
-        return f"{error}. `mcpd call` cannot answer questions of a tool: use an MCP client that can"
+        needed = data["requiredCapabilities"]
+        extension = isinstance(needed, dict) and "extensions" in needed
+        lacks = "knows no extensions" if extension else "cannot answer questions of a tool"
+        return f"{error}. `mcpd call` {lacks}: use an MCP client that does"
     return str(error)
 
 

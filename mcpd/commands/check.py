@@ -1,6 +1,6 @@
 """`mcpd check`: what it is called and takes.
 
-Exits with 1 when the server could not start.
+Exits with 1 when the server could not start, or would start degraded.
 
 Called by: `cli`, which adds the command. Deliberately not: anything but click; the work is imported when it
 runs (`checking`).
@@ -30,7 +30,7 @@ from mcpd.commands.options import COMMON, FAILED, SERVED, as_json, examples, fla
 def check(config_file: Path | None, *, as_json: bool, tools: tuple[str, ...], **given: Any) -> int:
     """Show the effective configuration, where each value comes from, and what is wrong with it.
 
-    Exits with 1 if the server could not start like this.
+    Exits with 1 if a server could not start like this, or not with all its parts.
     """
     from mcpd.commands import checking
 

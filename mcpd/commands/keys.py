@@ -104,6 +104,7 @@ def _explain(store: Any, scopes: tuple[str, ...]) -> None:
     from mcpd.gateway.keys import LADDER, METRICS
 
     click.echo(f"Keep it: it is shown only now. Stored as a hash in {store.path}.", err=True)
+    click.echo("A running server takes it, and asks for keys if this is the first, after SIGHUP.", err=True)
     for scope in scopes:
         if scope not in (*LADDER, METRICS):
             click.echo(

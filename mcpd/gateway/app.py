@@ -151,7 +151,7 @@ def make_app(
     app.config["MAX_CONTENT_LENGTH"] = limits.max_body_bytes
     app.config["BODY_TIMEOUT"] = timeouts.body_s
     app.config["RESPONSE_TIMEOUT"] = None
-    _refuse_in_json(app)
+    _refuse_in_json(app, "MCP is served at /mcp, over WebSocket at /ws")
     _refuse_without_upgrade(app)
     app.register_blueprint(health_routes(health))
     if config.server.metrics_bind is None:
@@ -167,11 +167,12 @@ def make_app(
     return app
 
 
-def _refuse_in_json(app: QuartTrio) -> None:
+def _refuse_in_json(app: QuartTrio, served: str) -> None:
     """Say in JSON, as every other refusal does, what is wrong with a request that no route takes."""
 
     async def refuse(error: Any) -> Response:
-        response = Response(json.dumps({"detail": error.description}), error.code, content_type="application/json")
+        detail = f"There is nothing at this path; {served}" if error.code == 404 else error.description
+        response = Response(json.dumps({"detail": detail}), error.code, content_type="application/json")
         response.headers.extend({name: value for name, value in error.get_headers() if name.lower() == "allow"})
         return response
 
@@ -196,7 +197,7 @@ _NO_UPGRADE = json.dumps(
 def make_metrics_app(metrics: Metrics, logs: Logs) -> QuartTrio:
     """Return the application of a listener that serves scrapes alone (`server.metrics_bind`)."""
     app = QuartTrio("mcpd.metrics")
-    _refuse_in_json(app)
+    _refuse_in_json(app, "metrics are at /metrics")
     app.register_blueprint(metrics_routes(metrics, None))
     app.asgi_app = Operations(app.asgi_app, logs)  # type: ignore[method-assign, assignment]
     return app

@@ -795,4 +795,5 @@ async def test_what_no_route_takes_is_answered_in_json(server: Server, method: s
         reply = await mcp.http.request(method, target)
         assert (reply.status_code, reply.headers["content-type"]) == (status, "application/json")
         assert reply.json()["detail"]
+        assert ("/mcp" in reply.json()["detail"]) == (status == 404)
         assert ("allow" in reply.headers) == (status == 405)

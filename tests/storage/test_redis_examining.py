@@ -80,7 +80,7 @@ async def test_a_server_that_evicts_will_not_do(policy: str) -> None:
         wrong, notes = await told(server.url)
     assert len(wrong) == 1
     assert "CONFIG SET maxmemory-policy noeviction" in wrong[0]
-    assert any("appendonly no" in note for note in notes)
+    assert any("idempotency keys (appendonly no): appendonly yes" in note for note in notes)
 
 
 async def test_a_cluster_and_a_replica_will_not_do() -> None:

@@ -178,5 +178,5 @@ def _settings(information: dict[str, str]) -> Iterator[Advice]:
     if information.get("aof_enabled") == "0":
         yield Advice(
             wrong=False,
-            text="a restart may forget all (appendonly no): everybody is then told that anything may have changed",
+            text="a restart forgets sessions, tasks and idempotency keys (appendonly no): appendonly yes keeps them",
         )
