@@ -283,14 +283,21 @@ def websocket_url(text: str) -> str:
 
     Raises: ConfigurationError when it cannot be an address of a server.
     """
-    parts = urlsplit(text if "://" in text else f"ws://{text}")
-    scheme = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}.get(parts.scheme)
-    try:
-        valid = scheme is not None and bool(parts.hostname) and parts.port != 0 and not (parts.username or parts.query)
-    except ValueError:
-        valid = False
-    if not valid:
+    found = _websocket_url(text if "://" in text else f"ws://{text}")
+    if found is None:
         raise ConfigurationError(f"{text!r} is not a server's address; write it like ws://127.0.0.1:8000/ws")
+    return found
+
+
+def _websocket_url(text: str) -> str | None:
+    try:
+        parts = urlsplit(text)
+        scheme = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}.get(parts.scheme)
+        host = (parts.hostname or "").encode("idna")
+        if scheme is None or not host or parts.port == 0 or parts.username or parts.query:
+            return None
+    except ValueError:
+        return None
     return f"{scheme}://{parts.netloc}{parts.path.rstrip('/') or '/ws'}"
 
 

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from mcpd.config import About, Config, Secret, SecretUrl
 from mcpd.errors import ConfigurationError
@@ -42,6 +43,7 @@ SHORT_NAMES: Mapping[str, str] = MappingProxyType(
         "REDIS_URL": "redis.url",
     }
 )
+_MOST_PORT = 65_535
 _REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+unix://")
 _PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 """Neither braces, which Cluster takes for a tag, nor what the patterns of access rules are written in."""
@@ -289,8 +291,10 @@ def _check_pairs(config: Config) -> None:
         (bool(server.tls_cert) == bool(server.tls_key), "server.tls_cert and server.tls_key must be given together"),
         (_is_bind(server.bind), "server.bind must be unix:PATH or fd://N"),
         (server.host != "", "server.host must not be empty; 0.0.0.0 means every address"),
-        (_is_url(server.public_url), "server.public_url must begin with http:// or https://"),
-        (_is_url(config.embeddings.url), "embeddings.url must begin with http:// or https://"),
+        (_is_host(server.host), "server.host must be an address or the name of a host"),
+        (_is_place(server.metrics_bind), "server.metrics_bind must be HOST:PORT"),
+        (_is_url(server.public_url), "server.public_url must begin with http:// or https://, then a host"),
+        (_is_url(config.embeddings.url), "embeddings.url must begin with http:// or https://, then a host"),
         (
             bool(config.embeddings.url) == bool(config.embeddings.model),
             "embeddings.url and embeddings.model must be given together",
@@ -330,7 +334,28 @@ def _is_bind(bind: str | None) -> bool:
 
 
 def _is_url(url: str | None) -> bool:
-    return url is None or url.startswith(("http://", "https://"))
+    if url is None:
+        return True
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and parts.port != 0 and _is_host(parts.hostname or "")
+    except ValueError:
+        return False
+
+
+def _is_place(place: str | None) -> bool:
+    if place is None:
+        return True
+    host, _, port = place.rpartition(":")
+    return _is_host(host) and port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= _MOST_PORT
+
+
+def _is_host(host: str) -> bool:
+    """True for what can be looked up: names have rules, and looking up what breaks them raises no OSError."""
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def describe(config: Config) -> list[Effective]:

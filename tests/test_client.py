@@ -306,7 +306,13 @@ def test_an_address_is_completed(text: str, url: str) -> None:
     assert websocket_url(text) == url
 
 
-@pytest.mark.parametrize("text", ["", "ftp://h", "ws://", "ws://h:x", "ws://user:key@h/ws", "ws://h/ws?key=k", "h:0"])
+NO_HOSTS = ["ws://a..b", f"ws://{'x' * 64}", "ws://.", "ws://[::1", "ws://[zz]"]
+"""What a resolver raises no OSError about."""
+
+
+@pytest.mark.parametrize(
+    "text", ["", "ftp://h", "ws://", "ws://h:x", "ws://user:key@h/ws", "ws://h/ws?key=k", "h:0", *NO_HOSTS]
+)
 def test_an_impossible_address_is_refused(text: str) -> None:
     """WS-3: no key in an address."""
     with pytest.raises(ConfigurationError, match="ws://127"):

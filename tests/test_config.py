@@ -76,6 +76,10 @@ def test_an_unknown_variable_names_the_nearest_variable() -> None:
         load(None, {"MCPD_SERVER__PROT": "1"}, {})
 
 
+NO_HOSTS = ("a..b", "x" * 64, ".")
+"""What a resolver raises no OSError about."""
+
+
 @pytest.mark.parametrize(
     ("env", "says"),
     [
@@ -92,6 +96,16 @@ def test_an_unknown_variable_names_the_nearest_variable() -> None:
         ({"MCPD_SERVER__TLS_CERT": "c.pem"}, "given together"),
         ({"MCPD_SERVER__BIND": "tcp:1"}, "unix:PATH"),
         ({"MCPD_SERVER__PUBLIC_URL": "example.com"}, "http://"),
+        *(({"MCPD_SERVER__HOST": host}, "server.host must be") for host in NO_HOSTS),
+        *(({"MCPD_SERVER__PUBLIC_URL": f"http://{host}/"}, "then a host") for host in ("", "[::1", "h:x", *NO_HOSTS)),
+        *(
+            ({"MCPD_EMBEDDINGS__URL": f"http://{host}/v1", "MCPD_EMBEDDINGS__MODEL": "m"}, "then a host")
+            for host in ("", "[::1", "h:99999", *NO_HOSTS)
+        ),
+        *(
+            ({"MCPD_SERVER__METRICS_BIND": place}, "HOST:PORT")
+            for place in ("nonsense", ":9", "h:", "h:x", "h:65536", "h:" + "9" * 5000, "h:٣", *NO_HOSTS)
+        ),
         ({"REDIS_URL": "localhost:6379"}, "redis://"),
         ({"MCPD_LIMITS__RATE": "100"}, "limits.rate must be written as calls/time"),
         ({"MCPD_LIMITS__TOOL_RATE": "5/0s"}, "limits.tool_rate must be written as calls/time"),

@@ -89,7 +89,7 @@ class HttpClient:
                 self._check(response)
                 named = {name.lower(): value for name, value in response.headers.items()}
                 return Reply(response.status_code, named, await self._read(response))
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise _translated(error) from None
 
     def _check(self, response: httpx.Response) -> None:
@@ -155,7 +155,7 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-def _translated(error: httpx.HTTPError | httpx.InvalidURL) -> HttpError:
+def _translated(error: httpx.HTTPError | httpx.InvalidURL | UnicodeError) -> HttpError:
     """Return what an error of the library means: the one table of this driver."""
     for kind, means, text in _TABLE:
         if isinstance(error, kind):
@@ -167,6 +167,7 @@ _TABLE: tuple[tuple[type[Exception], type[HttpError], str], ...] = (
     (httpx.LocalProtocolError, HttpError, "the request cannot be sent as it is"),
     (httpx.UnsupportedProtocol, HttpError, "the address must begin with http:// or https://"),
     (httpx.InvalidURL, HttpError, "that is no address"),
+    (UnicodeError, HttpError, "that is no address"),
     (httpx.ConnectTimeout, Unreachable, "no connection in time"),
     (httpx.ConnectError, Unreachable, ""),
     (httpx.RemoteProtocolError, Unreachable, ""),

@@ -223,7 +223,9 @@ async def test_redirects_without_end_are_given_up(client: HttpClient) -> None:
     assert len(server.asked) == 4
 
 
-@pytest.mark.parametrize("url", ["ftp://host/x", "host/x", "http://[x", "http://host:port/", "http://a b/"])
+@pytest.mark.parametrize(
+    "url", ["ftp://host/x", "host/x", "http://[x", "http://host:port/", "http://a b/", "http://a..b/"]
+)
 async def test_what_is_no_address_is_said_to_be_none(client: HttpClient, url: str) -> None:
     with pytest.raises(HttpError):
         await client.request("GET", url)
