@@ -99,6 +99,23 @@ async def test_a_process_whose_epoch_is_lost_takes_another(server: RedisServer) 
             assert await one.keys.finish(Claim("one", "s", "d", "t"), again, b"x", 60)
 
 
+async def test_a_clock_that_was_put_back_holds_no_key_of_a_dead_process(server: RedisServer) -> None:
+    """A failover to a server whose clock is behind: all times of leases lie ahead, and end within the usual time."""
+    async with trio.open_nursery() as nursery:
+        redis = Redis(server.url, options=PATIENT)
+        await nursery.start(redis.run)
+        epoch = (await Process(redis).holds()).partition(".")[0]
+        seconds, _ = await redis.execute("TIME")
+        ahead_ms = (int(seconds) + 3_600) * 1000
+        await redis.execute("ZADD", KEYS.owners, ahead_ms, epoch)
+        await redis.execute("HSET", KEYS.lease, "last", ahead_ms, "grace", ahead_ms)
+        with trio.fail_after(WAIT_S):
+            async with process_of(server) as two:
+                while isinstance(await two.begin("u"), Busy):  # noqa: ASYNC110 - what another process has held is polled
+                    await trio.sleep(LEASE_S / 4)
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_process_that_owns_nothing_says_nothing(server: RedisServer) -> None:
     with trio.fail_after(WAIT_S):
         async with process_of(server):

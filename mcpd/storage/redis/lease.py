@@ -11,6 +11,7 @@ Called by: `storage.redis.shared`, and the stores of this package that know owne
 Laws: time is the server's. Missing beats stop nothing: an outage of Redis must not end running work. After a gap in
 *all* beats nobody is given up for one more lease, because it was Redis that was away; that is kept in Redis itself, so
 that a question that had waited cannot come before the beats that had waited. An epoch that was given up never returns.
+A clock that was put back (a failover) counts as a gap, and no lease ends later than one lease from then.
 
 Sources: reference of Redis on TIME and scripts; fencing by epochs.
 """
@@ -39,6 +40,10 @@ local function beat(owners, state, now, lease, epoch)
   local h = redis.call('HMGET', state, 'last', 'grace')
   local last, grace = tonumber(h[1] or '0'), tonumber(h[2] or '0')
   if now - last > lease * 2 / 3 then grace = now + lease end
+  if last > now then
+    grace = now + lease
+    for _, owner in ipairs(redis.call('ZRANGE', owners, 0, -1)) do redis.call('ZADD', owners, 'LT', grace, owner) end
+  end
   redis.call('HSET', state, 'last', now, 'grace', grace)
   redis.call('ZADD', owners, now + lease, epoch)
   if grace <= now then redis.call('ZREMRANGEBYSCORE', owners, '-inf', now - TTL) end
