@@ -41,7 +41,7 @@ format:
 types:
     {{ python }} -m mypy
 
-# Run the official conformance suite, both revisions, against a server started for it.
+# Run the official conformance suite, both revisions, against one server and against three behind a balancer.
 conformance: node
     {{ python }} -m pytest tests/conformance
 

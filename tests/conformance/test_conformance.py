@@ -14,139 +14,29 @@ Deliberately not: what the suite cannot see (authorization, WebSocket, stdio).
 from __future__ import annotations
 
 import ast
-import json
-import re
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 import mcpd
-from tests.needs import ROOT, need
-
-HERE = Path(__file__).parent
-NODE = "tests/conformance/node_modules/node/bin/node"
-RUN_S = 300.0
-"""For one run of the suite; it takes some ten seconds."""
-
-SCORED = {"2026-07-28": 37, "2025-11-25": 30}
-"""Revision -> how many scenarios the suite requires for it."""
-PROMISED = [
-    ("2026-07-28", "json-schema-2020-12"),
-    ("2026-07-28", "http-header-validation"),
-    ("2026-07-28", "http-custom-header-server-validation"),
-    *(
-        ("2026-07-28", f"tasks-{name}")
-        for name in (
-            "lifecycle",
-            "capability-negotiation",
-            "wire-fields",
-            "request-state-removal",
-            "mrtr-input",
-            "request-headers",
-            "dispatch-and-envelope",
-            "required-task-error",
-            "mrtr-composition",
-        )
-    ),
-    ("2025-11-25", "json-schema-2020-12"),
-    ("2025-11-25", "server-session-lifecycle"),
-    ("2025-11-25", "server-sse-polling"),
-]
-"""Scenarios that the suite runs without scoring them, and that have to be clean all the same."""
-
-
-class Run(NamedTuple):
-    """One run of the suite: `checks` maps scenarios to what was checked, as `(status, description)`."""
-
-    exit_code: int
-    printed: str
-    checks: dict[str, list[tuple[str, str]]]
-
-    def complaints(self, scenario: str) -> list[tuple[str, str]]:
-        """Return the failures and warnings of a scenario."""
-        return [check for check in self.checks[scenario] if check[0] in ("FAILURE", "WARNING")]
-
-
-class Server(NamedTuple):
-    """The server under test, and the file that it logs to."""
-
-    url: str
-    log: Path
-
-
-def suite() -> list[str]:
-    """Return the command that starts the suite, with the Node.js that came with it."""
-    if not (ROOT / NODE).exists():
-        need("npm")
-    node = need(NODE)
-    return [str(node), str(node.parents[2] / "@modelcontextprotocol" / "conformance" / "dist" / "index.js")]
+from tests.conformance.server import Server, serving
+from tests.conformance.suite import FIXTURE, PROMISED, SCORED, Run, required, run, suite
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Start the server; afterwards it has to stop in order, with exit code 0."""
+    """Start the server; afterwards it has to stop in order."""
     suite()
     folder = tmp_path_factory.mktemp("server")
-    log, files = folder / "log", folder / "files"
-    files.mkdir()
-    command = [sys.executable, "-m", "mcpd", "serve", "--port", "0", "--data", str(folder / "data")]
-    command += ["--files", str(files), "--tools", str(HERE / "fixture.py")]
-    with (
-        log.open("wb") as stderr,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=ROOT) as process,
-    ):
-        try:
-            yield Server(_announced(process, log), log)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
-        finally:
-            process.kill()
-
-
-def _announced(process: subprocess.Popen[str], log: Path) -> str:
-    assert process.stdout is not None
-    for line in process.stdout:
-        found = re.search(r"http://[^/\s]*:(\d+)/mcp", line)
-        if found is not None:
-            return f"http://localhost:{found[1]}/mcp"
-    pytest.fail(f"the server did not start:\n{log.read_text()}")
+    with serving(folder, folder / "data") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def runs(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """Run the suite once for each revision."""
-    return {revision: _run(server.url, revision, tmp_path_factory.mktemp("results")) for revision in SCORED}
-
-
-def _run(url: str, revision: str, results: Path) -> Run:
-    command = [*suite(), "server", "--url", url, "--requirements", revision, "-o", str(results)]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=RUN_S, check=False
-    )
-    checks = {}
-    for file in results.glob("*/checks.json"):
-        found = re.fullmatch(r"server-(.+?)-\d{4}-\d\d-\d\dT[\d-]+Z", file.parent.name)
-        assert found is not None, file
-        checks[found[1]] = [(check["status"], _described(check)) for check in json.loads(file.read_text())]
-    return Run(done.returncode, done.stdout, checks)
-
-
-def _described(check: dict[str, object]) -> str:
-    return f"{check['id']}: {check.get('errorMessage') or check.get('description')}"
-
-
-def required(revision: str) -> list[str]:
-    """Return the server scenarios that a revision requires, as the suite lists them."""
-    command = [*suite(), "list", "--requirements", revision]
-    listed = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout
-    section = re.search(r"^Server scenarios.*?\n((?:  - \S+\n)+)", listed, re.MULTILINE)
-    assert section is not None, listed
-    return re.findall(r"- (\S+)", section[1])
+    return {revision: run(server.url, revision, tmp_path_factory.mktemp("results")) for revision in SCORED}
 
 
 @pytest.mark.slow
@@ -195,7 +85,7 @@ def test_the_suite_meets_no_internal_error(runs: dict[str, Run], server: Server)
 
 def test_the_fixture_uses_only_what_an_author_has() -> None:
     """Surfaces, "Writing tools": the names of `mcpd.__all__` suffice."""
-    tree = ast.parse((HERE / "fixture.py").read_text())
+    tree = ast.parse(FIXTURE.read_text())
     whole = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     parts = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     ours = {alias.name for node in parts if node.module == "mcpd" for alias in node.names}
