@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import trio
 
 from tests.in_process import eventually
-from tests.redis_servers import KINDS, RedisServer, free_port
+from tests.redis_servers import KINDS, free_port
 from tests.redis_servers import serving as redis_serving
 from tests.served import Server, killable
 from tests.tasks.served import WORK, TaskClient, task_client
@@ -98,6 +99,21 @@ async def test_a_killed_replicas_tasks_have_failed_after_its_lease(tmp_path: Pat
             assert await pair.far.get(done) == before
 
 
+async def test_a_replica_that_was_stopped_for_too_long_stops_its_work_when_it_is_back(tmp_path: Path) -> None:
+    """TSK-8, TSK-13: what has been told as failed stays so."""
+    with redis_serving("redis-7") as redis:
+        async with pair_at(redis.url, tmp_path) as pair:
+            held = await pair.hold()
+            pair.owner.process.send_signal(signal.SIGSTOP)
+            task = await pair.far.ended(held)
+            assert (task["status"], task["error"]["data"]) == ("failed", LOST)
+            pair.owner.process.send_signal(signal.SIGCONT)
+            await pair.wait_ended()
+            assert await pair.near.get(held) == task
+            again = await pair.near.start("quick")
+            assert (await pair.far.ended(again))["status"] == "completed"
+
+
 async def test_a_listener_is_told_of_a_death_that_nobody_asks_about(tmp_path: Path) -> None:
     """TSK-10, TSK-13."""
     with redis_serving("redis-7") as redis:
@@ -108,23 +124,18 @@ async def test_a_listener_is_told_of_a_death_that_nobody_asks_about(tmp_path: Pa
             assert (await heard.message())["params"]["status"] == "failed"
 
 
-async def pause(redis: RedisServer) -> None:
-    """Stop Redis for one and a half leases."""
-    redis.pause()
-    await trio.sleep(1.5 * LEASE_S)
-    redis.resume()
-
-
 async def test_a_pause_of_redis_for_longer_than_a_lease_ends_no_task(tmp_path: Path) -> None:
     """Missing beats stop nothing, also when it is asked before they come, and again in the grace of the first time."""
     with redis_serving("redis-7") as redis:
         async with pair_at(redis.url, tmp_path) as pair:
             held = await pair.hold()
             for _ in range(2):
+                redis.pause()
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(pause, redis)
                     for client in (pair.near, pair.far):
                         nursery.start_soon(client.get, held)
+                    await trio.sleep(1.5 * LEASE_S)
+                    redis.resume()
                 for _ in range(20):
                     assert (await pair.far.get(held))["status"] == "working"
             (tmp_path / "go").touch()
