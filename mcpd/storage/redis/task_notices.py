@@ -23,8 +23,8 @@ import trio
 from msgspec import structs
 
 from mcpd.drivers.redis import Message, Redis, RedisError
+from mcpd.storage.redis import task_scripts as scripts
 from mcpd.storage.redis.keys import Keys
-from mcpd.storage.redis.task_scripts import CHANGED
 from mcpd.storage.task_states import Task
 
 POLL_S: Final = 2.0
@@ -149,7 +149,7 @@ class Watch:
     async def _changed(self, after: int) -> tuple[int, list[bytes]]:
         """Return the number of the last change, and names and numbers of tasks that have changed after `after`."""
         arguments, keys = (after, OVERLAP_US, READ_ITEMS), [self._keys.task_changes]
-        top, found = await self._redis.run_script(CHANGED, keys=keys, arguments=arguments, idempotent=True)
+        top, found = await self._redis.run_script(scripts.CHANGED, keys=keys, arguments=arguments, idempotent=True)
         return int(top), found
 
     async def _tell(self, names: list[bytes]) -> None:
