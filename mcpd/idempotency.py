@@ -64,6 +64,9 @@ PATIENCE_S: Final = 5.0
 """How long callers wait for an outcome that cannot be kept, before they are told to ask again."""
 
 SWEEP_S: Final = 60.0
+_PROCESS: Final = secrets.token_hex(12)
+"""Makes the tokens of claims: this process claims a key again as itself when it was not told whether it had it."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -340,7 +343,8 @@ def _claim_of(call: Call) -> Claim:
     params, key = call.params, call.idempotency_key
     name = hashlib.sha256(f"{len(call.principal.id)} {call.principal.id}{key}".encode("utf-8", "surrogatepass"))
     salient = digest([params.get("name"), params.get("arguments") or {}])
-    return Claim(name.hexdigest(), call.principal.share, salient, secrets.token_hex(12))
+    token = hashlib.sha256(f"{_PROCESS}{name.hexdigest()}{salient}".encode()).hexdigest()
+    return Claim(name.hexdigest(), call.principal.share, salient, token)
 
 
 def _work_of(call: Call) -> Call:
