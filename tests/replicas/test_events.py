@@ -173,18 +173,17 @@ async def test_a_server_starts_without_redis_says_so_and_needs_no_restart_when_i
     with trio.fail_after(WAIT_S), replicas(tmp_path, settings(f"redis://:s3cret@127.0.0.1:{port}")) as both:
         for replica in both:
             await replica.wait_ready(AWAY)
-        async with two_ears(both[0], *NOTES) as ears:
+        async with listening(both[0], *NOTES) as ear:
             await both[0].change(NOTES[0])
-            for ear in ears:
-                await ear.wait(NOTES[0])
+            await ear.wait(NOTES[0])
             with redis_serving("redis-7", "--requirepass", "s3cret", port=port):
                 for replica in both:
                     await replica.wait_ready(READY)
-                for ear in ears:
-                    ear.heard.clear()
-                await both[1].change(NOTES[1])
-                for ear in ears:
+                ear.heard.clear()
+                async with subscribed(both[0], *NOTES) as stateful:
+                    await both[1].change(NOTES[1])
                     await ear.wait(NOTES[1])
+                    await stateful.wait(NOTES[1])
                 a_line_for_each_change_from_away(both)
 
 
