@@ -121,7 +121,7 @@ def counts(ear: Ear) -> dict[str, int]:
 def a_line_for_each_change(both: list[Replica]) -> None:
     for replica in both:
         assert replica.logged("redis: connected") == 2
-        assert replica.logged("redis: .* is not there") == 1
+        assert replica.logged("redis.shared: redis: .* is not there") == 1
 
 
 async def test_a_restart_of_redis_that_kept_its_data_loses_and_repeats_nothing(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ async def ear_of_one_more(ear: Ear, before: dict[str, int]) -> None:
 def a_line_for_each_change_from_away(both: list[Replica]) -> None:
     for replica in both:
         assert replica.logged("redis: connected") == 1
-        assert replica.logged("redis: .* is not there") == 1
+        assert replica.logged("redis.shared: redis: .* is not there") == 1
         assert "s3cret" not in replica.log()
 
 
