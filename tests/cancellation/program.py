@@ -6,12 +6,11 @@ the kernel sees them. Deliberately not: an assertion about how it ended.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,8 +53,12 @@ class Program:
         return sum(_ticks(pid) for pid in (self.pid, *self.workers()))
 
     def descriptors(self) -> int:
-        """Return how many files and sockets it has open."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))  # noqa: PTH208 - only counted
+        """Return how many files and sockets it has open beside its databases, whose readers are few and open late."""
+        found = 0
+        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found += ".db" not in entry.readlink().name
+        return found
 
     async def get(self, path: str) -> tuple[int, str]:
         """Return status and body of an operations route."""
