@@ -129,6 +129,7 @@ class Line:
 
     def __init__(self, running: Running, socket: trio_websocket.WebSocketConnection | None = None) -> None:
         self._running, self._socket, self._rest = running, socket, b""
+        self._heard: dict[Any, Any] = {}
 
     async def say(self, message: dict[str, Any]) -> None:
         data = json.dumps({"jsonrpc": "2.0", **message})
@@ -138,11 +139,11 @@ class Line:
             await trio.to_thread.run_sync(os.write, self._running.stdin_fd, data.encode() + b"\n")
 
     async def hear(self, request_id: Any) -> Any:
-        """Return the answer to a request; what else is said is passed over."""
-        while True:
+        """Return the answer to a request; those of others, which come in any order, are kept for later."""
+        while request_id not in self._heard:
             message = json.loads(await self._line())
-            if message.get("id") == request_id:
-                return message
+            self._heard[message.get("id")] = message
+        return self._heard.pop(request_id)
 
     async def _line(self) -> bytes | str:
         if self._socket is not None:
