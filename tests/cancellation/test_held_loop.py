@@ -71,7 +71,7 @@ async def test_the_watchdog_ends_a_process_whose_loop_is_held(tool: str, tmp_pat
     assert f"in {tool}" in log
 
 
-@pytest.mark.parametrize(("tool", "arguments"), [("sleep", {"seconds": 1.5}), ("backtrack", {"letters": 23})])
+@pytest.mark.parametrize(("tool", "arguments"), [("sleep", {"seconds": 1.5}), ("backtrack", {"letters": 25})])
 async def test_a_tool_that_holds_the_loop_is_named(tool: str, arguments: dict[str, object], tmp_path: Path) -> None:
     """The log names it and the metrics count it; a C call that holds the GIL is told of when it is over."""
     with trio.fail_after(3 * WAIT_S):
