@@ -105,6 +105,17 @@ async def test_hanging_up_cancels_everything_and_ends_the_session(tmp_path: Path
     assert list(client.answers()) == [0]
 
 
+async def test_hanging_up_cancels_calls_without_a_session_too(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """IO-3, WS-4, CAN-1."""
+    began = trio.current_time()
+    async with line(tmp_path) as client:
+        await client.ask("tools/call", {"name": "hold_in_silence"}, request_id=1)
+        manager = client.parts.manager
+        assert len(list(manager.in_flight())) == 1
+    assert list(manager.in_flight()) == []
+    assert trio.current_time() == began, "and not by its deadline"
+
+
 async def test_a_listen_ends_with_its_result_and_then_a_cancellation(tmp_path: Path, autojump_clock: MockClock) -> None:
     """SUB-11, CAN-6, SUB-12."""
     async with line(tmp_path) as client:
