@@ -17,17 +17,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
-from mcpd.drivers.sqlite import Connection, Database, in_thread
+from mcpd.drivers.sqlite import Connection, Database
 from mcpd.drivers.timing import Observe
 from mcpd.storage.shared import Begun, Busy, Claim, Kept, Mismatch, New, NoRoom, Room
 from mcpd.storage.sqlite import schema
-from mcpd.storage.sqlite.documents import make_folder
-from mcpd.storage.sqlite.errors import translated, unwritable
-from mcpd.storage.sqlite.owners import Owners, take_epoch
-
-T = TypeVar("T")
+from mcpd.storage.sqlite.errors import unwritable
+from mcpd.storage.sqlite.files import FileStore, open_file, owning
+from mcpd.storage.sqlite.owners import Owners
 
 FILE_NAME: Final = "idempotency.db"
 READERS: Final = 1
@@ -59,17 +57,13 @@ class _Wish(NamedTuple):
     """A holder that is gone: what it has can be had."""
 
 
-class SqliteIdempotency:
+class SqliteIdempotency(FileStore):
     """Implements `Idempotency`; made by `open_idempotency`. `clock` gives seconds since the epoch."""
 
     def __init__(self, database: Database, owners: Owners, *, clock: Callable[[], float]) -> None:
-        self._database = database
+        super().__init__(database)
         self._owners = owners
         self._clock = clock
-
-    async def _write(self, work: Callable[[Connection], T]) -> T:
-        with translated(self._database.path):
-            return await self._database.write(work)
 
     def _is_alive(self, holder: str) -> bool:
         try:
@@ -163,17 +157,9 @@ async def open_idempotency(
     Raises: StorageError when the folder cannot be used or its database is of a newer mcpd. Resources: closed with the
     block, with which the owner ends and what it has not finished is free.
     """
-    await in_thread(partial(make_folder, folder))
-    database = Database(folder / FILE_NAME, readers=READERS, busy_s=busy_s, observe=observe)
-    try:
-        with translated(database.path):
-            await database.open()
-            if await database.read(schema.version_of) != len(STEPS):
-                await database.write(partial(schema.migrate, target=len(STEPS), steps=STEPS))
-        owners = await in_thread(partial(take_epoch, folder))
-        try:
-            yield SqliteIdempotency(database, owners, clock=clock)
-        finally:
-            owners.close()
-    finally:
-        await database.aclose()
+    path = folder / FILE_NAME
+    async with (
+        open_file(path, STEPS, readers=READERS, busy_s=busy_s, observe=observe) as database,
+        owning(folder) as owners,
+    ):
+        yield SqliteIdempotency(database, owners, clock=clock)

@@ -15,7 +15,7 @@ than for each transaction. One file (`writes`) writes these tables.
 
 No FTS5 prefix index: it doubles the index and halves the speed of writing, and `word*` works without.
 
-Called by: `documents`, and `tasks` with steps of its own. Step n leads from version n-1 to n (`PRAGMA user_version`)
+Called by: `documents`, and `files` with steps of its stores. Step n leads from version n-1 to n (`PRAGMA user_version`)
 and back, in one transaction, so that several processes may open and migrate one file at once.
 """
 

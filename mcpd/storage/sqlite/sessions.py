@@ -19,9 +19,9 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
-from mcpd.drivers.sqlite import Connection, Database, in_thread
+from mcpd.drivers.sqlite import Connection, Database
 from mcpd.drivers.timing import Observe
 from mcpd.storage.session_records import (
     SessionRecord,
@@ -35,10 +35,8 @@ from mcpd.storage.session_records import (
     times,
 )
 from mcpd.storage.sqlite import schema
-from mcpd.storage.sqlite.documents import make_folder
 from mcpd.storage.sqlite.errors import translated
-
-T = TypeVar("T")
+from mcpd.storage.sqlite.files import FileStore, open_file
 
 FILE_NAME: Final = "sessions.db"
 READERS: Final = 2
@@ -58,23 +56,15 @@ STEPS: Final = (
 )
 
 
-class SqliteSessions:
+class SqliteSessions(FileStore):
     """Implements `SessionStore`; made by `open_sessions`. `clock` gives seconds since the epoch."""
 
     def __init__(self, database: Database, *, clock: Callable[[], float]) -> None:
-        self._database = database
+        super().__init__(database)
         self._clock = clock
         self._version: int | None = None
         self._known: dict[str, SessionRecord] = {}
         """What was read while the file had `_version`."""
-
-    async def _write(self, work: Callable[[Connection], T]) -> T:
-        with translated(self._database.path):
-            return await self._database.write(work)
-
-    async def _read(self, work: Callable[[Connection], T]) -> T:
-        with translated(self._database.path):
-            return await self._database.read(work)
 
     async def create(self, record: SessionRecord, use: Use, room: SessionRoom) -> list[str]:
         """See `SessionStore`."""
@@ -196,13 +186,6 @@ async def open_sessions(
     Raises: StorageError when the folder cannot be used or its database is of a newer mcpd. Resources: closed with the
     block.
     """
-    await in_thread(partial(make_folder, folder))
-    database = Database(folder / FILE_NAME, readers=READERS, busy_s=busy_s, observe=observe)
-    try:
-        with translated(database.path):
-            await database.open()
-            if await database.read(schema.version_of) != len(STEPS):
-                await database.write(partial(schema.migrate, target=len(STEPS), steps=STEPS))
+    path = folder / FILE_NAME
+    async with open_file(path, STEPS, readers=READERS, busy_s=busy_s, observe=observe) as database:
         yield SqliteSessions(database, clock=clock)
-    finally:
-        await database.aclose()

@@ -22,21 +22,19 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 import trio
 
-from mcpd.drivers.sqlite import Connection, Database, in_thread
+from mcpd.drivers.sqlite import Connection, Database
 from mcpd.drivers.timing import Observe
 from mcpd.storage.shared import NoRoom, Room
 from mcpd.storage.sqlite import schema
-from mcpd.storage.sqlite.documents import make_folder
 from mcpd.storage.sqlite.errors import translated, unwritable
-from mcpd.storage.sqlite.owners import Owners, take_epoch
+from mcpd.storage.sqlite.files import FileStore, open_file, owning
+from mcpd.storage.sqlite.owners import Owners
 from mcpd.storage.task_states import Draft, Event, Refused, State, Task, lost, new_task, step
-
-T = TypeVar("T")
 
 FILE_NAME: Final = "tasks.db"
 READERS: Final = 2
@@ -65,11 +63,11 @@ STEPS: Final = (
 _decode: Final = msgspec.json.Decoder(Task).decode
 
 
-class SqliteTasks:
+class SqliteTasks(FileStore):
     """Implements `TaskStore`; made by `open_tasks`. `clock` gives seconds since the epoch."""
 
     def __init__(self, database: Database, owners: Owners, *, poll_s: float, clock: Callable[[], float]) -> None:
-        self._database = database
+        super().__init__(database)
         self._owners = owners
         self._poll_s = poll_s
         self._clock = clock
@@ -81,14 +79,6 @@ class SqliteTasks:
     def owner(self) -> str:
         """See `TaskStore`."""
         return self._owners.epoch
-
-    async def _write(self, work: Callable[[Connection], T]) -> T:
-        with translated(self._database.path):
-            return await self._database.write(work)
-
-    async def _read(self, work: Callable[[Connection], T]) -> T:
-        with translated(self._database.path):
-            return await self._database.read(work)
 
     def _tell(self, task: Task) -> Task:
         if task.ended:
@@ -267,17 +257,9 @@ async def open_tasks(
     Raises: StorageError when the folder cannot be used or its database is of a newer mcpd. Resources: closed with the
     block, with which the owner ends.
     """
-    await in_thread(partial(make_folder, folder))
-    database = Database(folder / FILE_NAME, readers=READERS, busy_s=busy_s, observe=observe)
-    try:
-        with translated(database.path):
-            await database.open()
-            if await database.read(schema.version_of) != len(STEPS):
-                await database.write(partial(schema.migrate, target=len(STEPS), steps=STEPS))
-        owners = await in_thread(partial(take_epoch, folder))
-        try:
-            yield SqliteTasks(database, owners, poll_s=poll_s, clock=clock)
-        finally:
-            owners.close()
-    finally:
-        await database.aclose()
+    path = folder / FILE_NAME
+    async with (
+        open_file(path, STEPS, readers=READERS, busy_s=busy_s, observe=observe) as database,
+        owning(folder) as owners,
+    ):
+        yield SqliteTasks(database, owners, poll_s=poll_s, clock=clock)
