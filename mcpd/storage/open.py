@@ -11,14 +11,15 @@ Called by: `assembly` and the commands. Deliberately not: the memory stores of d
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import trio
 
 from mcpd.config import Config, SecretUrl
 from mcpd.drivers.redis import NotExecuted, Redis, Refused
+from mcpd.drivers.timing import Observe
 from mcpd.errors import ConfigurationError
 from mcpd.storage.documents import Documents, Schema
 from mcpd.storage.memory.rates import MemoryRates
@@ -37,6 +38,7 @@ from mcpd.storage.sqlite.sessions import open_sessions as open_sqlite_sessions
 from mcpd.storage.sqlite.tasks import FILE_NAME as TASKS_FILE
 from mcpd.storage.sqlite.tasks import open_tasks as open_sqlite_tasks
 
+T = TypeVar("T")
 NAME: Final = "mcpd"
 """What `CLIENT LIST` shows of our connections."""
 
@@ -65,23 +67,18 @@ async def open_documents(config: Config, observer: Observer | None = None) -> As
     """Give the documents, their schema brought up to date. Raises: StorageError. Resources: closed with the block."""
     alone = config.redis.url is None and config.server.workers == 1
     poll_s = ALONE_POLL_S if alone else REPLICA_POLL_S
-    observe = None if observer is None else partial(observer.store_finished, "sqlite")
-    async with open_sqlite(config.data.folder, poll_s=poll_s, observe=observe) as documents:
+    async with open_sqlite(config.data.folder, poll_s=poll_s, observe=_observing(observer)) as documents:
         if observer is not None:
             observer.watch_store("sqlite", "busy", lambda: documents.connections().busy)
             observer.watch_store("sqlite", "idle", lambda: documents.connections().idle)
         yield documents
 
 
-@asynccontextmanager
-async def open_tasks(config: Config, shared: Shared, observer: Observer | None = None) -> AsyncIterator[TaskStore]:
+def open_tasks(
+    config: Config, shared: Shared, observer: Observer | None = None
+) -> AbstractAsyncContextManager[TaskStore]:
     """Give the tasks, as a new owner of them. Raises: StorageError. Resources: closed with the block."""
-    if shared.tasks is not None:
-        yield shared.tasks
-        return
-    observe = None if observer is None else partial(observer.store_finished, "sqlite")
-    async with open_sqlite_tasks(config.data.folder, observe=observe) as tasks:
-        yield tasks
+    return _shared_or(shared.tasks, open_sqlite_tasks(config.data.folder, observe=_observing(observer)))
 
 
 async def count_tasks(config: Config) -> int | None:
@@ -92,30 +89,27 @@ async def count_tasks(config: Config) -> int | None:
         return sum((await tasks.count()).values())
 
 
-@asynccontextmanager
-async def open_idempotency(
+def open_idempotency(
     config: Config, shared: Shared, observer: Observer | None = None
-) -> AsyncIterator[Idempotency]:
+) -> AbstractAsyncContextManager[Idempotency]:
     """Give the idempotency keys. Raises: StorageError. Resources: closed with the block."""
-    if shared.idempotency is not None:
-        yield shared.idempotency
-        return
-    observe = None if observer is None else partial(observer.store_finished, "sqlite")
-    async with open_sqlite_idempotency(config.data.folder, observe=observe) as idempotency:
-        yield idempotency
+    return _shared_or(shared.idempotency, open_sqlite_idempotency(config.data.folder, observe=_observing(observer)))
 
 
-@asynccontextmanager
-async def open_sessions(
+def open_sessions(
     config: Config, shared: Shared, observer: Observer | None = None
-) -> AsyncIterator[SessionStore]:
+) -> AbstractAsyncContextManager[SessionStore]:
     """Give the HTTP sessions. Raises: StorageError. Resources: closed with the block."""
-    if shared.sessions is not None:
-        yield shared.sessions
-        return
-    observe = None if observer is None else partial(observer.store_finished, "sqlite")
-    async with open_sqlite_sessions(config.data.folder, observe=observe) as sessions:
-        yield sessions
+    return _shared_or(shared.sessions, open_sqlite_sessions(config.data.folder, observe=_observing(observer)))
+
+
+def _shared_or(store: T | None, embedded: AbstractAsyncContextManager[T]) -> AbstractAsyncContextManager[T]:
+    """Return what replicas share, which is closed with the rest of it, or else what is in the data folder."""
+    return embedded if store is None else nullcontext(store)
+
+
+def _observing(observer: Observer | None, store: str = "sqlite") -> Observe | None:
+    return None if observer is None else partial(observer.store_finished, store)
 
 
 def passing_sessions() -> SessionStore:
@@ -155,11 +149,11 @@ async def examine_shared(config: Config) -> list[Advice]:
 
 def alone(observer: Observer | None = None) -> Shared:
     """Return what a server without replicas shares with nobody."""
-    return LocalShared(None if observer is None else partial(observer.store_finished, "memory"))
+    return LocalShared(_observing(observer, "memory"))
 
 
 async def _open_redis(config: Config, url: SecretUrl, observer: Observer | None) -> RedisShared:
-    observe = None if observer is None else partial(observer.store_finished, "redis")
+    observe = _observing(observer, "redis")
     redis = Redis(url.reveal(), name=NAME, observe=observe)
     if observer is not None:
         observer.watch_store("redis", "shared", lambda: redis.statistics().connected)
