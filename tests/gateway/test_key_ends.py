@@ -79,15 +79,18 @@ async def test_an_expired_key_ends_the_session_and_the_call_of_an_open_socket(tm
         await eventually(lambda: not server.in_flight(), "the call has ended")
 
 
-@pytest.mark.parametrize("change", ["revoked", "made anew with fewer scopes"])
+@pytest.mark.parametrize("change", ["revoked", "made anew with fewer scopes", "given fewer scopes in its file"])
 async def test_a_key_that_is_gone_or_changed_ends_what_it_has_running(tmp_path: Path, change: str) -> None:
     """SEC-5: a stateless call over a socket, and one over HTTP."""
     async with running(tmp_path, HERE) as (server, key), socket(server, key) as opened:
         await call(opened)
         await eventually(lambda: server.in_flight() == 1, "the call runs")
         keys = KeyStore(server.parts.keys.path)
-        keys.revoke("laptop")
-        if change != "revoked":
+        if change == "given fewer scopes in its file":
+            keys.path.write_text(keys.path.read_text().replace('scopes = ["call"]', 'scopes = ["read"]'))
+        else:
+            keys.revoke("laptop")
+        if change == "made anew with fewer scopes":
             keys.new("laptop", ["read"])
         reload_keys(server.parts)
         await eventually(lambda: not server.in_flight(), "the call has ended")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import httpx
 import pytest
 import trio
 
-from tests.cancellation.program import serving
+from tests.cancellation.program import Program, serving
 from tests.in_process import eventually
 from tests.tasks.served import WORK, TaskClient, task_client
 
@@ -89,9 +90,10 @@ async def test_a_stop_in_order_says_which_tasks_to_start_again(tmp_path: Path) -
             assert (error["code"], error["data"]["reason"], error["data"]["retryable"]) == (-32603, "draining", True)
 
 
-async def test_any_server_on_the_folder_serves_a_task_and_tells_a_dead_owner_from_a_stopped_one(tmp_path: Path) -> None:
-    """TSK-4, TSK-6, TSK-7, TSK-13, STA-1: asked, answered, cancelled through the other; who only sleeps is alive."""
-    first, second = tmp_path / "first", tmp_path / "second"
+@asynccontextmanager
+async def two_on_one_folder(folder: Path) -> AsyncIterator[tuple[Program, TaskClient, TaskClient]]:
+    """The server in `first`, a client of it, and one of another server that shares its data folder."""
+    first, second = folder / "first", folder / "second"
     (first / "data").mkdir(parents=True)
     second.mkdir()
     (second / "data").symlink_to(first / "data")
@@ -101,6 +103,13 @@ async def test_any_server_on_the_folder_serves_a_task_and_tells_a_dead_owner_fro
         task_client(owner.url) as near,
         task_client(other.url) as far,
     ):
+        yield owner, near, far
+
+
+async def test_any_server_on_the_folder_serves_a_task_and_tells_a_dead_owner_from_a_stopped_one(tmp_path: Path) -> None:
+    """TSK-4, TSK-6, TSK-7, TSK-13, STA-1: asked, answered, cancelled through the other; who only sleeps is alive."""
+    first = tmp_path / "first"
+    async with two_on_one_folder(tmp_path) as (owner, near, far):
         asking = await near.start("ask")
         await far.until(asking, "input_required")
         await far.answer(asking, name="Ada")
@@ -123,16 +132,8 @@ async def test_any_server_on_the_folder_serves_a_task_and_tells_a_dead_owner_fro
 
 async def test_a_listener_hears_of_a_task_of_another_process_and_of_its_death(tmp_path: Path) -> None:
     """TSK-10, TSK-13, SUB-14."""
-    first, second = tmp_path / "first", tmp_path / "second"
-    (first / "data").mkdir(parents=True)
-    second.mkdir()
-    (second / "data").symlink_to(first / "data")
-    async with (
-        serving(first, tools=[WORK]) as owner,
-        serving(second, tools=[WORK]) as other,
-        task_client(owner.url) as near,
-        task_client(other.url) as far,
-    ):
+    first = tmp_path / "first"
+    async with two_on_one_folder(tmp_path) as (owner, near, far):
         asking = await near.start("ask")
         await near.until(asking, "input_required")
         async with far.listening(asking) as heard:
