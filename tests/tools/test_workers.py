@@ -26,6 +26,7 @@ import trio.testing
 
 from mcpd.errors import Draining, InvalidParams, Overloaded, RegistrationError, RpcError, ToolError
 from mcpd.tools.frames import Done, Job, encode
+from mcpd.tools.process import WorkerProcess
 from mcpd.tools.workers import WorkerCrashed, WorkerPool, WorkerSettings, WorkerToolFailed, WorkerToolRaised
 
 TOOLS = str(Path(__file__).with_name("process_tools.py"))
@@ -35,17 +36,39 @@ ROOT = Path(__file__).parents[2]
 @asynccontextmanager
 async def open_pool(**settings: Any) -> AsyncIterator[WorkerPool]:
     """A running pool whose warm workers are ready; at the end none of its processes may be left."""
-    pool = WorkerPool(WorkerSettings(preload=(TOOLS,), **settings))
+    pool = RememberingPool(WorkerSettings(preload=(TOOLS,), **settings))
     seen: set[int] = set()
-    with trio.fail_after(30):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(pool.run)
-            await pool.wait_ready()
-            yield pool
-            seen.update(pool.statistics().pids)
-            nursery.cancel_scope.cancel()
-    assert [pid for pid in seen if exists(pid)] == []
-    assert pool.statistics().pids == ()
+    try:
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(pool.run)
+                await pool.wait_ready()
+                yield pool
+                seen.update(pool.statistics().pids)
+                nursery.cancel_scope.cancel()
+        assert [pid for pid in seen if exists(pid)] == []
+        assert pool.statistics().pids == ()
+    finally:
+        pool.end_all()
+
+
+class RememberingPool(WorkerPool):
+    """A pool that knows every process it ever started, so that a test that fails leaves none running."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        super().__init__(settings)
+        self._ever: list[WorkerProcess] = []
+
+    def _spawn(self) -> WorkerProcess | None:
+        worker = super()._spawn()
+        self._ever += [worker] if worker else []
+        return worker
+
+    def end_all(self) -> None:
+        """Kill and reap whatever is still there."""
+        for worker in self._ever:
+            worker._popen.kill()
+            worker._popen.wait()
 
 
 async def ignore(*_: Any) -> None:
