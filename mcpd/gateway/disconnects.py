@@ -39,24 +39,27 @@ class Guard:
         self._done = False
 
     def release(self) -> None:
-        """End the watch. Not a checkpoint."""
+        """End the watch and let go of the call, which the list would keep for a while. Not a checkpoint."""
         self._done = True
+        del self._receive, self._flight, self._on_quiet
         if self._scope is not None:
             self._scope.cancel()
 
     async def _watch(self) -> None:
         if self._done:
             return
+        receive, flight, on_quiet = self._receive, self._flight, self._on_quiet
         with trio.CancelScope() as self._scope:
             with trio.move_on_at(self._quiet_at):
-                await self._wait_gone()
+                await _wait_gone(receive, flight)
                 return
-            self._on_quiet()
-            await self._wait_gone()
+            on_quiet()
+            await _wait_gone(receive, flight)
 
-    async def _wait_gone(self) -> None:
-        await wait_disconnect(self._receive)
-        self._flight.cancel("client_gone")
+
+async def _wait_gone(receive: Receive, flight: Flight) -> None:
+    await wait_disconnect(receive)
+    flight.cancel("client_gone")
 
 
 class Disconnects:
