@@ -1,7 +1,7 @@
 """The composition root's second half: the order in which the parts of `assembly` start and stop.
 
     run
-    └─ services   shared store, worker pool, disconnect watches, session reaper, prompt watcher   closes last
+    └─ services   shared store, inbox, worker pool, disconnect watches, session reaper, prompt watcher   closes last
        └─ serving Hypercorn, or stdio
     stop: refuse new calls and say so on /readyz -> end listen streams -> let calls finish for `timeouts.grace_s`
           -> cancel the rest (`drain`) -> close the listener -> tell replicas what they have not heard
@@ -186,6 +186,7 @@ async def _start_metrics_listener(
 
 async def _start_services(parts: Parts, services: trio.Nursery) -> None:
     await services.start(parts.shared.run)
+    await services.start(parts.inbox.run)
     await services.start(LoopWatch(parts.metrics, partial(_running, parts.manager)).run)
     await services.start(parts.workers.run)
     services.start_soon(parts.sessions.expire)

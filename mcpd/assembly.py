@@ -54,13 +54,16 @@ from mcpd.search.query import parse
 from mcpd.search.searcher import Searcher
 from mcpd.service import Managers, McpService, Offer
 from mcpd.storage.documents import Documents, Json, StorageError
+from mcpd.storage.inbox import Inbox
 from mcpd.storage.open import (
     alone,
     open_documents,
     open_idempotency,
+    open_inbox,
     open_sessions,
     open_shared,
     open_tasks,
+    own_inbox,
     passing_sessions,
 )
 from mcpd.storage.replicas import Shared
@@ -108,6 +111,11 @@ class Parts:
         return self.manager.keyed
 
     @property
+    def inbox(self) -> Inbox:
+        """Carries what processes tell each other."""
+        return self.sessions.inbox
+
+    @property
     def bus(self) -> Bus:
         """Carries change events, to replicas too."""
         return self.shared.bus
@@ -122,6 +130,7 @@ class Stores:
     tasks: TaskStore
     idempotency: Idempotency
     sessions: SessionStore
+    inbox: Inbox
     shared: Shared
     metrics: Metrics
     """Counts what the others are asked, from their opening on."""
@@ -137,9 +146,10 @@ async def open_stores(config: Config) -> AsyncIterator[Stores]:
         open_tasks(config, shared, metrics) as tasks,
         open_idempotency(config, shared, metrics) as idempotency,
         open_sessions(config, shared, metrics) as sessions,
+        open_inbox(shared) as inbox,
         open_provider(config.embeddings) as provider,
     ):
-        yield Stores(documents, provider, tasks, idempotency, sessions, shared, metrics)
+        yield Stores(documents, provider, tasks, idempotency, sessions, inbox, shared, metrics)
 
 
 def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
@@ -178,8 +188,8 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
         bus=bus,
     )
     policies = _rates(config, shared, service, metrics, registry), _keyed(stores, config)
-    records = _records(stores)
-    manager, sessions = _messages(service, bus, records, config, metrics=metrics, logs=logs, policies=policies)
+    between = _between_processes(stores)
+    manager, sessions = _messages(service, bus, between, config, metrics=metrics, logs=logs, policies=policies)
     loader = None if config.prompts.folder is None else PromptLoader([config.prompts.folder])
     keys = KeyStore(config.keys_file, config.auth.api_key)
     return Parts(
@@ -187,8 +197,8 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     )
 
 
-def _records(stores: Stores | None) -> SessionStore:
-    return passing_sessions() if stores is None else stores.sessions
+def _between_processes(stores: Stores | None) -> tuple[SessionStore, Inbox]:
+    return (passing_sessions(), own_inbox()) if stores is None else (stores.sessions, stores.inbox)
 
 
 def _metrics() -> Metrics:
@@ -198,7 +208,7 @@ def _metrics() -> Metrics:
 def _messages(
     service: McpService,
     bus: Bus,
-    records: SessionStore,
+    between: tuple[SessionStore, Inbox],
     config: Config,
     *,
     metrics: Metrics,
@@ -207,7 +217,7 @@ def _messages(
 ) -> tuple[MessageManager, Sessions]:
     limits, timeouts, (rates, keyed) = config.limits, config.timeouts, policies
     listens = Listens(service, bus, limits=limits, metrics=metrics)
-    sessions = Sessions(service, bus, records, limits=limits, timeouts=timeouts, metrics=metrics)
+    sessions = Sessions(service, bus, *between, limits=limits, timeouts=timeouts, metrics=metrics)
     manager = MessageManager(
         service,
         listens,

@@ -38,6 +38,7 @@ MANY_PARAMETERS: dict[str, str] = {
     "mcpd.assembly:_messages": "hands the composition root's parts to those that take them",
     "mcpd.errors:_row": "one parameter for each column of the table",
     "mcpd.gateway.streamable_http:StreamableHttp.__init__": "takes its neighbours from the composition root",
+    "mcpd.messages.sessions:Sessions.__init__": "takes its neighbours from the composition root",
     "mcpd.messages.manager:MessageManager.__init__": "takes its neighbours from the composition root",
 }
 """`module:function` -> why it may have more parameters."""

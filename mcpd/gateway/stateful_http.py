@@ -16,7 +16,6 @@ Sources: MCP 2025-11-25 and 2025-03-26 transports; INI-5, SES-1..8, STR-1..7, RS
 from __future__ import annotations
 
 import re
-import secrets
 from itertools import count
 from typing import Any
 
@@ -41,7 +40,7 @@ from mcpd.wire.versions import HEADERLESS, STATELESS, can
 _SESSION = b"mcp-session-id"
 _MAX_DIGITS = 16
 """Of an event's number; no session has more events."""
-_ELSEWHERE = re.compile(rf"[0-9a-f]{{8}}{re.escape(STANDALONE)}-[0-9]{{1,{_MAX_DIGITS}}}")
+_ELSEWHERE = re.compile(rf"[0-9a-f]+{re.escape(STANDALONE)}-[0-9]{{1,{_MAX_DIGITS}}}")
 """An event of a standalone stream; of another process, where the name is not known here."""
 
 _NO_SESSION = (
@@ -75,7 +74,7 @@ class StatefulHttp:
         self._limits = limits
         self._timeouts = timeouts
         self._nursery = nursery
-        self._process = secrets.token_hex(4)
+        self._process = sessions.address
         """In the names of all streams, so that no event of another process is taken for one of here."""
         self._stream_names = count(1)
 

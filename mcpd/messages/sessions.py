@@ -1,12 +1,12 @@
 """Stateful sessions: who has initialized, what each has asked to be told, and the calls each has in flight.
 
 A `Session` is made by a transport when a client initializes: with an id and streams on HTTP, without on a duplex
-connection. `Sessions` caps and expires them, serves the methods that only change a session, and
-passes change events on to those that listen. An HTTP session has a record in the shared store (`keep`), from which any
-process makes it again (`find`); the session of a connection ends with that and is in no store.
+connection. `Sessions` caps and expires them, and passes change events on to those that listen. An HTTP session has a
+record in the shared store (`keep`), from which any process makes it again (`find`); the session of a connection ends
+with that and is in no store.
 
 Called by: `messages.manager` (session methods), `messages.duplex`, `gateway.stateful_http`. Calls: the event bus,
-a `SessionStore`, `wire.session`. Deliberately not: streams, questions and calls that outlive this process.
+a `SessionStore`, `messages.methods`. Deliberately not: streams, questions and calls that outlive this process.
 
 Laws: a session is bound to its principal, a foreign one does not exist (SES-5, SEC-5); ids are 256 random bits (SES-1);
 idle sessions expire after `timeouts.session_idle_s`; the session of an open connection is in use; who gives way when
@@ -29,22 +29,24 @@ import trio
 from msgspec import structs
 
 from mcpd.config import Limits, Timeouts
-from mcpd.errors import InvalidRequest, Overloaded, Reason, ResourceNotFound
+from mcpd.errors import InvalidRequest, Overloaded, Reason
 from mcpd.events import Bus, Changed
 from mcpd.messages.inflight import InFlight
+from mcpd.messages.methods import SessionMethods
 from mcpd.messages.peer import Peer
-from mcpd.messages.records import Edit, Endings, belongs, change, record_of, state_of
+from mcpd.messages.records import Endings, belongs, record_of, state_of
 from mcpd.messages.replays import Replays
 from mcpd.messages.session import Session
 from mcpd.messages.streams import EventStream
 from mcpd.monitoring.metrics import Metrics
 from mcpd.service import McpService
 from mcpd.storage.documents import StorageError
+from mcpd.storage.inbox import Inbox
 from mcpd.storage.refusals import answering, refusal
 from mcpd.storage.session_records import NoSessionRoom, Place, SessionRecord, SessionRoom, Use, giving_way
 from mcpd.storage.shared import SessionStore
 from mcpd.wire.call import Call, Principal
-from mcpd.wire.session import SessionState, read_uri
+from mcpd.wire.session import SessionState
 
 LOOK_S = 20.0
 """At the longest between two looks at all sessions: as late the store may learn of a use."""
@@ -69,13 +71,14 @@ class Sessions:
         service: McpService,
         bus: Bus,
         store: SessionStore,
+        inbox: Inbox,
         *,
         limits: Limits,
         timeouts: Timeouts,
         metrics: Metrics,
     ) -> None:
-        self._service = service
         self._store = store
+        self.inbox = inbox
         self._limits = limits
         self._timeouts = timeouts
         self._metrics = metrics
@@ -83,16 +86,12 @@ class Sessions:
         self._endings = Endings(store)
         self._ends = 0
         """How many sessions have left `_by_key`."""
-        self._origin = secrets.token_hex(4) + "-"
+        self.address = inbox.address
+        """In what clients are given, so that it is known where it came from."""
         self._replays = Replays(partial(metrics.dropped, "unread"))
         bus.subscribe(self._on_event)
         metrics.watch("sessions", lambda: len(self._by_key))
-        self._methods: dict[str, Callable[[Call, Session], Awaitable[dict[str, Any]]]] = {
-            "initialize": self._initialize,
-            "logging/setLevel": self._set_level,
-            "resources/subscribe": self._subscribe,
-            "resources/unsubscribe": self._unsubscribe,
-        }
+        self._methods = SessionMethods(service, store, max_uris=limits.max_subscription_uris)
 
     def open(
         self,
@@ -124,7 +123,7 @@ class Sessions:
         return self._enter(secrets.token_urlsafe(32), state, principal)
 
     def _enter(self, key: str, state: SessionState, principal: Principal) -> Session:
-        peer = Peer(input_s=self._timeouts.input_s, cleanup_s=self._timeouts.cleanup_s, origin=self._origin)
+        peer = Peer(input_s=self._timeouts.input_s, cleanup_s=self._timeouts.cleanup_s, origin=f"{self.address}-")
         session = self._by_key[key] = Session(key, state, principal, peer)
         session.calls = InFlight(max_items=self._limits.max_calls_per_connection)
         return session
@@ -355,41 +354,11 @@ class Sessions:
         session = self._by_key.get(call.session or "")
         if session is None:
             raise InvalidRequest("This session has ended; initialize again")
-        return await self._methods[call.method](call, session)
+        return await self._methods.serve(call, session)
 
     async def initialized(self, session: Session) -> None:
         """Take `notifications/initialized`. Raises: InvalidRequest, StoreUnavailable."""
-        session.initialized()
-        await self._change(session, _mark_initialized)
-
-    async def _change(self, session: Session, edit: Edit) -> None:
-        if session.record is None:
-            edit(session.state)
-        else:
-            session.take(await change(self._store, session.record, session.principal, edit))
-
-    async def _initialize(self, call: Call, _session: Session) -> dict[str, Any]:
-        return self._service.initialize(call.version)
-
-    async def _set_level(self, call: Call, session: Session) -> dict[str, Any]:
-        await self._change(session, lambda state: state.set_level(call.params))
-        return {}
-
-    async def _subscribe(self, call: Call, session: Session) -> dict[str, Any]:
-        uri = read_uri(call.params)
-        if not self._service.watchable(uri, call):
-            raise ResourceNotFound(uri)
-        most = self._limits.max_subscription_uris
-        await self._change(session, lambda state: state.subscribe(call.params, max_uris=most))
-        return {}
-
-    async def _unsubscribe(self, call: Call, session: Session) -> dict[str, Any]:
-        await self._change(session, lambda state: state.unsubscribe(call.params))
-        return {}
-
-
-def _mark_initialized(state: SessionState) -> None:
-    state.initialized = True
+        await self._methods.initialized(session)
 
 
 def _ignore(_stream: EventStream) -> None:

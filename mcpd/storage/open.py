@@ -22,6 +22,8 @@ from mcpd.drivers.redis import NotExecuted, Redis, Refused
 from mcpd.drivers.timing import Observe
 from mcpd.errors import ConfigurationError
 from mcpd.storage.documents import Documents, Schema
+from mcpd.storage.inbox import Inbox
+from mcpd.storage.memory.inbox import MemoryInbox
 from mcpd.storage.memory.rates import MemoryRates
 from mcpd.storage.memory.sessions import MemorySessions
 from mcpd.storage.memory.shared import LocalShared
@@ -103,6 +105,11 @@ def open_sessions(
     return _shared_or(shared.sessions, open_sqlite_sessions(config.data.folder, observe=_observing(observer)))
 
 
+def open_inbox(shared: Shared) -> AbstractAsyncContextManager[Inbox]:
+    """Give the inbox of this process; it works while its `run` runs. Resources: closed with the block."""
+    return _shared_or(shared.inbox, nullcontext(own_inbox()))
+
+
 def _shared_or(store: T | None, embedded: AbstractAsyncContextManager[T]) -> AbstractAsyncContextManager[T]:
     """Return what replicas share, which is closed with the rest of it, or else what is in the data folder."""
     return embedded if store is None else nullcontext(store)
@@ -115,6 +122,11 @@ def _observing(observer: Observer | None, store: str = "sqlite") -> Observe | No
 def passing_sessions() -> SessionStore:
     """Return sessions that end with the process."""
     return MemorySessions()
+
+
+def own_inbox() -> Inbox:
+    """Return the inbox of a process that has no others."""
+    return MemoryInbox()
 
 
 def schema_of(config: Config) -> Schema:

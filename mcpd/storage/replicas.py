@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple, Protocol
 import trio
 
 from mcpd.events import Bus
+from mcpd.storage.inbox import Inbox
 from mcpd.storage.shared import Idempotency, RateLimits, SessionStore, TaskStore
 
 
@@ -60,6 +61,10 @@ class Shared(Protocol):
     @property
     def sessions(self) -> SessionStore | None:
         """Keeps HTTP sessions; None when they are kept with the data."""
+
+    @property
+    def inbox(self) -> Inbox | None:
+        """Carries what processes tell each other; None when that goes through the data folder."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Stay in touch with the store until cancelled.

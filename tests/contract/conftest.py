@@ -1,6 +1,7 @@
 """The store of a contract test, once on each backend; `clock` is its clock.
 
-`documents`, the `owners` of tasks, the `processes` that share idempotency keys, the `servers` that share sessions.
+`documents`, the `owners` of tasks, the `processes` that share idempotency keys, the `servers` that share sessions, the
+`neighbours` that tell each other something.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from mcpd.storage.documents import Documents
-from tests.contract import idempotency_backends, session_backends, task_backends
+from tests.contract import idempotency_backends, inbox_backends, session_backends, task_backends
 from tests.contract.backends import BACKENDS, Clock
 
 
@@ -54,4 +55,10 @@ async def processes(
 @pytest.fixture(params=session_backends.BACKENDS)
 async def servers(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[session_backends.Servers]:
     async with session_backends.BACKENDS[request.param](clock) as opened:
+        yield opened
+
+
+@pytest.fixture(params=inbox_backends.BACKENDS)
+async def neighbours(request: pytest.FixtureRequest) -> AsyncIterator[inbox_backends.Neighbours]:
+    async with inbox_backends.BACKENDS[request.param]() as opened:
         yield opened

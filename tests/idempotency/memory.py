@@ -23,6 +23,7 @@ from mcpd.search.embeddings import HashProvider
 from mcpd.storage.documents import StoreUnreachable
 from mcpd.storage.memory.documents import MemoryDocuments
 from mcpd.storage.memory.idempotency import KeyShelf, MemoryIdempotency
+from mcpd.storage.memory.inbox import MemoryInbox
 from mcpd.storage.memory.sessions import MemorySessions
 from mcpd.storage.memory.shared import LocalShared
 from mcpd.storage.memory.tasks import MemoryTasks, TaskShelf
@@ -44,7 +45,9 @@ async def keyed(
     """Run a server's keyed calls and tasks; what is still running on leaving is stopped as if the process died."""
     logs = Logs(lambda _: None, requests=False)
     keys, tasks = store or MemoryIdempotency(KeyShelf(clock=clock)), MemoryTasks(TaskShelf(clock=clock))
-    stores = Stores(MemoryDocuments(), HashProvider(), tasks, keys, MemorySessions(), LocalShared(), Metrics())
+    stores = Stores(
+        MemoryDocuments(), HashProvider(), tasks, keys, MemorySessions(), MemoryInbox(), LocalShared(), Metrics()
+    )
     parts = build(server_config(folder, TOOLS, limits=limits, **timeouts), logs, stores)
     logs.close()
     assert parts.keyed is not None

@@ -23,6 +23,7 @@ from mcpd.search.embeddings import HashProvider
 from mcpd.storage.documents import StoreUnreachable
 from mcpd.storage.memory.documents import MemoryDocuments
 from mcpd.storage.memory.idempotency import KeyShelf, MemoryIdempotency
+from mcpd.storage.memory.inbox import MemoryInbox
 from mcpd.storage.memory.sessions import MemorySessions, SessionShelf
 from mcpd.storage.memory.shared import LocalShared
 from mcpd.storage.memory.tasks import MemoryTasks, TaskShelf
@@ -81,7 +82,7 @@ class Away(MemorySessions):
 
 def server(folder: Path, store: MemorySessions, limits: dict[str, Any] | None = None) -> Parts:
     tasks, keys = MemoryTasks(TaskShelf(clock=clock)), MemoryIdempotency(KeyShelf(clock=clock))
-    stores = Stores(MemoryDocuments(), HashProvider(), tasks, keys, store, LocalShared(), Metrics())
+    stores = Stores(MemoryDocuments(), HashProvider(), tasks, keys, store, MemoryInbox(), LocalShared(), Metrics())
     logs = Logs(lambda _: None, requests=False)
     parts = build(server_config(folder, TOOLS, limits=limits), logs, stores)
     logs.close()

@@ -23,6 +23,7 @@ from mcpd.monitoring.metrics import Metrics
 from mcpd.search.embeddings import HashProvider
 from mcpd.storage.memory.documents import MemoryDocuments
 from mcpd.storage.memory.idempotency import KeyShelf, MemoryIdempotency
+from mcpd.storage.memory.inbox import MemoryInbox
 from mcpd.storage.memory.sessions import MemorySessions
 from mcpd.storage.memory.shared import LocalShared
 from mcpd.storage.memory.tasks import MemoryTasks, TaskShelf
@@ -54,6 +55,7 @@ async def tasking(
         store or MemoryTasks(TaskShelf(clock=clock)),
         MemoryIdempotency(KeyShelf(clock=clock)),
         MemorySessions(),
+        MemoryInbox(),
         LocalShared(),
         Metrics(),
     )

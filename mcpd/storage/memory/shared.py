@@ -24,6 +24,7 @@ class LocalShared:
     idempotency = None
     tasks = None
     sessions = None
+    inbox = None
 
     def __init__(self, observe: Observe | None = None) -> None:
         self.bus = LocalBus()

@@ -40,6 +40,7 @@ class RedisShared:
     """Implements `Shared` over one Redis server."""
 
     name = "redis"
+    inbox = None
 
     def __init__(self, redis: Redis, keys: Keys, rates: RedisRates, *, lease_s: float) -> None:
         self._redis = redis
