@@ -31,6 +31,7 @@ import trio
 
 from mcpd.rates import Rate, Taken
 from mcpd.storage.documents import StorageError
+from mcpd.storage.replies import Replies
 from mcpd.storage.session_records import SessionRecord, SessionRoom, Use
 from mcpd.storage.task_states import Draft, Event, Refused, State, Task
 
@@ -156,6 +157,10 @@ class Idempotency(Protocol):
 
 class SessionStore(Protocol):
     """The records of sessions. What `create`, `replace` and `remove` have done is there for every process at once."""
+
+    @property
+    def replies(self) -> Replies:
+        """What is left of their replies; it ends with its session, however that ends."""
 
     async def create(self, record: SessionRecord, use: Use, room: SessionRoom) -> list[str]:
         """Store a new session; return the keys of those that gave way to it, `room.others` among them.

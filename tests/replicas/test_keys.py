@@ -94,7 +94,7 @@ def test_the_table_of_keys_names_each_kind() -> None:
     made += [known.owners, known.lease, known.idempotency_keys]
     made += [known.idempotency_key("ID"), known.idempotency_keys_of("s")]
     made += [known.tasks, known.task("ID"), known.tasks_of("s"), known.task_states, known.task_changes]
-    made += [known.sessions, known.session("KEY"), known.sessions_of("SHARE")]
+    made += [known.sessions, known.session("KEY"), known.sessions_of("SHARE"), *known.replies("KEY")]
     table = re.findall(r"^    (\{\S+) ", documented.__doc__ or "", re.MULTILINE)
     shown = {re.sub(r"\{rate:[0-9a-f]+\}", "{rate:SHARE}", name.removeprefix("p:")) for name in made}
     shown = {re.sub(r":keys:[0-9a-f]+$", ":keys:SHARE", name) for name in shown}

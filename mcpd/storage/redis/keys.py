@@ -18,6 +18,8 @@
     {sessions}:one:KEY  hash      an HTTP session: record, rev, SHARE, and its times, ms; lives as long as it is kept
     {sessions}:all      zset      keys of all sessions, by when they expire, ms; lives as long as the last
     {sessions}:of:SHARE zset      those of one share, likewise
+    {sessions}:rest:KEY hash      what is left of a session's finished replies, by stream; lives LONGEST_REPLY_MS
+    {sessions}:ends:KEY zset      when each of these ends, ms; likewise
     {check}:key         string    `mcpd check` tries its rights on it; lives CHECK_TTL_MS
     {check}:stream      stream    likewise
     {check}:hash        hash      likewise, and deleted at once
@@ -55,6 +57,9 @@ MAX_KEEP_MS: Final = 400 * 86_400_000
 
 LONGEST_SESSION_MS: Final = LONGEST_S * 1000
 """A session lives `timeouts.session_idle_s` from its last use, by default half an hour."""
+
+LONGEST_REPLY_MS: Final = 300_000
+"""What is left of a reply is kept for `messages.kept_replies.KEEP_REPLIES_S` at the longest."""
 
 _DIGEST_BYTES: Final = 12
 
@@ -107,6 +112,10 @@ class Keys:
         """Return where the sessions of one share are listed, given its `digest`."""
         return f"{self.prefix}{{sessions}}:of:{digested}"
 
+    def replies(self, key: str) -> tuple[str, str]:
+        """Return where the rests of replies of the session `key` are, and when they end."""
+        return f"{self.prefix}{{sessions}}:rest:{key}", f"{self.prefix}{{sessions}}:ends:{key}"
+
     def longest_ms(self, key: str) -> int | None:
         """Return how long a key lives at most without being used; None for one that is not ours."""
         lives = {
@@ -126,6 +135,7 @@ class Keys:
             re.escape(self.sessions): LONGEST_SESSION_MS,
             re.escape(self.session("")) + r"[A-Za-z0-9_-]{43}": LONGEST_SESSION_MS,
             re.escape(self.sessions_of("")) + r"[0-9a-f]{24}": LONGEST_SESSION_MS,
+            **{re.escape(key) + r"[A-Za-z0-9_-]{43}": LONGEST_REPLY_MS for key in self.replies("")},
             re.escape(self.prefix) + r"\{rate:[0-9a-f]{24}\}:(caller|tool:[A-Za-z0-9_.-]{1,128})": LONGEST_S * 1000 + 1,
         }
         return next((ms for pattern, ms in lives.items() if re.fullmatch(pattern, key)), None)

@@ -21,6 +21,7 @@ from mcpd.drivers.redis import Redis, Script
 from mcpd.storage.documents import StoreUnreachable
 from mcpd.storage.redis.errors import translated
 from mcpd.storage.redis.keys import Keys, digest
+from mcpd.storage.redis.replies import RedisReplies
 from mcpd.storage.session_records import (
     Place,
     SessionRecord,
@@ -54,12 +55,12 @@ _CREATE: Final = Script(
 local all, mine, one = KEYS[1], KEYS[2], KEYS[3]
 local key, share, record, rev = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local ago, keep, busy, most, most_of_share = ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local prefix, prefix_of = ARGV[10], ARGV[11]
+local prefix, prefix_of, rests, ends = ARGV[10], ARGV[11], ARGV[12], ARGV[13]
 if redis.call('EXISTS', one) == 1 then return {now} end
 redis.call('ZREMRANGEBYSCORE', all, '-inf', now)
 redis.call('ZREMRANGEBYSCORE', mine, '-inf', now)
 local total, of_share, changed = redis.call('ZCARD', all), redis.call('ZCARD', mine), false
-for at = 12, #ARGV, 2 do
+for at = 14, #ARGV, 2 do
   local loser = prefix .. ARGV[at]
   if redis.call('EXISTS', loser) == 1 then
     changed = changed or number(loser, 'used') ~= tonumber(ARGV[at + 1])
@@ -80,13 +81,13 @@ if changed or total >= most or of_share >= most_of_share then
   end
   return places
 end
-for at = 12, #ARGV, 2 do
+for at = 14, #ARGV, 2 do
   local loser = prefix .. ARGV[at]
   local of = redis.call('HGET', loser, 'share')
   if of then
     redis.call('ZREM', prefix_of .. of, ARGV[at])
     redis.call('ZREM', all, ARGV[at])
-    redis.call('DEL', loser)
+    redis.call('DEL', loser, rests .. ARGV[at], ends .. ARGV[at])
   end
 end
 local used = now - ago
@@ -94,6 +95,7 @@ local expires = used + keep
 redis.call('HSET', one, 'record', record, 'rev', rev, 'share', share, 'created', now, 'used', used,
   'expires', expires, 'busy', busy > 0 and now + busy or 0)
 redis.call('PEXPIREAT', one, expires)
+redis.call('DEL', rests .. key, ends .. key)
 list(all, key, expires)
 list(mine, key, expires)
 return {now}
@@ -139,12 +141,12 @@ return gone
 
 _REMOVE: Final = Script(
     """
-for at = 3, #ARGV do
+for at = 5, #ARGV do
   local one = ARGV[1] .. ARGV[at]
   local share = redis.call('HGET', one, 'share')
   if share then redis.call('ZREM', ARGV[2] .. share, ARGV[at]) end
   redis.call('ZREM', KEYS[1], ARGV[at])
-  redis.call('DEL', one)
+  redis.call('DEL', one, ARGV[3] .. ARGV[at], ARGV[4] .. ARGV[at])
 end
 return 0
 """,
@@ -164,6 +166,8 @@ class RedisSessions:
         self._redis = redis
         self._keys = keys
         self._prefixes = (keys.session(""), keys.sessions_of(""))
+        self._prefixes_of_replies = keys.replies("")
+        self.replies = RedisReplies(redis, keys)
 
     async def _run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
         with translated():
@@ -184,8 +188,7 @@ class RedisSessions:
                 _CREATE,
                 [self._keys.sessions, self._keys.sessions_of(share), self._keys.session(record.key)],
                 *(record.key, share, data, record.rev, *_milliseconds(use), most, most_of_share),
-                *self._prefixes,
-                *losers,
+                *(*self._prefixes, *self._prefixes_of_replies, *losers),
             )
             if not taken:
                 return gone
@@ -221,7 +224,7 @@ class RedisSessions:
     async def remove(self, keys: Collection[str]) -> None:
         """See `SessionStore`."""
         for some in _batches(list(keys)):
-            await self._run(_REMOVE, [self._keys.sessions], *self._prefixes, *some)
+            await self._run(_REMOVE, [self._keys.sessions], *self._prefixes, *self._prefixes_of_replies, *some)
 
     async def purge(self) -> int:
         """See `SessionStore`. The hashes have ended by themselves."""

@@ -3,6 +3,7 @@
 It is beside the files of documents and tasks, so that neither a large ingest nor a busy task holds up a session.
 
     sessions    a record as JSON without its times, and what is asked for: share, rev, and the times
+    replies     what is left of their streams (`replies` of this package); a trigger removes it with the session
 
 Any number of processes on one data folder share the file. To ask for a session costs a look into shared memory as long
 as no process has written since it was last read (`PRAGMA data_version`), else a read. Over `drivers.sqlite`.
@@ -37,6 +38,7 @@ from mcpd.storage.session_records import (
 from mcpd.storage.sqlite import schema
 from mcpd.storage.sqlite.errors import translated
 from mcpd.storage.sqlite.files import FileStore, open_file
+from mcpd.storage.sqlite.replies import REPLIES, SqliteReplies, purge_replies
 
 FILE_NAME: Final = "sessions.db"
 READERS: Final = 2
@@ -53,6 +55,7 @@ STEPS: Final = (
         """,
         down="",
     ),
+    REPLIES,
 )
 
 
@@ -62,6 +65,7 @@ class SqliteSessions(FileStore):
     def __init__(self, database: Database, *, clock: Callable[[], float]) -> None:
         super().__init__(database)
         self._clock = clock
+        self.replies = SqliteReplies(database, clock=clock)
         self._version: int | None = None
         self._known: dict[str, SessionRecord] = {}
         """What was read while the file had `_version`."""
@@ -161,10 +165,12 @@ def _remove_sessions(connection: Connection, keys: Collection[str]) -> None:
 
 
 def _expired_sessions(connection: Connection, now_s: float) -> bool:
-    return connection.one("SELECT 1 FROM sessions WHERE expires <= ?", (now_s,)) is not None
+    sql = "SELECT 1 FROM sessions WHERE expires <= ?1 UNION ALL SELECT 1 FROM replies WHERE expires <= ?1"
+    return connection.one(sql, (now_s,)) is not None
 
 
 def _purge_sessions(connection: Connection, now_s: float) -> int:
+    purge_replies(connection, now_s)
     return connection.execute("DELETE FROM sessions WHERE expires <= ?", (now_s,)).rowcount
 
 
