@@ -322,7 +322,8 @@ def _watch_work(metrics: Metrics, health: Health, threads: ThreadPool, workers: 
 
     async def check_threads() -> Finding:
         if threads.degraded:
-            return Finding("degraded", f"stuck: {', '.join(sorted(set(threads.stuck())))}")
+            names = threads.stuck()
+            return Finding("degraded", f"{len(names)} stuck", f"stuck in {', '.join(sorted(set(names)))}")
         return Finding("ok", f"{threads.abandoned} abandoned")
 
     health.add("threads", check_threads, required=False)
@@ -340,7 +341,7 @@ def _watch_store(health: Health, documents: Documents) -> None:
         try:
             await documents.ping()
         except StorageError as error:
-            return Finding("down", str(error))
+            return Finding("down", "unavailable; the log says why", str(error))
         return Finding("ok")
 
     health.add("documents", check_documents, required=True)
@@ -351,7 +352,7 @@ def _watch_tasks(health: Health, tasks: TaskStore) -> None:
         try:
             counts = await tasks.count()
         except StorageError as error:
-            return Finding("down", str(error))
+            return Finding("down", "unavailable; the log says why", str(error))
         return Finding("ok", f"{sum(counts.values())} kept")
 
     health.add("tasks", check_tasks, required=False)
@@ -360,7 +361,7 @@ def _watch_tasks(health: Health, tasks: TaskStore) -> None:
 def _watch_shared(health: Health, shared: Shared) -> None:
     async def check_shared() -> Finding:
         standing = await shared.check()
-        return Finding(standing.state, standing.detail)
+        return Finding(*standing)
 
     if shared.name:
         health.add(shared.name, check_shared, required=False)

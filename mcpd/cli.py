@@ -30,7 +30,7 @@ from mcpd.commands.options import FAILED, INTERRUPTED, WRONG_USAGE, examples
 from mcpd.commands.search import search
 from mcpd.commands.serve import serve, stdio, worker
 from mcpd.descriptors import ensure_open
-from mcpd.errors import ConfigurationError, McpdError
+from mcpd.errors import ConfigurationError, McpdError, WireError
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -67,7 +67,7 @@ def run(arguments: list[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except McpdError as error:
-        click.echo(f"mcpd: {error}", err=True)
+        click.echo(f"mcpd: {error.detail or error}" if isinstance(error, WireError) else f"mcpd: {error}", err=True)
         return WRONG_USAGE if isinstance(error, ConfigurationError) else FAILED
     return code if isinstance(code, int) else 0
 

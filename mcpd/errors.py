@@ -63,8 +63,11 @@ class ToolCrashed(McpdError):
 class WireError(McpdError):
     """A refusal or failure on its way to the client.
 
-    `data` becomes the `data` member of the JSON-RPC error, absent when None. Never put secrets in either part.
+    `data` becomes the `data` member of the JSON-RPC error, absent when None. Never put secrets in either part, nor what
+    only operators should know: that is `detail`, which the log and the command line show instead of the message.
     """
+
+    detail = ""
 
     def __init__(self, message: str, data: dict[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -190,9 +193,13 @@ class RateLimited(Retryable):
 
 
 class StoreUnavailable(Retryable):
-    """A backing store does not answer."""
+    """A backing store does not answer. `detail` is what its driver says: addresses, paths, a library's own text."""
 
     reason = "store_unavailable"
+
+    def __init__(self, message: str, *, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
 
 
 class ResultTooLarge(WireError):

@@ -45,7 +45,7 @@ from mcpd.errors import (
 )
 from mcpd.monitoring.metrics import Metrics
 from mcpd.storage.documents import StorageError
-from mcpd.storage.refusals import refusal
+from mcpd.storage.refusals import KEYS, refusal
 from mcpd.storage.shared import Claim, Idempotency, Kept, Mismatch, New, NoRoom, Room
 from mcpd.wire.call import Call
 from mcpd.wire.outcomes import Outcome, decode_outcome, of_error, told
@@ -265,7 +265,7 @@ class KeyedCalls:
             outcome = Overloaded(f"{full}; wait for one to be forgotten, or call without a key")
         except StorageError as error:
             self._metrics.keyed_call("unavailable")
-            outcome = refusal(error)
+            outcome = refusal(error, KEYS)
         except Exception:  # noqa: BLE001 - one key's fault must not stop the others, nor the server
             _log.exception("a keyed call failed by a bug, request_id=%s", run.first.call.request_id)
             outcome = InternalError(run.first.call.request_id)
@@ -329,7 +329,7 @@ class KeyedCalls:
                 _log.error("the end of a keyed call could not be kept, trying again in %g s: %s", RETRY_S, error)
                 if trio.current_time() >= until_s and not run.settled.is_set():
                     self._metrics.keyed_call("unavailable")
-                    run.settle(refusal(error))
+                    run.settle(refusal(error, KEYS))
             await trio.sleep(RETRY_S)
 
     async def wait_settled(self) -> None:

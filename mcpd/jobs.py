@@ -26,6 +26,7 @@ from msgspec import structs
 from mcpd.deadlines import bounded_shield
 from mcpd.errors import InternalError, Reason, ToolError
 from mcpd.storage.documents import StorageError
+from mcpd.storage.refusals import TASKS, unavailable
 from mcpd.storage.shared import TaskStore
 from mcpd.storage.task_states import Ask, End, Event, Refused, Report, Task, Withdraw
 from mcpd.wire.call import Call
@@ -199,7 +200,8 @@ class Job:
         try:
             after = await self._store.apply(self.id, event)
         except StorageError as error:
-            raise ToolError(f"The client could not be asked: {error}") from error
+            _log.warning("a task could not ask its client: %s", error)
+            raise ToolError(f"The client could not be asked. {unavailable(error, TASKS)}; try again shortly") from error
         if isinstance(after, Refused):
             raise ToolError(_REFUSALS.get(after.why, "The task is no longer this server's"))
 

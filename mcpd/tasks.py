@@ -32,7 +32,7 @@ from mcpd.events import Changed, LocalBus
 from mcpd.jobs import Job, Launch
 from mcpd.monitoring.metrics import Metrics
 from mcpd.storage.documents import StorageError
-from mcpd.storage.refusals import answering, refusal
+from mcpd.storage.refusals import TASKS, answering, refusal
 from mcpd.storage.shared import NoRoom, Room, TaskStore
 from mcpd.storage.task_states import STATES, Answer, Draft, Refused, State, Task, WantCancel
 from mcpd.wire.call import Call, Principal
@@ -141,7 +141,7 @@ class Tasks:
             raise Overloaded(f"{job.made}; wait for one to expire, or cancel what is not needed")
         if job.made is None:
             raise Draining("The server is stopping; try again")
-        raise refusal(job.made)
+        raise refusal(job.made, TASKS)
 
     async def _do(self, job: Job) -> None:
         draft = Draft(
@@ -174,7 +174,7 @@ class Tasks:
         return self._jobs[task_id].rounds
 
     async def _own(self, task_id: str, principal: Principal) -> Task | None:
-        with answering():
+        with answering(TASKS):
             task = await self._store.get(task_id)
         return task if task is not None and task.principal == principal.id else None
 
@@ -213,7 +213,7 @@ class Tasks:
         return {}
 
     async def _apply(self, task_id: str, event: Answer | WantCancel) -> None:
-        with answering():
+        with answering(TASKS):
             after = await self._store.apply(task_id, event)
         if isinstance(after, Refused) and after.why == "gone":
             raise unknown_task()

@@ -6,10 +6,11 @@ import json
 import os
 import pty
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,16 @@ def test_control_characters_in_documents_do_not_reach_a_terminal(capsys: Output)
         assert "owned" in out
         assert not set(out) & {"\x1b", "\x07", "\u202e"}
     assert terminal.clean("a\tb\r\x1b[2J\nc") == "a b \ufffd[2J\nc"
+
+
+def test_an_operator_is_told_what_a_remote_caller_is_not(capsys: Output) -> None:
+    """CLI: errors say what is wrong, with the path."""
+    told(capsys, "ingest", "notes")
+    with closing(sqlite3.connect(".mcpd/mcpd.db")) as tables:
+        tables.execute("DROP TABLE documents")
+    _, err = printed(capsys, "search", "nursery", code=1)
+    assert err.startswith("mcpd: ")
+    assert ".mcpd/mcpd.db: no such table" in err
 
 
 def test_a_failure_is_shown_on_one_line_whatever_the_name(capsys: Output) -> None:

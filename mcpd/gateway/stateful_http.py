@@ -22,12 +22,12 @@ from typing import Any
 import trio
 
 from mcpd.config import Limits, Timeouts
-from mcpd.errors import InvalidRequest, Retryable, WireError
+from mcpd.errors import InvalidRequest, Retryable, WireError, facing
 from mcpd.gateway.asgi import Responder
 from mcpd.gateway.exchanges import StreamExchange, retry_after
 from mcpd.gateway.quotas import Quotas
 from mcpd.gateway.readers import STANDALONE, Post, Reader
-from mcpd.messages.flight import Done, Flight, Outcome, Stopped, answer_to, encode_outcome, unheard
+from mcpd.messages.flight import Done, Failed, Flight, Outcome, Stopped, answer_to, encode_outcome, unheard
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.session import Session
 from mcpd.messages.sessions import Sessions
@@ -203,16 +203,16 @@ class StatefulHttp:
             call = self._call(request, session, post.responder.request_id)
             exchange = StreamExchange(session.peer, self._standalone(session), may_release=False)
             outcome = await self._manager.serve(Flight(call, exchange, post.responder.client))
-            if isinstance(outcome, Done):
-                await self._sessions.keep(session)
-                kept = True
+            kept = isinstance(outcome, Done)
         finally:
             if not kept:
                 self._sessions.discard(session)
         if isinstance(outcome, Done):
             post.responder.add([(_SESSION, session.key.encode("ascii"))])
         answer = _encode(call, outcome)
-        if answer is not None and post.head.takes_json:
+        if isinstance(outcome, Failed) and isinstance(outcome.error, Retryable):
+            await post.responder.whole(facing(outcome.error).mcp_status, answer or b"", retry_after(outcome.error))
+        elif answer is not None and post.head.takes_json:
             await post.responder.whole(200, answer)
         elif answer is not None:
             await post.responder.chunk(sse.event(answer))

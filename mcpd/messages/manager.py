@@ -357,7 +357,7 @@ async def _wait_turn(ticket: Ticket) -> None:
 
 
 def _detail(error: WireError) -> str:
-    return error.message[:_MAX_DETAIL_CHARS]
+    return (error.detail or error.message)[:_MAX_DETAIL_CHARS]
 
 
 def _is_cancellation(error: BaseException) -> bool:

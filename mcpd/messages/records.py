@@ -20,7 +20,7 @@ from typing import Any, Final
 import trio
 
 from mcpd.errors import InvalidRequest, StoreUnavailable
-from mcpd.storage.refusals import answering
+from mcpd.storage.refusals import SESSIONS, answering
 from mcpd.storage.session_records import SessionRecord, retimed
 from mcpd.storage.shared import SessionStore
 from mcpd.wire.call import Principal
@@ -82,7 +82,7 @@ async def change(store: SessionStore, record: SessionRecord, principal: Principa
         state = state_of(record)
         edit(state)
         wanted = record_of(record.key, state, principal, record.rev + 1)
-        with answering():
+        with answering(SESSIONS):
             after = await store.replace(wanted)
         if after is None:
             raise InvalidRequest("This session has ended; initialize again")

@@ -42,7 +42,7 @@ from mcpd.monitoring.metrics import Metrics
 from mcpd.service import McpService
 from mcpd.storage.documents import StorageError
 from mcpd.storage.inbox import Inbox
-from mcpd.storage.refusals import answering, refusal
+from mcpd.storage.refusals import SESSIONS, answering, refusal
 from mcpd.storage.session_records import NoSessionRoom, Place, SessionRecord, SessionRoom, Use, giving_way
 from mcpd.storage.shared import SessionStore
 from mcpd.wire.call import Call, Principal
@@ -119,7 +119,7 @@ class Sessions:
         return session
 
     def begin(self, state: SessionState, principal: Principal) -> Session:
-        """Enter a session over HTTP whose `initialize` has still to be served; then follows `keep` or `discard`."""
+        """Enter a session over HTTP whose `initialize` has still to be served; unless it is, `discard` follows."""
         return self._enter(secrets.token_urlsafe(32), state, principal)
 
     def _enter(self, key: str, state: SessionState, principal: Principal) -> Session:
@@ -139,7 +139,7 @@ class Sessions:
         except NoSessionRoom as error:
             raise self._full(error) from None
         except StorageError as error:
-            raise refusal(error) from error
+            raise refusal(error, SESSIONS) from error
         for key in gone:
             if key in self._by_key:
                 self._unload(self._by_key[key], "admin")
@@ -212,7 +212,7 @@ class Sessions:
             except StorageError as error:
                 if key in self._by_key:
                     return self._by_key[key]
-                raise refusal(error) from error
+                raise refusal(error, SESSIONS) from error
             if ends == self._ends:
                 return self._adopt(key, record, principal)
         return None
@@ -242,7 +242,7 @@ class Sessions:
 
     async def end(self, session: Session) -> None:
         """End a session for good, as its client wishes. Raises: StoreUnavailable, and the session goes on."""
-        with answering():
+        with answering(SESSIONS):
             await self._store.remove([session.key])
         self._unload(session, "explicit")
 
@@ -345,16 +345,19 @@ class Sessions:
                 self.drop_stream(session, name)
 
     async def apply(self, call: Call) -> dict[str, Any]:
-        """Serve a method that only concerns its session; what it changes is committed.
+        """Serve a method that only concerns its session; what it changes is committed, and so is a new one over HTTP.
 
-        Raises: InvalidParams, InvalidRequest, ResourceNotFound, StoreUnavailable.
+        Raises: InvalidParams, InvalidRequest, Overloaded, ResourceNotFound, StoreUnavailable.
         """
         if call.method == "ping":
             return {}
         session = self._by_key.get(call.session or "")
         if session is None:
             raise InvalidRequest("This session has ended; initialize again")
-        return await self._methods.serve(call, session)
+        result = await self._methods.serve(call, session)
+        if call.method == "initialize" and call.transport == "http":
+            await self.keep(session)
+        return result
 
     async def initialized(self, session: Session) -> None:
         """Take `notifications/initialized`. Raises: InvalidRequest, StoreUnavailable."""

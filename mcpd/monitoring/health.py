@@ -7,7 +7,8 @@ serves. While draining the answer is always no, and no dependency is asked.
 Called by: `gateway.operations` (readiness), the composition root (which adds the checks and starts draining). Calls the
 checks it was given. Deliberately not: a monitor; nothing is asked between two requests.
 
-Laws: a check that fails is an answer, not an error; a check that does not answer is down.
+Laws: a check that fails is an answer, not an error; a check that does not answer is down. The page is for everybody,
+so why something is down stands in the log: one line when it begins, one when it is over.
 
 Sources: surfaces "HTTP" (`/healthz`, `/readyz`).
 """
@@ -26,10 +27,15 @@ _log = logging.getLogger(__name__)
 
 
 class Finding(NamedTuple):
-    """What a check says of its dependency; `detail` is one short line without secrets."""
+    """What a check says of its dependency.
+
+    `detail` is one short line for anybody who asks: no secrets, addresses, paths or names of tools. `cause` is for the
+    log, which is told once for as long as it stays the same.
+    """
 
     state: State
     detail: str = ""
+    cause: str = ""
 
 
 Check = Callable[[], Awaitable[Finding]]
@@ -66,6 +72,7 @@ class Health:
     def __init__(self) -> None:
         self.draining = False
         self._checks: list[tuple[str, bool, Check]] = []
+        self._causes: dict[str, str] = {}
 
     def add(self, name: str, check: Check, *, required: bool) -> None:
         """Ask `check` from now on; answers come in the order of adding."""
@@ -79,7 +86,18 @@ class Health:
         async with trio.open_nursery() as nursery:
             for name, required, check in self._checks:
                 nursery.start_soon(_ask, found, name, required, check)
+        for name, dependency in found.items():
+            self._tell(name, dependency.finding)
         return judge(tuple(found[name] for name, _, _ in self._checks))
+
+    def _tell(self, name: str, finding: Finding) -> None:
+        told = self._causes.pop(name, "")
+        if finding.cause:
+            self._causes[name] = finding.cause
+            if finding.cause != told:
+                _log.error("%s is %s: %s", name, finding.state, finding.cause)
+        elif told:
+            _log.info("%s is %s again", name, finding.state)
 
 
 def judge(dependencies: tuple[Dependency, ...]) -> Readiness:

@@ -23,7 +23,7 @@ from mcpd.authoring.declarations import CompletionDeclaration
 from mcpd.errors import InvalidParams, ResourceNotFound
 from mcpd.events import Bus, Changed
 from mcpd.storage.documents import Condition, Document, Documents, Head, Notice, StorageError
-from mcpd.storage.refusals import answering
+from mcpd.storage.refusals import DOCUMENTS, answering
 from mcpd.storage.uris import SCHEME, shown, spellings, stored
 
 Entry = dict[str, Any]
@@ -49,7 +49,7 @@ class DocumentResources:
 
     async def page(self, cursor: str | None, limit: int) -> tuple[list[Entry], str | None]:
         """Return listing entries and the store's own cursor for more. Raises: InvalidParams, StoreUnavailable."""
-        with answering():
+        with answering(DOCUMENTS):
             page = await self._documents.page((), cursor, limit)
         return [_entry(head) for head in page.items], page.cursor
 
@@ -58,7 +58,7 @@ class DocumentResources:
 
         Raises: ResourceNotFound, StoreUnavailable.
         """
-        with answering():
+        with answering(DOCUMENTS):
             for spelling in spellings(uri):
                 document = await self._documents.get(spelling)
                 if document is not None:
@@ -74,7 +74,7 @@ def path_completion(documents: Documents) -> CompletionDeclaration:
 
     async def complete_path(value: str) -> list[str]:
         begun = Condition("uri", prefix=SCHEME + stored(value))
-        with answering():
+        with answering(DOCUMENTS):
             page = await documents.page((begun,), None, _MAX_COMPLETIONS_ITEMS)
         return [shown(head.uri) for head in page.items]
 

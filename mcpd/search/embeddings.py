@@ -24,7 +24,7 @@ import msgspec
 import trio
 
 from mcpd.search.hashing import DIMS, HashEmbedding
-from mcpd.storage.documents import StorageError
+from mcpd.storage.documents import StorageError, StoreUnreachable
 
 SLICE_CHARS: Final = 16_000
 """Of texts between two checkpoints: some two milliseconds of hashing."""
@@ -33,8 +33,19 @@ ENTRY_BYTES: Final = 240
 """What a cache entry takes besides its numbers: key, array object, and its place in the table."""
 
 
+_SERVICE: Final = "embedding service"
+
+
 class EmbeddingError(StorageError):
     """The endpoint answers, but with no vectors that can be used; the text says what to mend. It never holds a key."""
+
+    store = _SERVICE
+
+
+class EndpointUnreachable(StoreUnreachable):
+    """The endpoint does not answer now; the text says why, and never holds a key."""
+
+    store = _SERVICE
 
 
 class EmbeddingProvider(Protocol):
@@ -55,7 +66,7 @@ class EmbeddingProvider(Protocol):
     async def embed(self, texts: Sequence[str]) -> list[Sequence[float]]:
         """Return one vector of length one for each text, in order.
 
-        Raises: StoreUnreachable when it may work later; EmbeddingError when it will not.
+        Raises: EndpointUnreachable when it may work later; EmbeddingError when it will not.
         Cancellation: safe.
         """
 

@@ -36,9 +36,8 @@ import trio
 from mcpd.config import Embeddings, Secret
 from mcpd.drivers.http import HttpClient, HttpError, Reply, Unreachable
 from mcpd.errors import ConfigurationError
-from mcpd.search.embeddings import EmbeddingError, VectorCache, normalised
+from mcpd.search.embeddings import EmbeddingError, EndpointUnreachable, VectorCache, normalised
 from mcpd.search.together import run_together
-from mcpd.storage.documents import StoreUnreachable
 
 _MAX_DIGITS: Final = 20
 """Of a Retry-After."""
@@ -144,7 +143,7 @@ class HttpProvider:
             self._cache.put(self.model, text, vector)
 
     async def _answer(self, body: bytes) -> bytes:
-        """Send one request until it is answered with 200. Raises: StoreUnreachable, EmbeddingError."""
+        """Send one request until it is answered with 200. Raises: EndpointUnreachable, EmbeddingError."""
         pause_s = self._first_pause_s
         for attempt in count(1):
             outcome = await self._attempt(body)
@@ -153,7 +152,7 @@ class HttpProvider:
             wait_s = max(outcome.wait_s, pause_s * (0.5 + self._draw() / 2))
             left_s = trio.current_effective_deadline() - trio.current_time()
             if attempt == MAX_ATTEMPTS or wait_s > MAX_PAUSE_S or wait_s >= left_s:
-                raise StoreUnreachable(f"The embedding endpoint does not answer ({attempt} tries): {outcome.reason}")
+                raise EndpointUnreachable(f"The embedding endpoint does not answer ({attempt} tries): {outcome.reason}")
             await trio.sleep(wait_s)
             pause_s *= 2
         raise AssertionError("counting does not end")

@@ -37,7 +37,7 @@ from mcpd.search.query import Mode, Search
 from mcpd.search.together import Job, run_together
 from mcpd.shares import Shares
 from mcpd.storage.documents import Bucket, Documents, Found, Hit, Json, Matching, Near, StorageError
-from mcpd.storage.refusals import answering
+from mcpd.storage.refusals import DOCUMENTS, answering
 
 PLACES: Final = 6
 """Questions that all searches may have at the store at once; below the readers of the embedded one, so that whoever
@@ -103,7 +103,7 @@ class Searcher:
         """
         began = trio.current_time()
         mode = self._mode(request)
-        with answering():
+        with answering(DOCUMENTS):
             answer = await self._answer(request, mode, marks if request.highlight else None, _Gathered(owner))
         took_s = trio.current_time() - began
         self._observe(mode, took_s)

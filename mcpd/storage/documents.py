@@ -39,7 +39,12 @@ Scalar = str | int | float | bool
 
 
 class StorageError(McpdError):
-    """A store could not do what it was asked to; the text says why and what to do."""
+    """A store could not do what it was asked to; the text says why and what to do, to an operator.
+
+    `store` says what it was, in an error that its caller would take for another one's.
+    """
+
+    store = ""
 
 
 class StoreUnreachable(StorageError):
@@ -52,6 +57,10 @@ class BadCursor(StorageError):
 
 class BadQuery(StorageError):
     """A filter, facet or sort that this grammar does not have; the text names the field."""
+
+
+class TooLong(StorageError):
+    """What a caller wants to have kept is longer than a store may keep; the text says by how much."""
 
 
 class Span(msgspec.Struct, frozen=True):

@@ -22,10 +22,11 @@ from mcpd.storage.shared import Idempotency, RateLimits, SessionStore, TaskStore
 
 
 class Standing(NamedTuple):
-    """How a store is now; `detail` is one short line without secrets."""
+    """How a store is now. `detail` is one short line for anybody; `cause` is for the log, which has not had it yet."""
 
     state: Literal["ok", "degraded", "down"]
     detail: str = ""
+    cause: str = ""
 
 
 class Advice(NamedTuple):

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from mcpd.storage.documents import StorageError
+from mcpd.storage.documents import StorageError, TooLong
 
 MAX_RECORD_BYTES: Final = 1 << 20
 """As JSON: capabilities and watched URIs are bounded one by one, and even escaped they are less together."""
@@ -164,10 +164,10 @@ _TIMES: Final = ("created_s", "used_s", "expires_s", "busy_s")
 
 
 def encode(record: SessionRecord) -> bytes:
-    """Return a record without its times as JSON. Raises: StorageError when it is too long."""
+    """Return a record without its times as JSON. Raises: TooLong."""
     data = msgspec.json.encode(msgspec.structs.replace(record, **dict.fromkeys(_TIMES, 0.0)))
     if len(data) > MAX_RECORD_BYTES:
-        raise StorageError(f"A session may be {MAX_RECORD_BYTES} bytes long, and this one is {len(data)}")
+        raise TooLong(f"A session may be {MAX_RECORD_BYTES} bytes long, and this one is {len(data)}")
     return data
 
 

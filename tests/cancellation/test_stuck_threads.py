@@ -60,7 +60,8 @@ async def expect_refusal(client: HttpClient, running: Running) -> None:
     status, text = await get(running.port, "/readyz")
     assert status == 200
     assert text.splitlines()[0] == "degraded: threads"
-    assert "stuck: linger_thread" in text
+    assert f"{BOUND} stuck" in text
+    assert "linger_thread" not in text
     assert any(b"linger_thread" in line for line in running.lines)
 
 

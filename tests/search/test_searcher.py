@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from mcpd.config import Embeddings, Limits
 from mcpd.drivers.http import open_http
-from mcpd.errors import InvalidParams, StoreUnavailable
+from mcpd.errors import InvalidParams, StoreUnavailable, WireError
 from mcpd.monitoring.metrics import Metrics
 from mcpd.search import cursors
 from mcpd.search.answers import PRIVATE
@@ -43,9 +43,10 @@ from mcpd.storage.documents import (
     Span,
     StorageError,
     StoreUnreachable,
+    TooLong,
 )
 from mcpd.storage.memory.documents import MemoryDocuments
-from mcpd.storage.refusals import refusal
+from mcpd.storage.refusals import DOCUMENTS, refusal
 from mcpd.storage.sqlite.documents import open_documents
 from tests.drivers.scripted import HOLD, Answer, Asked, Raw, Scripted, Silence, serving
 
@@ -454,7 +455,7 @@ class Failing:
 async def test_semantic_search_fails_when_the_endpoint_does() -> None:
     async with meaning_of() as m:
         m.model.says = Answer(503)
-        with pytest.raises(StoreUnavailable, match="embedding endpoint"):
+        with pytest.raises(StoreUnavailable, match="embedding service"):
             await m.search(query="automobile", mode="semantic")
 
 
@@ -481,16 +482,18 @@ async def test_what_the_store_does_not_take_is_the_callers_mistake(mode: str) ->
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (BadQuery("q"), InvalidParams),
-        (BadCursor("c"), InvalidParams),
-        (StoreUnreachable("u"), StoreUnavailable),
-        (EmbeddingError("e"), StoreUnavailable),
-        (StorageError("s"), StoreUnavailable),
+        (BadQuery("q"), InvalidParams("q")),
+        (BadCursor("c"), InvalidParams("c")),
+        (TooLong("l"), InvalidParams("l")),
+        (StoreUnreachable("u"), StoreUnavailable("The document store is unavailable; try again shortly")),
+        (StorageError("s"), StoreUnavailable("The document store is unavailable; try again shortly")),
+        (EmbeddingError("e"), StoreUnavailable("The embedding service is unavailable; try again shortly")),
     ],
 )
-def test_storage_errors_become_wire_errors_with_their_text(error: StorageError, told: type[Exception]) -> None:
-    assert type(refusal(error)) is told
-    assert str(refusal(error)) == str(error)
+def test_only_what_is_written_for_callers_is_told_to_them(error: StorageError, told: WireError) -> None:
+    said = refusal(error, DOCUMENTS)
+    assert (type(said), said.message) == (type(told), told.message)
+    assert said.detail == ("" if isinstance(told, InvalidParams) else str(error))
 
 
 async def test_answered_searches_are_measured_by_the_mode_they_ran_in() -> None:

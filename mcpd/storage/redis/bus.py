@@ -145,8 +145,8 @@ class RedisBus:
 
     @property
     def trouble(self) -> str:
-        """What the server refuses although it is there; empty when it refuses nothing."""
-        return "; ".join(f"{what}: {why}" for what, why in self._troubles.items())
+        """What does not happen because the server, which is there, refuses it; empty when it refuses nothing."""
+        return ", ".join(f"not {what}" for what in self._troubles)
 
     def _note(self, what: str, error: RedisError | None) -> None:
         """Keep what the server refuses until it does it again: one line in the log for each change."""

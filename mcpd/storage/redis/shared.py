@@ -33,6 +33,8 @@ RETRY_S: Final = 2.0
 PING_S: Final = 1.0
 """Half of what a readiness check may take."""
 
+AWAY: Final = "no connection; the log says why"
+
 _log = logging.getLogger(__name__)
 
 
@@ -101,7 +103,7 @@ class RedisShared:
     async def check(self) -> Standing:
         """See `Shared`."""
         if not self._redis.statistics().connected:
-            return Standing("down", self._redis.failure)
+            return Standing("down", AWAY)
         with trio.move_on_after(PING_S):
             return await self._ask()
         return Standing("down", f"no answer within {PING_S:g} s")
@@ -110,7 +112,7 @@ class RedisShared:
         try:
             await self._redis.execute("PING")
         except RedisError as error:
-            return Standing("degraded", str(error))
+            return Standing("degraded", "it refuses commands; the log says why", str(error))
         if self.bus.trouble or not self.bus.hears:
             return Standing("degraded", f"changes of replicas: {self.bus.trouble or 'not heard yet'}")
         return Standing("ok", self._version())
