@@ -17,22 +17,21 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
 from mcpd.config import Config, Server
 from mcpd.errors import ConfigurationError
+from mcpd.gateway.asgi import Head
 from mcpd.gateway.keys import KeyStore
 from mcpd.gateway.proxies import Proxies
 from mcpd.wire.call import ANONYMOUS, Principal
 
-Headers = Iterable[tuple[bytes, bytes]]
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
-_ASKED = frozenset({b"host", b"origin", b"authorization"})
 _AMBIGUOUS = b"bearer ,"
 """Stands for a header sent twice: malformed as a Host, as an Origin and as credentials."""
 _MAX_REMEMBERED_ITEMS = 256
@@ -103,22 +102,15 @@ class Access:
         self._seen_origins: set[bytes] = set()
         self._neighbours: dict[str, Principal] = {}
 
-    def admit(self, scope: Mapping[str, Any]) -> Principal | Refusal:
-        """Judge the head of an ASGI `http` or `websocket` scope: Host, then Origin, then credentials (LAD step 0)."""
-        host = origin = authorization = None
-        for name, value in scope["headers"]:
-            if name not in _ASKED:
-                continue
-            if name == b"host":
-                host = value if host is None else _AMBIGUOUS
-            elif name == b"origin":
-                origin = value if origin is None else _AMBIGUOUS
-            else:
-                authorization = value if authorization is None else _AMBIGUOUS
-        refusal = self._judge_host(host) or (origin is not None and self._judge_origin(origin))
-        if refusal or self._keys.required:
-            return refusal or self.authenticate(authorization)
-        return self._anonymous((scope.get("client") or ("",))[0])
+    def admit(self, head: Head) -> Principal | Refusal:
+        """Judge the head of a request or an upgrade: Host, then Origin, then credentials (LAD step 0)."""
+        given = head.named
+        if head.repeated:
+            given = {**given, **dict.fromkeys(head.repeated, _AMBIGUOUS)}
+        refusal = self._judge_host(given.get(b"host")) or self._judge_origin(given.get(b"origin"))
+        if refusal is not None:
+            return refusal
+        return self.authenticate(given.get(b"authorization")) if self._keys.required else self._anonymous(head.client)
 
     def _anonymous(self, address: str) -> Principal:
         """Return the caller without a key whose share of the server is that of `address`."""
@@ -133,15 +125,12 @@ class Access:
         """True while a caller that was admitted would be again: its key is neither gone, nor changed, nor expired."""
         return self._keys.holds(principal)
 
-    def admit_anyone(self, scope: Mapping[str, Any]) -> Refusal | None:
+    def admit_anyone(self, head: Head) -> Refusal | None:
         """Judge Host and Origin only, for what needs no credentials: preflight requests and public pages."""
-        found = [(name, value) for name, value in scope["headers"] if name in (b"host", b"origin")]
-        hosts = [value for name, value in found if name == b"host"]
-        origins = [value for name, value in found if name == b"origin"]
-        if len(hosts) > 1 or len(origins) > 1:
-            return _of(_BAD_HOST if len(hosts) > 1 else _BAD_ORIGIN, _AMBIGUOUS)
-        refusal = self._judge_host(hosts[0] if hosts else None)
-        return refusal or (self._judge_origin(origins[0]) if origins else None)
+        for name, refusal in ((b"host", _BAD_HOST), (b"origin", _BAD_ORIGIN)):
+            if name in head.repeated:
+                return _of(refusal, _AMBIGUOUS)
+        return self._judge_host(head.named.get(b"host")) or self._judge_origin(head.named.get(b"origin"))
 
     def watch(self, callback: Callable[[], None]) -> None:
         """Have `callback` called when `stands` may answer otherwise than before."""
@@ -188,8 +177,8 @@ class Access:
         authority = _authority((raw or b"").decode("latin-1").strip().lower(), self._scheme)
         return authority is not None and (authority in self._hosts or (authority[0], None) in self._hosts)
 
-    def _judge_origin(self, raw: bytes) -> Refusal | None:
-        if raw in self._seen_origins:
+    def _judge_origin(self, raw: bytes | None) -> Refusal | None:
+        if raw is None or raw in self._seen_origins:
             return None
         origin = _origin(raw.decode("latin-1"))
         if origin not in self._origins and not (self._any_origin and origin not in ("null", None)):
@@ -338,12 +327,11 @@ def cors(origin: bytes) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def preflight(headers: Headers) -> list[tuple[bytes, bytes]]:
+def preflight(given: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
     """Return the headers of the 204 that answers an OPTIONS of an allowed origin (HDR-15).
 
     Raises: nothing; an OPTIONS without Origin gets the `Allow` header only.
     """
-    given = dict(headers)
     origin = given.get(b"origin")
     if origin is None:
         return [(b"allow", _ALLOWED_METHODS)]

@@ -83,7 +83,7 @@ class Operations:
 
     def name(self, scope: Scope) -> str:
         """Give the request its id and return it."""
-        return self._names.name(scope, Head(scope).request_id)
+        return self._names.name(scope, Head(scope).named.get(b"x-request-id"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request of any kind."""

@@ -20,6 +20,7 @@ from typing import Any, cast
 import trio
 
 from mcpd.monitoring.logs import RequestLine
+from mcpd.wire.headers import by_name
 
 _MAX_DIGITS = 20
 """Of a Content-Length: what has more is too large by itself, and would cost time to convert."""
@@ -76,55 +77,34 @@ def client_address(scope: Scope) -> str:
 
 
 class Head:
-    """What the transports want to know from a request's headers, found in one pass."""
+    """The head of a request, and what every transport wants to know from it."""
 
-    __slots__ = (
-        "accept",
-        "body",
-        "content_type",
-        "encoding",
-        "length",
-        "origin",
-        "request_id",
-        "takes_events",
-        "takes_json",
-        "traceparent",
-    )
+    __slots__ = ("body", "client", "named", "repeated", "takes_events", "takes_json")
 
     def __init__(self, scope: Scope) -> None:
-        self.accept: bytes | None = None
-        self.content_type: bytes | None = None
-        self.encoding: bytes | None = None
-        self.length: bytes | None = None
-        self.origin: bytes | None = None
-        self.request_id: bytes | None = None
-        self.traceparent: bytes | None = None
+        self.named, self.repeated = by_name(scope["headers"])
+        """The headers by name, as `by_name` returns them."""
+        self.client = client_address(scope)
         self.body: bytes | None = scope.get("extensions", _NOTHING).get(WHOLE_BODY)
         """The whole body, if it is known already."""
-        for name, value in scope["headers"]:
-            slot = _SLOTS.get(name)
-            if slot is not None:
-                before = getattr(self, slot) if slot == "accept" else None
-                setattr(self, slot, value if before is None else before + b", " + value)
-        self.takes_json = self.takes(b"application/json")
+        accept = self.repeated.get(b"accept") or self.named.get(b"accept")
+        self.takes_json = _takes(accept, b"application/json")
         """True when a reply may be one JSON text."""
-        self.takes_events = self.takes(b"text/event-stream")
+        self.takes_events = _takes(accept, b"text/event-stream")
         """True when a reply may be an event stream."""
 
     @property
     def sends_json(self) -> bool:
         """True when the body is declared as JSON."""
-        kind = self.content_type
-        return kind is not None and (
-            kind == b"application/json" or kind.split(b";", 1)[0].strip().lower() == b"application/json"
-        )
+        kind = self.named.get(b"content-type", b"")
+        return kind == b"application/json" or kind.split(b";", 1)[0].strip().lower() == b"application/json"
 
-    def takes(self, kind: bytes) -> bool:
-        """True when `Accept` admits the media type `kind`; absent admits all."""
-        accept = self.accept
-        if accept is None or (b";" not in accept and (kind in accept or b"*/*" in accept)):
-            return True
-        return _admits(accept.lower(), kind)
+
+def _takes(accept: bytes | None, kind: bytes) -> bool:
+    """True when `Accept` admits the media type `kind`; absent admits all."""
+    if accept is None or (b";" not in accept and (kind in accept or b"*/*" in accept)):
+        return True
+    return _admits(accept.lower(), kind)
 
 
 def _admits(accept: bytes, kind: bytes) -> bool:
@@ -140,17 +120,6 @@ def _admits(accept: bytes, kind: bytes) -> bool:
 _REFUSING = re.compile(rb"(?:^|;)\s*q\s*=\s*0(?:\.0*)?\s*(?:;|$)")
 
 
-_SLOTS = {
-    b"accept": "accept",
-    b"content-encoding": "encoding",
-    b"content-type": "content_type",
-    b"content-length": "length",
-    b"origin": "origin",
-    b"x-request-id": "request_id",
-    b"traceparent": "traceparent",
-}
-
-
 class BodyRefused(Exception):
     """The body was not read to its end: `status` 413 (too large), 408 (too slow) or 415 (compressed)."""
 
@@ -164,14 +133,16 @@ class ClientGone(Exception):
 
 
 async def read_body(head: Head, receive: Receive, *, max_bytes: int, timeout_s: float) -> bytes:
-    """Return the whole body. Raises: BodyRefused, ClientGone."""
-    if head.encoding is not None and head.encoding.lower() != b"identity":
+    """Return the whole body, and let go of it: some calls run for days. Raises: BodyRefused, ClientGone."""
+    if head.named.get(b"content-encoding", b"identity").lower() != b"identity":
         raise BodyRefused(415, "Send the body as it is, without Content-Encoding")
-    if head.length is not None and head.length.isdigit() and int(head.length[:_MAX_DIGITS]) > max_bytes:
+    length = head.named.get(b"content-length", b"")
+    if length.isdigit() and int(length[:_MAX_DIGITS]) > max_bytes:
         raise BodyRefused(413, f"The body may have {max_bytes} bytes")
-    if head.body is not None and len(head.body) <= max_bytes:
-        return head.body
-    body: bytes | None = None
+    body, head.body = head.body, None
+    if body is not None and len(body) <= max_bytes:
+        return body
+    body = None
     with trio.move_on_after(timeout_s):
         body = await _collect(receive, max_bytes)
     if body is not None:
@@ -203,11 +174,11 @@ class Responder:
 
     __slots__ = ("_headers", "_send", "client", "method", "path", "request_id", "started", "status")
 
-    def __init__(self, send: Send, scope: Scope) -> None:
+    def __init__(self, send: Send, scope: Scope, client: str) -> None:
         """`scope` has been given its name."""
         self._send = send
         self.request_id: str = scope[REQUEST_ID]
-        self.client = client_address(scope)
+        self.client = client
         """Address of whom it goes to, for the log."""
         self.method: str = scope["method"]
         self.path: str = scope["path"]

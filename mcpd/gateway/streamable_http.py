@@ -83,18 +83,18 @@ class StreamableHttp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
         head = Head(scope)
-        self._names.name(scope, head.request_id)
-        responder = Responder(send, scope)
+        self._names.name(scope, head.named.get(b"x-request-id"))
+        responder = Responder(send, scope, head.client)
         if scope["method"] == "OPTIONS":
-            await self._preflight(scope, responder)
+            await self._preflight(head, responder)
             return
-        admitted = self._access.admit(scope)
-        if head.origin is not None and not (isinstance(admitted, Refusal) and admitted.reason in FOREIGN):
-            responder.add(cors(head.origin))
+        admitted, origin = self._access.admit(head), head.named.get(b"origin")
+        if origin is not None and not (isinstance(admitted, Refusal) and admitted.reason in FOREIGN):
+            responder.add(cors(origin))
         if isinstance(admitted, Refusal):
             await self._turn_away(responder, admitted)
             return
-        headers = RoutingHeaders.read(scope["headers"])
+        headers = RoutingHeaders.read(head.named, head.repeated)
         if scope["method"] == "POST":
             try:
                 await self._post(Post(head, headers, admitted, responder, receive))
@@ -105,12 +105,12 @@ class StreamableHttp:
         else:
             await self._other(scope["method"], Post(head, headers, admitted, responder, receive))
 
-    async def _preflight(self, scope: Scope, responder: Responder) -> None:
-        refusal = self._access.admit_anyone(scope)
+    async def _preflight(self, head: Head, responder: Responder) -> None:
+        refusal = self._access.admit_anyone(head)
         if refusal is not None:
             await self._turn_away(responder, refusal)
             return
-        await responder.whole(204, b"", preflight(scope["headers"]))
+        await responder.whole(204, b"", preflight(head.named))
         self._note(responder, trio.current_time())
 
     def _note(self, responder: Responder, started: float) -> None:
@@ -152,7 +152,9 @@ class StreamableHttp:
                 raise BodyRefused(415, "Send Content-Type: application/json")
             if not (head.takes_json or head.takes_events):
                 raise BodyRefused(406, "Accept application/json and text/event-stream")
-            value = await self._read(post)
+            limits, timeout_s = self._limits, self._timeouts.body_s
+            body = read_body(head, post.receive, max_bytes=limits.max_body_bytes, timeout_s=timeout_s)
+            value = jsonrpc.decode(await body, max_depth=limits.max_depth)
         except BodyRefused as refused:
             await self._turn_away(post.responder, Refusal(refused.status, "body", str(refused)))
             return
@@ -163,13 +165,6 @@ class StreamableHttp:
             await self._stateful.batch(value, post)
         else:
             await self._route(jsonrpc.parse(value), post)
-
-    async def _read(self, post: Post) -> Any:
-        """Return the decoded body, which nothing holds any longer then: some calls run for days."""
-        most, patience_s = self._limits.max_body_bytes, self._timeouts.body_s
-        body = await read_body(post.head, post.receive, max_bytes=most, timeout_s=patience_s)
-        post.head.body = None
-        return jsonrpc.decode(body, max_depth=self._limits.max_depth)
 
     async def _route(self, message: jsonrpc.Message, post: Post) -> None:
         if isinstance(message, jsonrpc.Malformed):
@@ -197,7 +192,7 @@ class StreamableHttp:
                 post.headers,
                 principal=post.principal,
                 request_id=post.responder.request_id,
-                traceparent=post.head.traceparent,
+                traceparent=post.head.named.get(b"traceparent"),
             )
             self._check_parameters(call, post.headers)
         except WireError as error:

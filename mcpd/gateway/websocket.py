@@ -17,7 +17,7 @@ from __future__ import annotations
 from mcpd.config import Limits
 from mcpd.errors import InvalidRequest
 from mcpd.gateway.access import Access, Refusal
-from mcpd.gateway.asgi import REQUEST_ID, Receive, RequestNames, Scope, Send, client_address
+from mcpd.gateway.asgi import REQUEST_ID, Head, Receive, RequestNames, Scope, Send, client_address
 from mcpd.messages.duplex import Duplex
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.sessions import Sessions
@@ -55,7 +55,8 @@ class WebSocketDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection from upgrade to close."""
         await receive()
-        admitted = self._access.admit(scope)
+        head = Head(scope)
+        admitted = self._access.admit(head)
         if isinstance(admitted, Refusal):
             await self._refuse(scope, send, admitted)
             return
@@ -74,7 +75,7 @@ class WebSocketDoor:
             principal=admitted,
             name_request=self._names,
         )
-        duplex.client = client_address(scope)
+        duplex.client = head.client
         self._open[duplex] = admitted
         try:
             await self._serve(duplex, receive, send)

@@ -1,11 +1,12 @@
 """The routing headers of a 2026-07-28 POST: reading them, decoding their values, holding them against the arguments.
 
-`RoutingHeaders.read` picks our headers out of a request in one pass. `decode_value` reads the Base64 form that text
-takes which a header cannot carry. `find_parameters` reads `x-mcp-header` annotations out of a tool's
-input schema once, at registration; `check_parameters` compares them with the `Mcp-Param-*` headers of each call.
+`by_name` goes through a request's headers once, for all who ask for some of them; `RoutingHeaders.read` picks ours out.
+`decode_value` reads the Base64 form that text takes which a header cannot carry. `find_parameters` reads `x-mcp-header`
+annotations out of a tool's input schema once, at registration; `check_parameters` compares them with the `Mcp-Param-*`
+headers of each call.
 
-Called by: `gateway.streamable_http` (read), `wire.envelope` (names), `tools.registry` and `messages.manager`
-(parameters). Deliberately not: what a client writes, and the rules that compare version, method and name with the
+Called by: `gateway` (`by_name`, read), `wire.envelope` (names), `tools.registry` and `messages.manager` (parameters).
+Deliberately not: what a client writes, and the rules that compare version, method and name with the
 body; they belong to the ladder in `wire.envelope`.
 
 Laws: the body is the truth and a header only mirrors it (ERA-3); an empty header is present; decoding is strict, and
@@ -17,76 +18,85 @@ Sources: MCP 2026-07-28 basic/transports and server/tools; SEP-2243; RFC 9110 se
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 
 from mcpd.errors import HeaderMismatch, RegistrationError
 
-_FIRST: Final = b"last-event-id"
-_LAST: Final = b"mcp-session-id"
 _PARAM: Final = b"mcp-param-"
-_NAMES: Final = {
+_ROUTING: Final = {
     b"mcp-protocol-version": "MCP-Protocol-Version",
     b"mcp-method": "Mcp-Method",
     b"mcp-name": "Mcp-Name",
-    b"mcp-session-id": "Mcp-Session-Id",
-    b"last-event-id": "Last-Event-ID",
 }
-_ROUTING: Final = frozenset({"MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"})
+
+Named = Mapping[bytes, bytes]
+"""Headers by lower-case name."""
+_NONE: Final[Named] = {}
+
+
+def by_name(raw: Sequence[tuple[bytes, bytes]]) -> tuple[Named, Named]:
+    """Return ASGI headers by name, of several the last; and apart what came more than once, its values joined.
+
+    Two lines and one with a comma are the same (RFC 9110 section 5.3).
+    """
+    named = dict(raw)
+    return named, _NONE if len(named) == len(raw) else _join(raw)
+
+
+def _join(raw: Sequence[tuple[bytes, bytes]]) -> Named:
+    lines: dict[bytes, list[bytes]] = {}
+    for name, value in raw:
+        lines.setdefault(name, []).append(value.strip(b" \t"))
+    return {name: b", ".join(values) for name, values in lines.items() if len(values) > 1}
 
 
 class RoutingHeaders(msgspec.Struct, frozen=True):
     """The headers that mirror a message, as sent: optional white space stripped, nothing decoded.
 
     `duplicates` names a routing or parameter header that came twice, whatever its values. What came twice is joined
-    with a comma, since two lines and one with a comma are the same (RFC 9110 section 5.3), and so matches nothing.
+    with a comma, and so matches nothing.
     """
 
     version: str | None = None
     method: str | None = None
     name: str | None = None
-    params: dict[str, str] = {}
-    """By lower-case header name: `mcp-param-region`."""
     duplicates: str | None = None
     session_id: str | None = None
     last_event_id: str | None = None
+    given: Named = {}
+    """All headers of the request."""
 
     @classmethod
-    def read(cls, raw: Iterable[tuple[bytes, bytes]]) -> RoutingHeaders:
-        """Read ASGI headers, whose names are lower case. Headers of no concern cost one comparison each."""
-        known: dict[bytes, str] = {}
-        others: dict[bytes, str] = {}
-        duplicates = None
-        for name, value in raw:
-            if name < _FIRST or name > _LAST:
-                continue
-            found = known if name in _NAMES else others
-            if name in found:
-                duplicates = _repeat(found, name, value) or duplicates
-            else:
-                found[name] = value.strip(b" \t").decode("latin-1")
-        get = known.get
+    def read(cls, named: Named, repeated: Named = _NONE) -> RoutingHeaders:
+        """Read what `by_name` has returned."""
+        given = {**named, **repeated} if repeated else named
         return cls(
-            get(b"mcp-protocol-version"),
-            get(b"mcp-method"),
-            get(b"mcp-name"),
-            _params(others) if others else {},
-            duplicates,
-            get(b"mcp-session-id"),
-            get(b"last-event-id"),
+            _text(given.get(b"mcp-protocol-version")),
+            _text(given.get(b"mcp-method")),
+            _text(given.get(b"mcp-name")),
+            _duplicate(repeated) if repeated else None,
+            _text(given.get(b"mcp-session-id")),
+            _text(given.get(b"last-event-id")),
+            given,
         )
 
+    def parameter(self, name: str) -> str | None:
+        """Return a header by its lower-case name: `mcp-param-region`."""
+        return _text(self.given.get(name.encode("ascii")))
 
-def _params(others: dict[bytes, str]) -> dict[str, str]:
-    return {name.decode("latin-1"): value for name, value in others.items() if name.startswith(_PARAM)}
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.strip(b" \t").decode("latin-1")
 
 
-def _repeat(found: dict[bytes, str], name: bytes, value: bytes) -> str | None:
-    found[name] += ", " + value.strip(b" \t").decode("latin-1")
-    shown = _NAMES.get(name)
-    return shown or name.decode("latin-1") if shown in _ROUTING or name.startswith(_PARAM) else None
+def _duplicate(repeated: Named) -> str | None:
+    for name in repeated:
+        if name in _ROUTING or name.startswith(_PARAM):
+            return _ROUTING.get(name) or name.decode("latin-1")
+    return None
 
 
 _PREFIX: Final = "=?base64?"
@@ -226,7 +236,7 @@ def check_parameters(
     HDR-11).
     """
     for parameter in parameters:
-        raw = headers.params.get(parameter.header)
+        raw = headers.parameter(parameter.header)
         value = _argument(arguments, parameter.path)
         if value is None:
             if raw is not None:

@@ -10,6 +10,7 @@ import pytest
 from mcpd.config import Config, Secret, Server
 from mcpd.errors import ConfigurationError
 from mcpd.gateway.access import Access, Refusal, cors, is_loopback, preflight, startup_check
+from mcpd.gateway.asgi import Head
 from mcpd.gateway.keys import KeyStore
 from mcpd.wire.call import ANONYMOUS, Principal
 
@@ -19,8 +20,8 @@ def keys(tmp_path: Path) -> KeyStore:
     return KeyStore(tmp_path / "keys.toml")
 
 
-def scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
-    return {"type": "http", "headers": [(b"accept", b"*/*"), *headers]}
+def head(*headers: tuple[bytes, bytes], **more: Any) -> Head:
+    return Head({"type": "http", "headers": [(b"accept", b"*/*"), *headers], **more})
 
 
 LOCAL = (b"host", b"localhost:8000")
@@ -28,13 +29,13 @@ LOCAL = (b"host", b"localhost:8000")
 
 def judge_host(access: Access, host: str | None) -> Refusal | None:
     """What an upgrade or a preflight with this Host is told."""
-    return access.admit_anyone(scope(*([] if host is None else [(b"host", host.encode("latin-1", "replace"))])))
+    return access.admit_anyone(head(*([] if host is None else [(b"host", host.encode("latin-1", "replace"))])))
 
 
 def judge_origin(access: Access, origin: str | None) -> Refusal | None:
     """What a page of this origin is told, when it asks for the right Host."""
     sent = [] if origin is None else [(b"origin", origin.encode("latin-1", "replace"))]
-    return access.admit_anyone(scope(LOCAL, *sent))
+    return access.admit_anyone(head(LOCAL, *sent))
 
 
 @pytest.mark.parametrize(
@@ -141,8 +142,8 @@ def test_any_origin_does_not_mean_null_unless_null_is_named(keys: KeyStore) -> N
 
 def test_without_keys_everybody_is_anonymous(keys: KeyStore) -> None:
     access = Access(Server(), keys)
-    assert access.admit(scope(LOCAL)) == ANONYMOUS
-    assert access.admit(scope(LOCAL, (b"authorization", b"Bearer anything"))) == ANONYMOUS
+    assert access.admit(head(LOCAL)) == ANONYMOUS
+    assert access.admit(head(LOCAL, (b"authorization", b"Bearer anything"))) == ANONYMOUS
 
 
 def test_host_is_judged_before_origin_and_origin_before_the_key(keys: KeyStore) -> None:
@@ -150,7 +151,7 @@ def test_host_is_judged_before_origin_and_origin_before_the_key(keys: KeyStore) 
     keys.new("laptop")
     access = Access(Server(), keys)
     evil_host, evil_origin = (b"host", b"evil.example"), (b"origin", b"http://evil.example")
-    answers = [access.admit(scope(*headers)) for headers in ([evil_host, evil_origin], [LOCAL, evil_origin], [LOCAL])]
+    answers = [access.admit(head(*headers)) for headers in ([evil_host, evil_origin], [LOCAL, evil_origin], [LOCAL])]
     assert [answer.status for answer in answers if isinstance(answer, Refusal)] == [421, 403, 401]
 
 
@@ -158,7 +159,7 @@ def test_a_host_or_origin_sent_twice_is_refused(keys: KeyStore) -> None:
     access = Access(Server(), keys)
     origin = (b"origin", b"http://localhost:8000")
     for headers, status in (([LOCAL, LOCAL], 421), ([LOCAL, origin, origin], 403)):
-        for refusal in (access.admit(scope(*headers)), access.admit_anyone(scope(*headers))):
+        for refusal in (access.admit(head(*headers)), access.admit_anyone(head(*headers))):
             assert isinstance(refusal, Refusal)
             assert refusal.status == status
 
@@ -175,7 +176,7 @@ def test_a_key_says_who_calls(keys: KeyStore) -> None:
     access = Access(Server(), keys)
     expected = Principal(keys.list()[0].id, frozenset({"read", "call", "write"}), name="laptop")
     for value in (b"Bearer " + key, b"bearer  " + key, b" BEARER " + key + b" "):
-        assert access.admit(scope(LOCAL, (b"authorization", value))) == expected
+        assert access.admit(head(LOCAL, (b"authorization", value))) == expected
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def test_bad_credentials_get_the_challenge_that_fits(
 ) -> None:
     """AUT-6 and table 4.2: header only, and no resource_metadata."""
     keys.new("laptop")
-    refusal = Access(Server(), keys).admit(scope(LOCAL, *((b"authorization", value) for value in headers)))
+    refusal = Access(Server(), keys).admit(head(LOCAL, *((b"authorization", value) for value in headers)))
     assert isinstance(refusal, Refusal)
     assert (refusal.status, refusal.reason, dict(refusal.headers)) == (
         status,
@@ -207,8 +208,8 @@ def test_bad_credentials_get_the_challenge_that_fits(
 def test_a_key_in_the_query_is_not_looked_at(keys: KeyStore) -> None:
     """AUT-6: header only."""
     key = keys.new("laptop").reveal()
-    head = {**scope(LOCAL), "query_string": f"access_token={key}".encode()}
-    assert isinstance(Access(Server(), keys).admit(head), Refusal)
+    asked = head(LOCAL, query_string=f"access_token={key}".encode())
+    assert isinstance(Access(Server(), keys).admit(asked), Refusal)
 
 
 def test_a_scope_that_is_lacking_is_named(keys: KeyStore) -> None:
@@ -231,8 +232,8 @@ def test_a_preflight_needs_no_key_but_an_allowed_origin(keys: KeyStore) -> None:
     """HDR-15."""
     keys.new("laptop")
     access = Access(Server(), keys)
-    assert access.admit_anyone(scope(LOCAL, (b"origin", b"http://localhost:8000"))) is None
-    refusal = access.admit_anyone(scope(LOCAL, (b"origin", b"http://evil.example")))
+    assert access.admit_anyone(head(LOCAL, (b"origin", b"http://localhost:8000"))) is None
+    refusal = access.admit_anyone(head(LOCAL, (b"origin", b"http://evil.example")))
     assert refusal is not None
     assert refusal.status == 403
 
@@ -240,7 +241,7 @@ def test_a_preflight_needs_no_key_but_an_allowed_origin(keys: KeyStore) -> None:
 def test_a_preflight_allows_the_routing_headers_and_the_parameters_asked_for() -> None:
     """HDR-15."""
     asked = b"content-type, Mcp-Param-Region, mcp-param-zone, x-other, mcp-param-, mcp-param-a\x00b"
-    answer = dict(preflight([(b"origin", b"https://app.example"), (b"access-control-request-headers", asked)]))
+    answer = dict(preflight({b"origin": b"https://app.example", b"access-control-request-headers": asked}))
     assert answer[b"access-control-allow-origin"] == b"https://app.example"
     assert answer[b"vary"] == b"Origin"
     assert answer[b"access-control-allow-methods"] == b"POST, GET, DELETE, OPTIONS"
@@ -258,7 +259,7 @@ def test_replies_expose_the_headers_a_page_must_read() -> None:
 
 
 def test_options_without_an_origin_just_names_the_methods() -> None:
-    assert preflight([]) == [(b"allow", b"POST, GET, DELETE, OPTIONS")]
+    assert preflight({}) == [(b"allow", b"POST, GET, DELETE, OPTIONS")]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
@@ -316,7 +317,7 @@ def test_a_malformed_entry_is_found_at_start(keys: KeyStore, server: Server) -> 
 def test_callers_without_a_key_share_by_address(keys: KeyStore, address: str, share: str) -> None:
     """SEC-4."""
     access = Access(Server(), keys)
-    admitted = access.admit({"headers": [LOCAL], "client": (address, 1)})
+    admitted = access.admit(head(LOCAL, client=(address, 1)))
     assert admitted == Principal("", frozenset(), unbounded=True, address=share)
     assert admitted.share == share
 
@@ -325,7 +326,7 @@ def test_addresses_are_remembered_so_many_at_once(keys: KeyStore) -> None:
     """SEC-4."""
     access = Access(Server(), keys)
     for number in range(1000):
-        access.admit({"headers": [LOCAL], "client": (f"192.0.{number // 256}.{number % 256}", 1)})
+        access.admit(head(LOCAL, client=(f"192.0.{number // 256}.{number % 256}", 1)))
     assert len(access._neighbours) <= 256
 
 
@@ -334,7 +335,7 @@ def test_a_key_made_anew_under_the_same_name_is_somebody_else(keys: KeyStore) ->
     access = Access(Server(), keys)
 
     def caller(key: bytes) -> Principal:
-        admitted = access.admit(scope(LOCAL, (b"authorization", b"Bearer " + key)))
+        admitted = access.admit(head(LOCAL, (b"authorization", b"Bearer " + key)))
         assert isinstance(admitted, Principal)
         return admitted
 
@@ -356,6 +357,6 @@ def test_headers_of_proxies_do_not_change_what_host_and_origin_are(keys: KeyStor
         ([(b"host", b"evil.example:8000")], 421),
         ([LOCAL, (b"origin", b"https://evil.example")], 403),
     ):
-        refusal = access.admit({**scope(*headers, *said), "client": ("10.0.0.1", 1)})
+        refusal = access.admit(head(*headers, *said, client=("10.0.0.1", 1)))
         assert isinstance(refusal, Refusal)
         assert refusal.status == status

@@ -156,7 +156,7 @@ def test_a_method_with_a_target_needs_it_in_its_name_header(method: str, target:
 
 def test_other_methods_ignore_the_name_header() -> None:
     """HDR-4, HDR-12."""
-    assert open_http(request(), headers(name="=?base64?!?=", params={"mcp-param-x": "!"})).stateless
+    assert open_http(request(), headers(name="=?base64?!?=", given={b"mcp-param-x": b"!"})).stateless
 
 
 def test_a_message_without_headers_is_judged_by_its_marks_alone() -> None:
