@@ -5,7 +5,7 @@
        └─ serving Hypercorn, or stdio
     stop: refuse new calls and say so on /readyz -> end listen streams -> let calls finish for `timeouts.grace_s`
           -> cancel the rest (`drain`) -> close the listener -> tell replicas what they have not heard
-          -> stop services -> exit 0
+          and that nobody lives here -> stop services -> exit 0
 
 A second signal ends the process at once; so does a watchdog when a peer that has stopped reading would hold it, or
 afterwards a thread that a tool has left behind.
@@ -209,6 +209,7 @@ async def _start_services(parts: Parts, services: trio.Nursery) -> None:
 async def _stop_services(parts: Parts, services: trio.Nursery) -> None:
     with trio.move_on_after(parts.config.timeouts.cleanup_s):
         await parts.shared.flush()
+        await parts.inbox.leave()
     services.cancel_scope.cancel()
 
 

@@ -33,6 +33,17 @@ ADDRESS: Final = rf"[0-9a-f]{{{2 * ADDRESS_BYTES}}}"
 """What an address looks like, as a regular expression: 48 random bits, since it stands in every event's id."""
 
 
+class InboxRoom(NamedTuple):
+    """How much one process may have to hear, in messages and in bytes of their bodies."""
+
+    max_items: int
+    max_bytes: int
+
+
+INBOX_ROOM: Final = InboxRoom(10_000, 32 << 20)
+"""What a process hears within some seconds; several times the largest answer of a client."""
+
+
 class Message(NamedTuple):
     """What one process tells another. `sender` is its address; what `body` holds is agreed on by topic."""
 
@@ -72,7 +83,13 @@ class Inbox(Protocol):
         """
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Live at the address and hear what is sent to it, until cancelled; then nobody lives there.
+        """Live at the address and hear what is sent to it, until cancelled or until `leave`.
 
         Reports started when it can be found, or after a bounded while when the store is away. Raises nothing.
+        """
+
+    async def leave(self) -> None:
+        """Have nobody live here any longer, and others know at once; without it they find out after a while.
+
+        Bounded by its caller. Raises nothing. Idempotent.
         """

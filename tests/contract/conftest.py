@@ -1,7 +1,7 @@
 """The store of a contract test, once on each backend; `clock` is its clock.
 
 `documents`, the `owners` of tasks, the `processes` that share idempotency keys, the `servers` that share sessions, the
-`neighbours` that tell each other something.
+`neighbours` that tell each other something, `stored` where a store lies between them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import trio
 
 from mcpd.storage.documents import Documents
 from tests.contract import idempotency_backends, inbox_backends, session_backends, task_backends
@@ -58,7 +59,27 @@ async def servers(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator
         yield opened
 
 
-@pytest.fixture(params=inbox_backends.BACKENDS)
-async def neighbours(request: pytest.FixtureRequest) -> AsyncIterator[inbox_backends.Neighbours]:
-    async with inbox_backends.BACKENDS[request.param]() as opened:
-        yield opened
+@pytest.fixture(scope="module", params=inbox_backends.BACKENDS)
+def inbox_backend(request: pytest.FixtureRequest) -> Iterator[inbox_backends.Backend]:
+    with inbox_backends.backend(request.param) as found:
+        yield found
+
+
+@pytest.fixture
+async def neighbours(inbox_backend: inbox_backends.Backend) -> AsyncIterator[inbox_backends.Neighbours]:
+    with trio.fail_after(inbox_backends.WAIT_S):
+        async with inbox_backend() as opened:
+            yield opened
+
+
+@pytest.fixture(scope="module", params=inbox_backends.STORES)
+def inbox_store(request: pytest.FixtureRequest) -> Iterator[inbox_backends.Backend]:
+    with inbox_backends.backend(request.param) as found:
+        yield found
+
+
+@pytest.fixture
+async def stored(inbox_store: inbox_backends.Backend) -> AsyncIterator[inbox_backends.Neighbours]:
+    with trio.fail_after(inbox_backends.WAIT_S):
+        async with inbox_store() as opened:
+            yield opened

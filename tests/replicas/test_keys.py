@@ -83,6 +83,7 @@ async def check_keys(url: str) -> None:
     kinds = {re.sub(r"(\{rate|\}:one|\}:of):[^:}]+", r"\1", name).removeprefix(PREFIX) for name in found}
     assert kinds >= {"{run}:events", "{check}:key", "{rate}:caller", *(f"{{sessions}}:{one}" for one in SESSIONS)}
     assert {known.owners, known.lease, known.idempotency_keys} <= set(found)
+    assert {known.inboxes, known.inbox_lease} <= set(found)
     assert {known.tasks, known.task_states, known.task_changes} <= set(found)
     assert any(re.fullmatch(re.escape(PREFIX) + r"\{run\}:key:[0-9a-f]{64}", name) for name in found)
 
@@ -92,6 +93,7 @@ def test_the_table_of_keys_names_each_kind() -> None:
     known = Keys("p:")
     made = [known.events, known.check, known.check_stream, known.check_hash, known.check_zset, known.rate("s", "NAME")]
     made += [known.owners, known.lease, known.idempotency_keys]
+    made += [known.inboxes, known.inbox_lease, known.inbox("ADDRESS")]
     made += [known.idempotency_key("ID"), known.idempotency_keys_of("s")]
     made += [known.tasks, known.task("ID"), known.tasks_of("s"), known.task_states, known.task_changes]
     made += [known.sessions, known.session("KEY"), known.sessions_of("SHARE"), *known.replies("KEY")]
@@ -109,6 +111,8 @@ def test_the_table_of_keys_names_each_kind() -> None:
         "check_zset",
         "owners",
         "lease",
+        "inboxes",
+        "inbox_lease",
         "idempotency_keys",
         "sessions",
         "tasks",

@@ -111,7 +111,7 @@ async def test_a_server_counts_and_shows_both_of_its_stores(tmp_path: Path) -> N
                 assert operations(running, store, operation=operation, outcome="ok") >= 1
                 spent = running.metric("mcpd_store_operation_duration_seconds_count", store=store, operation=operation)
                 assert spent >= 1
-            states = {"shared": 1, "subscribed": 2, "leased": 0, "idle": 0}
+            states = {"shared": 1, "subscribed": 3, "leased": 0, "idle": 0}
             for state, count in states.items():
                 assert running.metric("mcpd_store_connections", store="redis", state=state) == count
             assert running.metric("mcpd_store_connections", store="sqlite", state="idle") >= 1

@@ -39,7 +39,7 @@ class MemoryInbox:
     async def send(self, to: str, topic: str, body: bytes) -> bool:
         """See `Inbox`."""
         await trio.lowlevel.checkpoint()
-        inbox = self._shelf.living.get(to)
+        inbox = self if to == self.address else self._shelf.living.get(to)
         if inbox is None:
             return False
         inbox.take(Message(self.address, topic, body))
@@ -57,8 +57,9 @@ class MemoryInbox:
         """Hear a message. Not a checkpoint."""
         self._receivers.tell(message)
 
-    def leave(self) -> None:
-        """Live no longer, as after the death of the process. Idempotent."""
+    async def leave(self) -> None:
+        """See `Inbox`."""
+        await trio.lowlevel.checkpoint()
         self._shelf.living.pop(self.address, None)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -67,4 +68,4 @@ class MemoryInbox:
         try:
             await trio.sleep_forever()
         finally:
-            self.leave()
+            self._shelf.living.pop(self.address, None)

@@ -115,6 +115,8 @@ def probes(keys: Keys) -> Mapping[str, tuple[Any, ...]]:
         "XADD": (stream, "MAXLEN", 1, "*", "check", ""),
         "PEXPIRE": (stream, CHECK_TTL_MS),
         "XRANGE": (stream, "-", "+", "COUNT", 1),
+        "XLEN": (stream,),
+        "XDEL": (stream, "0-1"),
         "XREVRANGE": (stream, "+", "-", "COUNT", 1),
         "HSET": (hashed, "check", ""),
         "PEXPIREAT": (hashed, 1),

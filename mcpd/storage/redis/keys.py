@@ -5,6 +5,10 @@
     {rate:SHARE}:NAME   string    when a share's whole rate of this name is free again, in us; lives until then
     {run}:owners        zset      epochs of processes that own something, by when their lease ends; lives OWNERS_TTL_MS
     {run}:lease         hash      when anybody beat last, and until when nobody is given up; lives OWNERS_TTL_MS
+    {run}:inboxes       zset      addresses of processes, by when their lease ends; lives OWNERS_TTL_MS
+    {run}:inbox-lease   hash      what {run}:lease is to the owners, and until when the list is incomplete; likewise
+    {run}:inbox:ADDRESS stream    what one process has still to hear; lives INBOX_TTL_MS from its last reading
+    {run}:inbox:ADDRESS channel   calls that process to read; a message says nothing
     {run}:key:ID        hash      what an idempotency key stands for, its holder, its outcome; lives while it may run,
                                   then for `timeouts.idempotency_keep_s`
     {run}:keys          zset      all of these, by when they end; lives as long as the last
@@ -49,6 +53,9 @@ EVENTS_TTL_MS: Final = 3_600_000
 OWNERS_TTL_MS: Final = 3_600_000
 """Renewed by every beat; an epoch that is not there is over."""
 
+INBOX_TTL_MS: Final = 600_000
+"""A process that is stopped for longer has missed what it was told, and whoever waited for it has given up."""
+
 CHECK_TTL_MS: Final = 10_000
 """Longer than a check takes."""
 
@@ -77,12 +84,18 @@ class Keys:
         """The stream, and the channel of the same name."""
         self.owners = f"{prefix}{{run}}:owners"
         self.lease = f"{prefix}{{run}}:lease"
+        self.inboxes = f"{prefix}{{run}}:inboxes"
+        self.inbox_lease = f"{prefix}{{run}}:inbox-lease"
         self.sessions = f"{prefix}{{sessions}}:all"
         self.idempotency_keys = f"{prefix}{{run}}:keys"
         self.tasks = f"{prefix}{{run}}:tasks"
         self.task_states = f"{prefix}{{run}}:task-states"
         self.task_changes = f"{prefix}{{run}}:task-changes"
         """The set, and the channel of the same name."""
+
+    def inbox(self, address: str) -> str:
+        """Return where one process is told something: the stream, and the channel of the same name."""
+        return f"{self.prefix}{{run}}:inbox:{address}"
 
     def idempotency_key(self, name: str) -> str:
         """Return where one key is; `name` is a digest."""
@@ -122,6 +135,9 @@ class Keys:
             re.escape(self.events): EVENTS_TTL_MS,
             re.escape(self.owners): OWNERS_TTL_MS,
             re.escape(self.lease): OWNERS_TTL_MS,
+            re.escape(self.inboxes): OWNERS_TTL_MS,
+            re.escape(self.inbox_lease): OWNERS_TTL_MS,
+            re.escape(self.inbox("")) + r"[0-9a-f]{12}": INBOX_TTL_MS,
             re.escape(self.idempotency_keys) + r"(:[0-9a-f]{24})?": MAX_KEEP_MS,
             re.escape(self.prefix) + r"\{run\}:key:[0-9a-f]{64}": MAX_KEEP_MS,
             re.escape(self.tasks) + r"(:[0-9a-f]{24})?": MAX_KEEP_MS,

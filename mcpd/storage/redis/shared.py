@@ -19,6 +19,7 @@ import trio
 from mcpd.drivers.redis import Redis, RedisError, Refused
 from mcpd.storage.redis.bus import RedisBus
 from mcpd.storage.redis.idempotency import RedisIdempotency
+from mcpd.storage.redis.inbox import RedisInbox
 from mcpd.storage.redis.keys import Keys
 from mcpd.storage.redis.lease import Lease
 from mcpd.storage.redis.rates import RedisRates
@@ -42,7 +43,6 @@ class RedisShared:
     """Implements `Shared` over one Redis server."""
 
     name = "redis"
-    inbox = None
 
     def __init__(self, redis: Redis, keys: Keys, rates: RedisRates, *, lease_s: float) -> None:
         self._redis = redis
@@ -52,6 +52,7 @@ class RedisShared:
         self.idempotency = RedisIdempotency(redis, keys, self._lease)
         self.tasks = RedisTasks(redis, keys, self._lease)
         self.sessions = RedisSessions(redis, keys)
+        self.inbox = RedisInbox(redis, keys, lease_s=lease_s)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `Shared`."""
@@ -115,4 +116,6 @@ class RedisShared:
             return Standing("degraded", "it refuses commands; the log says why", str(error))
         if self.bus.trouble or not self.bus.hears:
             return Standing("degraded", f"changes of replicas: {self.bus.trouble or 'not heard yet'}")
+        if self.inbox.trouble:
+            return Standing("degraded", f"what replicas tell each other: {self.inbox.trouble}")
         return Standing("ok", self._version())
