@@ -87,10 +87,10 @@ class Head:
         self.client = client_address(scope)
         self.body: bytes | None = scope.get("extensions", _NOTHING).get(WHOLE_BODY)
         """The whole body, if it is known already."""
-        accept = self.repeated.get(b"accept") or self.named.get(b"accept")
-        self.takes_json = _takes(accept, b"application/json")
+        accept = (self.repeated.get(b"accept") or self.named.get(b"accept", b"*/*")).decode("latin-1")
+        self.takes_json = _takes(accept, "application/json")
         """True when a reply may be one JSON text."""
-        self.takes_events = _takes(accept, b"text/event-stream")
+        self.takes_events = _takes(accept, "text/event-stream")
         """True when a reply may be an event stream."""
 
     @property
@@ -100,24 +100,24 @@ class Head:
         return kind == b"application/json" or kind.split(b";", 1)[0].strip().lower() == b"application/json"
 
 
-def _takes(accept: bytes | None, kind: bytes) -> bool:
-    """True when `Accept` admits the media type `kind`; absent admits all."""
-    if accept is None or (b";" not in accept and (kind in accept or b"*/*" in accept)):
+def _takes(accept: str, kind: str) -> bool:
+    """True when `Accept` admits the media type `kind`."""
+    if ";" not in accept and (kind in accept or "*/*" in accept):
         return True
     return _admits(accept.lower(), kind)
 
 
-def _admits(accept: bytes, kind: bytes) -> bool:
+def _admits(accept: str, kind: str) -> bool:
     """Ask the range that names `kind` most closely: whether it has a weight above 0 (RFC 9110 section 12.5.1)."""
-    ranges: dict[bytes, bool] = {}
-    for item in accept.split(b","):
-        name, _, parameters = item.partition(b";")
+    ranges: dict[str, bool] = {}
+    for item in accept.split(","):
+        name, _, parameters = item.partition(";")
         ranges[name.strip()] = _REFUSING.search(parameters) is None
-    closest = (kind, kind.partition(b"/")[0] + b"/*", b"*/*")
+    closest = (kind, kind.partition("/")[0] + "/*", "*/*")
     return next((ranges[name] for name in closest if name in ranges), False)
 
 
-_REFUSING = re.compile(rb"(?:^|;)\s*q\s*=\s*0(?:\.0*)?\s*(?:;|$)")
+_REFUSING = re.compile(r"(?:^|;)\s*q\s*=\s*0(?:\.0*)?\s*(?:;|$)")
 
 
 class BodyRefused(Exception):

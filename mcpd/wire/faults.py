@@ -53,21 +53,23 @@ class _Part(NamedTuple):
 
 
 def is_small(value: Any) -> bool:
-    """Tell whether a value is small enough to be checked and quoted on the spot; looks at no more than that much."""
-    todo, left = [value], SMALL_ITEMS
-    while todo:
-        item = todo.pop()
-        left -= 1
+    """Tell whether a value is small enough to be checked and quoted on the spot; looks at no more than that much.
+
+    The names of members count as their values do.
+    """
+    todo, left = [value], SMALL_ITEMS - 1
+    for item in todo:
         if isinstance(item, str):
             left -= len(item) // 100
         elif isinstance(item, dict):
-            left -= len(item)
+            left -= 2 * len(item)
             if left >= 0:
+                todo += item
                 todo += item.values()
         elif isinstance(item, list):
-            if len(item) > left:
-                return False
-            todo.extend(item)
+            left -= len(item)
+            if left >= 0:
+                todo += item
         if left < 0:
             return False
     return True

@@ -10,7 +10,8 @@ eras, or anything that remembers ids between messages (a duplicate of an id in f
 Laws: an id is echoed with its JSON type (1 and "1" differ) and is left out when it could not be read; whatever the
 bytes, `decode` returns or raises ParseError; nothing that is not JSON is ever written. msgspec writes NaN and infinity
 as `null`, so only an output that contains the text `null` has its value searched for them: ordinary answers pay for
-one substring search. Duplicate keys in an object: the last one wins (the parser cannot see them).
+one substring search (by `find`: `in` first tries bytes as a number, which costs more). Duplicate keys in an object: the
+last one wins (the parser cannot see them).
 
 Sources: JSON-RPC 2.0 sections 4-6; MCP basic (RPC-1..8), 2025-03-26 batching (BAT-1..4).
 """
@@ -247,7 +248,7 @@ def encode(value: Any) -> bytes:
         raise ValueError("the value is nested too deep, or contains itself") from None
     except TypeError as error:
         raise ValueError(str(error)) from None
-    if b"null" in text:
+    if text.find(b"null") >= 0:
         _require_finite(value)
     return text
 
