@@ -31,7 +31,7 @@ from mcpd.tools.threads import ThreadPool
 from mcpd.turns import Reach, Sealing, Turn, merge
 from mcpd.wire.call import Call, Principal
 from mcpd.wire.headers import HeaderParameter
-from mcpd.wire.methods import Method
+from mcpd.wire.methods import TABLE, Method
 from mcpd.wire.rounds import Rounds
 from mcpd.wire.tasks import EXTENSION, declared, undeclared
 from mcpd.wire.versions import SUPPORTED_STATELESS, can, is_stateless
@@ -80,6 +80,7 @@ class McpService:
             self._signature_of, managers.threads.run, self._resources.read, self._search_documents, self._changed
         )
         self._capabilities = self._build_capabilities()
+        self._offered = frozenset(row.name for row in TABLE.values() if self._has(row))
         self._handlers: dict[str, Callable[[Call, Exchange, float], Awaitable[Result]]] = {
             "server/discover": self._discover,
             "tools/list": self._list_tools,
@@ -110,6 +111,9 @@ class McpService:
 
     def offers(self, row: Method) -> bool:
         """True when the capability that `row` needs is advertised (step 10 of the ladder)."""
+        return row.name in self._offered
+
+    def _has(self, row: Method) -> bool:
         if row.name in _WATCHING and not self._offer.change_notices:
             return False
         if row.extension is not None and self.tasks is None:

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import trio
 
 from mcpd.authoring.context import BlockingContext, Context, Exchange, InputRequired
@@ -24,7 +25,7 @@ from mcpd.authoring.functions import Run
 from mcpd.authoring.signatures import Signature
 from mcpd.tools.threads import call_back
 from mcpd.wire.call import Call, Principal
-from mcpd.wire.rounds import MAX_ROUNDS_ITEMS, Rounds
+from mcpd.wire.rounds import MAX_ROUNDS_ITEMS, RETURNED, Rounds
 from mcpd.wire.sealed import KeyRing
 
 Result = dict[str, Any]
@@ -41,17 +42,14 @@ class Reach:
     changed: Callable[[str, str | None], None]
 
 
-class Turn:
+class Turn(msgspec.Struct, eq=False):
     """One round of one call: makes the Context of author functions and runs them."""
 
-    __slots__ = ("_deadline", "_exchange", "_reach", "call", "rounds")
-
-    def __init__(self, reach: Reach, call: Call, exchange: Exchange, rounds: Rounds, deadline: float) -> None:
-        self._reach = reach
-        self.call = call
-        self._exchange = exchange
-        self.rounds = rounds
-        self._deadline = deadline
+    _reach: Reach
+    call: Call
+    _exchange: Exchange
+    rounds: Rounds
+    _deadline: float
 
     def context(self) -> Context:
         """Return a new Context for this call."""
@@ -95,6 +93,8 @@ class Sealing:
 
     def open(self, call: Call) -> Rounds:
         """Return what the earlier rounds of `call` left. Raises: InvalidParams for a state that does not hold."""
+        if call.params.keys().isdisjoint(RETURNED):
+            return Rounds()
         return Rounds.open(call, self._ring, now=self._clock(), max_rounds=self._max_rounds)
 
     def input_required(self, call: Call, rounds: Rounds, requests: dict[str, Any]) -> Result:

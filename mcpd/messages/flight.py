@@ -11,7 +11,7 @@ Laws 1 and 2: the scope is opened by the Message Manager alone; a scope that fir
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import msgspec
 import trio
 
 from mcpd.errors import CallCancelled, Draining, Reason, WireError
+from mcpd.messages.places import Ticket
 from mcpd.rates import Rate, Taken
 from mcpd.service import Exchange
 from mcpd.wire import jsonrpc
@@ -69,43 +70,33 @@ class Quota(NamedTuple):
     taken: Taken
 
 
-class Flight:
+def unheard(_quotas: Sequence[Quota]) -> None:
+    """Stands where a transport has no place for quotas."""
+
+
+class Flight(msgspec.Struct, eq=False):
     """A call with its scope. Not reusable."""
 
-    __slots__ = (
-        "_latest",
-        "call",
-        "cancelled_at",
-        "client",
-        "counted",
-        "exchange",
-        "key",
-        "lend",
-        "reason",
-        "reclaim",
-        "scope",
-        "started",
-        "tell_quotas",
-    )
+    call: Call
+    exchange: Exchange
+    client: str = ""
+    """Address that the call came from, for the log."""
+    scope: trio.CancelScope | None = None
+    _latest: float | None = None
+    reason: Reason | None = None
+    started: float = msgspec.field(default_factory=trio.current_time)
+    cancelled_at: float = 0.0
+    counted: bool = False
+    """True for work that outlives its call: that has been counted under its caller's rates."""
+    tell_quotas: Callable[[Sequence[Quota]], None] = unheard
+    """Hears what is left of the caller's rates, where there are any; HTTP has headers for it."""
+    ticket: Ticket | None = None
+    """Its claim to a place among the running calls, once it has one."""
 
-    def __init__(self, call: Call, exchange: Exchange, client: str = "") -> None:
-        self.call = call
-        self.exchange = exchange
-        self.client = client
-        """Address that the call came from, for the log."""
-        self.key = call.request_id
-        self.scope: trio.CancelScope | None = None
-        self._latest: float | None = None
-        self.reason: Reason | None = None
-        self.started = trio.current_time()
-        self.cancelled_at = 0.0
-        self.counted = False
-        """True for work that outlives its call: that has been counted under its caller's rates."""
-        self.tell_quotas: Callable[[Sequence[Quota]], None] = unheard
-        """Hears what is left of the caller's rates, where there are any; HTTP has headers for it."""
-        self.lend: Callable[[], None] = _nothing
-        self.reclaim: Callable[[], Awaitable[None]] = _nothing_more
-        """What the call does with its place among the running ones while its client is asked, and afterwards."""
+    @property
+    def key(self) -> str:
+        """Names the call for whoever cancels it."""
+        return self.call.request_id
 
     def open_scope(self, budget: Budget | None, *, most_s: float) -> trio.CancelScope:
         """Make the call's one scope (the Message Manager does). `most_s` bounds what `waiting_for_client` may add."""
@@ -122,12 +113,16 @@ class Flight:
         That limit bounds the tool's work. One that the tool or the client named goes on counting. At the end the call
         waits until it has a place again; where a time limit of the tool's own ends that wait, it goes on without one.
         """
-        self.lend()
+        ticket = self.ticket
+        if ticket is not None:
+            ticket.places.lend(ticket)
         try:
             with self._clock_stopped():
                 yield
         finally:
-            await self.reclaim()  # noqa: ASYNC102 - a call that is cancelled does not wait
+            if ticket is not None:
+                ticket.places.reclaim(ticket)
+                await wait_turn(ticket)  # noqa: ASYNC102 - a call that is cancelled does not wait
 
     @contextmanager
     def _clock_stopped(self) -> Iterator[None]:
@@ -151,16 +146,18 @@ class Flight:
                 self.scope.cancel(reason=reason)
 
 
-def unheard(_quotas: Sequence[Quota]) -> None:
-    """Stands where a transport has no place for quotas."""
+async def wait_turn(ticket: Ticket) -> None:
+    """Return when `ticket` has its place. Cancellation: safe."""
+    if ticket.running:
+        return
+    turn, others = trio.Event(), ticket.grant
 
+    def grant() -> None:
+        others()
+        turn.set()
 
-def _nothing() -> None:
-    """Stands in until the call has a place."""
-
-
-async def _nothing_more() -> None:
-    """The same, for what waits."""
+    ticket.grant = grant
+    await turn.wait()
 
 
 def answer_to(stopped: Stopped) -> WireError | None:

@@ -43,9 +43,9 @@ from mcpd.errors import (
     leaves,
 )
 from mcpd.idempotency import KeyedCalls, Told
-from mcpd.messages.flight import Budget, Done, Failed, Flight, Outcome, Stopped
+from mcpd.messages.flight import Budget, Done, Failed, Flight, Outcome, Stopped, wait_turn
 from mcpd.messages.listens import Listens
-from mcpd.messages.places import Places, Ticket
+from mcpd.messages.places import Places
 from mcpd.messages.rates import Rates
 from mcpd.messages.sessions import Sessions
 from mcpd.monitoring.logs import Logs, RequestLine, raised
@@ -231,10 +231,10 @@ class MessageManager:
         if ticket is None:
             self._metrics.rejected("calls")
             raise Overloaded(f"{self._places.running} calls are running and the queue is full; try again shortly")
-        flight.lend, flight.reclaim = partial(self._places.lend, ticket), partial(self._take_again, ticket)
+        flight.ticket = ticket
         try:
             if not ticket.running:
-                await _wait_turn(ticket)
+                await wait_turn(ticket)
             assert flight.scope is not None
             return await self.service.handle(flight.call, flight.exchange, flight.scope.deadline)
         finally:
@@ -259,21 +259,14 @@ class MessageManager:
         finally:
             self._land(flight)
 
-    async def _take_again(self, ticket: Ticket) -> None:
-        self._places.reclaim(ticket)
-        if ticket.running:
-            return
-        await _wait_turn(ticket)
-
     def _finish(self, flight: Flight, outcome: Outcome) -> Outcome:
         call = flight.call
         seconds = trio.current_time() - flight.started
         label = outcome_label(outcome)
-        self._metrics.request_finished(call.transport, call.method, label, seconds)
+        self._metrics.call_finished(call.transport, call.method, call.version, label, seconds)
         if flight.cancelled_at:
             reason = flight.reason or "deadline"
             self._metrics.cancelled(reason, max(0.0, trio.current_time() - flight.cancelled_at))
-        self._metrics.operation_finished(call.method, call.version, label, seconds)
         if not self._logs.requests:
             return outcome
         self._logs.request(
@@ -343,17 +336,6 @@ def outcome_label(outcome: Outcome) -> str:
             return "internal_error"
         return "tool_error" if outcome.result.get("isError") else "ok"
     return facing(outcome.error).outcome if isinstance(outcome, Failed) else "cancelled"
-
-
-async def _wait_turn(ticket: Ticket) -> None:
-    turn, others = trio.Event(), ticket.grant
-
-    def grant() -> None:
-        others()
-        turn.set()
-
-    ticket.grant = grant
-    await turn.wait()
 
 
 def _detail(error: WireError) -> str:

@@ -17,21 +17,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from mcpd.shares import may_take
 
 
-class Ticket:
+def _nobody() -> None:
+    """Stands in until somebody waits."""
+
+
+class Ticket(msgspec.Struct, eq=False):
     """One call's claim to a place. `grant` is called when it has waited and may run."""
 
-    __slots__ = ("begun", "caller", "grant", "lent", "running")
-
-    def __init__(self, caller: str) -> None:
-        self.caller = caller
-        self.running = False
-        self.begun = False
-        """It has had a place, perhaps not now."""
-        self.lent = False
-        self.grant: Callable[[], None] = _nobody
+    places: Places
+    caller: str
+    running: bool = False
+    begun: bool = False
+    """It has had a place, perhaps not now."""
+    lent: bool = False
+    grant: Callable[[], None] = _nobody
 
 
 class Places:
@@ -49,7 +53,7 @@ class Places:
 
     def enter(self, caller: str) -> Ticket | None:
         """Return a ticket, running or waiting; None when the queue, or this caller's share of it, is full."""
-        ticket = Ticket(caller)
+        ticket = Ticket(self, caller)
         if may_take(self._running.get(caller, 0), self._most - self.running):
             self._start(ticket)
             return ticket
@@ -65,7 +69,8 @@ class Places:
         """Give up a ticket, whether it runs, has lent its place or still waits."""
         if ticket.running:
             self._stop(ticket)
-            self._grant()
+            if self._waiting:
+                self._grant()
         elif ticket.lent:
             self._away -= 1
         elif ticket in self._waiting.get(ticket.caller, {}):
@@ -121,7 +126,3 @@ class Places:
             self._start(ticket)
             grant, ticket.grant = ticket.grant, _nobody
             grant()
-
-
-def _nobody() -> None:
-    """Stands in until somebody waits."""

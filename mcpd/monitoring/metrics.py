@@ -52,6 +52,14 @@ class _Finished(NamedTuple):
     duration: Spread
 
 
+class _Call(NamedTuple):
+    """The series that one kind of finished call touches."""
+
+    ended: Count
+    duration: Spread
+    operation: Spread
+
+
 class Metrics:
     """All metrics. `methods` and `versions` are the known label values; tools are made known as they are registered."""
 
@@ -65,7 +73,7 @@ class Metrics:
         self._finished: dict[tuple[str, str, str], _Finished] = {}
         self._tool_finished: dict[tuple[str, str], _Finished] = {}
         self._store_finished: dict[tuple[str, str, str], _Finished] = {}
-        self._operations: dict[tuple[str, str, str], Spread] = {}
+        self._calls: dict[tuple[str, str, str, str], _Call] = {}
         self._declare_calls(self.registry)
         self._declare_refusals(self.registry)
         self._declare_gauges(self.registry)
@@ -188,10 +196,13 @@ class Metrics:
         finished.ended.value += 1
         finished.duration.observe(seconds)
 
-    def operation_finished(self, method: str, version: str, outcome: str, seconds: float) -> None:
-        """Record the same request for OpenTelemetry's metric; `version` is the protocol revision."""
-        spread = self._operations.get((method, version, outcome)) or self._operation(method, version, outcome)
-        spread.observe(seconds)
+    def call_finished(self, transport: str, method: str, version: str, outcome: str, seconds: float) -> None:
+        """Count one request that was a call, also for OpenTelemetry's metric; `version` is the protocol revision."""
+        kind = (transport, method, version, outcome)
+        finished = self._calls.get(kind) or self._call(*kind)
+        finished.ended.value += 1
+        finished.duration.observe(seconds)
+        finished.operation.observe(seconds)
 
     def tool_finished(self, tool: str, outcome: str, seconds: float) -> None:
         """Count one call of a tool that ended; `seconds` is what the tool itself took."""
@@ -279,13 +290,13 @@ class Metrics:
             self._finished[known] = finished
         return finished
 
-    def _operation(self, method: str, version: str, outcome: str) -> Spread:
-        known = (_within(method, self._methods), _within(version, self._versions), _within(outcome, OUTCOMES))
+    def _call(self, transport: str, method: str, version: str, outcome: str) -> _Call:
+        known = _within(method, self._methods), _within(version, self._versions), _within(outcome, OUTCOMES)
         error = "" if known[2] == "ok" else known[2]
-        spread = self.operation_duration.of(known[0], known[1], error)
-        if known == (method, version, outcome):
-            self._operations[known] = spread
-        return spread
+        finished = _Call(*self._request(transport, method, outcome), self.operation_duration.of(*known[:2], error))
+        if transport in TRANSPORTS and known == (method, version, outcome):
+            self._calls[transport, method, version, outcome] = finished
+        return finished
 
     def _tool(self, tool: str, outcome: str) -> _Finished:
         known = (_within(tool, self._tools), _within(outcome, OUTCOMES))

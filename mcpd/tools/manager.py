@@ -159,14 +159,15 @@ class ToolManager:
                 kwargs = tool.decode(arguments)
             else:
                 kwargs = await self._decode(tool, arguments, make_context)
-            self._enter(tool)
+            if tool.declaration.concurrency is None:
+                return await self._run(tool, arguments, kwargs, make_context)
+            self._enter(tool, tool.declaration.concurrency)
             try:
-                result = await self._run(tool, arguments, kwargs, make_context)
+                return await self._run(tool, arguments, kwargs, make_context)
             finally:
-                self._leave(tool)
+                self._running[tool.name] -= 1
         except ToolError as error:
             return failed(str(error))
-        return result
 
     async def _decode(
         self, tool: Tool, arguments: dict[str, Any], make_context: Callable[[], Context]
@@ -251,18 +252,11 @@ class ToolManager:
             raise self._crash(str(error), make_context) from error
         return await self._check_output(tool, result, make_context)
 
-    def _enter(self, tool: Tool) -> None:
-        limit = tool.declaration.concurrency
-        if limit is None:
-            return
+    def _enter(self, tool: Tool, limit: int) -> None:
         running = self._running.get(tool.name, 0)
         if running >= limit:
             raise Overloaded(f"The tool {tool.name!r} is already running {limit} times; try again shortly")
         self._running[tool.name] = running + 1
-
-    def _leave(self, tool: Tool) -> None:
-        if tool.declaration.concurrency is not None:
-            self._running[tool.name] -= 1
 
 
 class _Raised(Exception):

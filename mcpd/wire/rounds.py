@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from mcpd.errors import InvalidParams
 from mcpd.wire.call import Call
 from mcpd.wire.jsonrpc import encode
@@ -22,17 +24,18 @@ from mcpd.wire.sealed import Binding, KeyRing, digest, open_sealed, seal
 
 MAX_ROUNDS_ITEMS = 16
 """Questions of one call, one after another."""
-_UNBOUND = ("_meta", "inputResponses", "requestState")
+RETURNED = ("inputResponses", "requestState")
+"""Parameters with which a client comes back to a call that has asked."""
+_UNBOUND = ("_meta", *RETURNED)
 
 
-class Rounds:
+class Rounds(msgspec.Struct, eq=False):
     """Answers and kept results of one call, over all its rounds so far."""
 
-    def __init__(self, count: int = 0) -> None:
-        self.count = count
-        self._fresh: dict[str, Any] = {}
-        self._answers: dict[str, Any] = {}
-        self._results: dict[str, Any] = {}
+    count: int = 0
+    _fresh: dict[str, Any] = {}
+    _answers: dict[str, Any] = {}
+    _results: dict[str, Any] = {}
 
     @classmethod
     def open(cls, call: Call, ring: KeyRing, *, now: float, max_rounds: int) -> Rounds:

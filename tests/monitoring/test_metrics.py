@@ -31,8 +31,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 def test_one_finished_tool_call_shows_in_five_series(metrics: Metrics) -> None:
-    metrics.request_finished("http", "tools/call", "ok", 0.004)
-    metrics.operation_finished("tools/call", "2026-07-28", "ok", 0.004)
+    metrics.call_finished("http", "tools/call", "2026-07-28", "ok", 0.004)
     metrics.tool_finished("echo", "ok", 0.003)
     assert value(metrics, "mcpd_requests_total", transport="http", method="tools/call", outcome="ok") == 1
     assert value(metrics, "mcpd_request_duration_seconds_sum", transport="http", method="tools/call") == 0.004
@@ -43,7 +42,7 @@ def test_one_finished_tool_call_shows_in_five_series(metrics: Metrics) -> None:
 
 
 def test_a_failed_operation_has_its_outcome_as_error_type(metrics: Metrics) -> None:
-    metrics.operation_finished("ping", "2026-07-28", "deadline", 1.0)
+    metrics.call_finished("http", "ping", "2026-07-28", "deadline", 1.0)
     operation = {"mcp_method_name": "ping", "mcp_protocol_version": "2026-07-28", "error_type": "deadline"}
     assert value(metrics, "mcp_server_operation_duration_seconds_count", **operation) == 1
 
@@ -55,12 +54,12 @@ def test_words_of_a_client_never_become_labels(words: list[str]) -> None:
     metrics.know_tools(["echo"])
     transport, method, outcome, version = (f"?{word}" for word in words)
     metrics.request_finished(transport, method, outcome, 0.1)
-    metrics.operation_finished(method, version, outcome, 0.1)
+    metrics.call_finished(transport, method, version, outcome, 0.1)
     metrics.tool_finished(method, outcome, 0.1)
     metrics.cancelled(outcome, 0.1)
     metrics.deadline(outcome)
     assert "?" not in metrics.exposition(None)[0].decode()
-    assert value(metrics, "mcpd_requests_total", transport="other", method="other", outcome="other") == 1
+    assert value(metrics, "mcpd_requests_total", transport="other", method="other", outcome="other") == 2
     assert value(metrics, "mcpd_tool_calls_total", tool="other", outcome="other") == 1
 
 
@@ -69,9 +68,10 @@ def test_words_of_a_client_take_no_memory(metrics: Metrics) -> None:
     for number in range(100):
         word = f"m{number}"
         metrics.request_finished("http", word, "protocol_error", 0.1)
-        metrics.operation_finished(word, word, "protocol_error", 0.1)
+        metrics.call_finished("http", word, word, "protocol_error", 0.1)
+        metrics.call_finished(word, "ping", "2026-07-28", "protocol_error", 0.1)
         metrics.tool_finished(word, "protocol_error", 0.1)
-    assert (len(metrics._finished), len(metrics._operations), len(metrics._tool_finished)) == (0, 0, 0)
+    assert (len(metrics._finished), len(metrics._calls), len(metrics._tool_finished)) == (0, 0, 0)
 
 
 def test_a_tool_becomes_a_label_once_it_is_known(metrics: Metrics) -> None:
