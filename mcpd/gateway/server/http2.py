@@ -7,7 +7,8 @@ behind windows which a client opens a little at a time (README, "Rough edges").
 
 Laws: a connection ends `keep_alive_s` after its last stream, whatever frames come (that is Hypercorn's own);
 `write_s` after its client has stopped reading, be it the socket or every window; `cleanup_s` after it has gone. DATA
-for a stream that was answered early is dropped, and its siblings go on.
+for a stream that was answered early is dropped, and its siblings go on. What is no HTTP/2 ends the connection and is
+logged: Hypercorn closes while it handles h2's error, which is the one place where that can be seen.
 
 Sources: Hypercorn 0.18.0 `hypercorn.trio.tcp_server`, `hypercorn.protocol.h2`; RFC 9113 sections 5.1 and 5.2;
 architecture trap 9.
@@ -15,6 +16,7 @@ architecture trap 9.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import trio
@@ -24,7 +26,8 @@ from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.trio.tcp_server import TCPServer
 
 from mcpd.config import Timeouts
-from mcpd.gateway.server.streams import send_within
+from mcpd.gateway.server.refusals import Refusals
+from mcpd.gateway.server.streams import base_scope, send_within
 
 MAX_STREAMS = 32
 """At once on one connection. Each may hold a whole result that waits for the client's window."""
@@ -49,16 +52,26 @@ class _Streams(dict[int, Any]):
 class Http2Connection(TCPServer):
     """One connection."""
 
-    def __init__(self, timeouts: Timeouts, wrapper: Any, config: HypercornConfig, *arguments: Any) -> None:
+    def __init__(
+        self, timeouts: Timeouts, refusals: Refusals, wrapper: Any, config: HypercornConfig, *arguments: Any
+    ) -> None:
         super().__init__(wrapper, config, *arguments)
         self._timeouts = timeouts
+        self._refusals = refusals
+        self._client = base_scope(self.stream)["client"]
         self._sent = False
         """True when anything was sent since the watch looked last."""
 
     async def _read_data(self) -> None:
         self._h2.streams = _Streams()
         self._task_group.spawn(self._watch)
-        await super()._read_data()
+        try:
+            await super()._read_data()
+        except (UnboundLocalError, UnicodeDecodeError):
+            self._refusals.hang_up(
+                self._client, "HTTP/2: a request without :path, or with a method or path not in ASCII"
+            )
+            self._scope.cancel()
         self._scope.deadline = trio.current_time() + self._timeouts.cleanup_s
 
     @property
@@ -76,6 +89,8 @@ class Http2Connection(TCPServer):
     async def protocol_send(self, event: Event) -> None:
         """Send, within `write_s`, also while the application is being cancelled: half a frame breaks all streams."""
         if not isinstance(event, RawData):
+            if isinstance(event, Closed) and (broken := sys.exception()) is not None:
+                self._refusals.hang_up(self._client, f"HTTP/2: {broken}")
             await super().protocol_send(event)
             return
         async with self.send_lock:

@@ -166,7 +166,7 @@ class Connections:
                 await trio.aclose_forcefully(stream)
                 return
             if stream.selected_alpn_protocol() == "h2":
-                await Http2Connection(self.front.timeouts, wrapper, config, *arguments)
+                await Http2Connection(self.front.timeouts, self.front.refusals, wrapper, config, *arguments)
                 return
         await Connection(wrapper.app, self.front, stream).run()
 

@@ -2,7 +2,7 @@
 
 A head that is none, a version or method that is not served, a broken body, a handshake that cannot upgrade, a
 connection too many. Such a reply has an `X-Request-Id` and says why; the log says the same, of whom, and what of the
-request is known by then.
+request is known by then. What is no HTTP/2 gets no reply, its connection's end, and the same line in the log.
 
 Called by: the other modules of `gateway.server`. Deliberately not: which of these is refused, the framing of a reply.
 
@@ -37,15 +37,23 @@ class Refusals:
 
     def refuse(self, scope: Scope, status: int, reason: str) -> tuple[Headers, bytes]:
         """Log the refusal of the request in `scope`, as far as that is known; return its reply's headers and body."""
-        sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
-        name = scope.get(REQUEST_ID) or self._names.name(scope, sent)
-        scope[REFUSED] = True
         outcome = "rejected" if status == _UNAVAILABLE else "protocol_error"
-        line = RequestLine(name, scope["type"], scope["method"], outcome, 0.0, target=scope["path"])
-        self._log(line._replace(client=self._proxies.client_of(scope), status=str(status), detail=reason[:SHOWN_BYTES]))
+        name = self._note(scope, outcome, reason, str(status))
         body = json.dumps({"detail": reason[:SHOWN_BYTES]}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         return [*headers, (b"x-request-id", name.encode())], body
+
+    def hang_up(self, client: Any, reason: str) -> None:
+        """Log the end of a connection on which nothing can be replied."""
+        self._note(known_of(b"", (), client), "protocol_error", reason, "")
+
+    def _note(self, scope: Scope, outcome: str, reason: str, status: str) -> str:
+        sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+        name = scope.get(REQUEST_ID) or self._names.name(scope, sent)
+        scope[REFUSED] = True
+        line = RequestLine(name, scope["type"], scope["method"], outcome, 0.0, target=scope["path"])
+        self._log(line._replace(client=self._proxies.client_of(scope), status=status, detail=reason[:SHOWN_BYTES]))
+        return name
 
 
 def known_of(line: bytes, headers: Any, client: Any) -> Scope:

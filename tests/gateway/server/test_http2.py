@@ -150,3 +150,37 @@ async def test_a_body_behind_an_early_answer_disturbs_nobody(tmp_path: Path, cer
         client.h2.send_headers(3, GET, end_stream=True)
         await client.flush()
         await client.until(h2.events.ResponseReceived)
+
+
+BROKEN = {
+    "an unknown pseudo-header": [*GET, (":odd", "x")],
+    "a pseudo-header twice": [*GET, (":path", "/")],
+    "no method": GET[1:],
+    "too many headers": [*GET, *[("x-many", "a")] * 2_000],
+    "no path": [(":method", "CONNECT"), (":authority", "localhost")],
+    "a path that is not ASCII": [(name, "/\u00e9" if name == ":path" else value) for name, value in GET],
+    "a frame where none may be": [],
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+async def test_what_is_no_request_ends_the_connection_with_one_line_in_the_log(
+    tmp_path: Path, certificate: Certificate, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Logs: whatever a server refuses has a line, with the address and the reason, and never a traceback."""
+    async with serving(tmp_path, certificate) as running:
+        async with connected(running, certificate) as client:
+            client.h2.config.validate_outbound_headers = False
+            if BROKEN[what]:
+                client.h2.send_headers(1, BROKEN[what], end_stream=True)
+                await client.flush()
+            else:
+                await client.stream.send_all(b"\x00\x00\x01\x00\x00\x00\x00\x00\x00x")
+            await client.until_closed()
+        await eventually(gone(running), "the connection has ended")
+        running.parts.logs.flush(5)
+        lines = [line.decode() for line in running.lines if b"protocol_error" in line]
+    assert len(lines) == 1
+    assert 'detail="HTTP/2: ' in lines[0]
+    assert "client=127.0.0.1" in lines[0]
+    assert "a connection failed" not in caplog.text
