@@ -34,7 +34,7 @@ import mcpd
 from mcpd.assembly import Parts, build, open_stores
 from mcpd.config import Config, Server
 from mcpd.descriptors import claim_protocol, printing_to
-from mcpd.errors import SHOWN_CHARS, ConfigurationError
+from mcpd.errors import SHOWN_CHARS, ConfigurationError, leaves
 from mcpd.events import Changed
 from mcpd.gateway.access import Access, is_unix, startup_check
 from mcpd.gateway.app import make_app, make_metrics_app
@@ -72,9 +72,17 @@ def serve(config: Config, link: Link | None = None) -> int:
         with printing_to(logs.printed, "stdout", "stderr"):
             trio.run(_serve, config, logs, link)
             start_watchdog(LEAVE_S)
+    except BaseExceptionGroup as group:
+        raise _only(group) from None
     finally:
         logs.close()
     return 0
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one mistake of the configuration that a service has found at its start, else the group."""
+    found = leaves(group)
+    return found[0] if len(found) == 1 and isinstance(found[0], ConfigurationError) else group
 
 
 async def _serve(config: Config, logs: Logs, link: Link | None) -> None:
@@ -134,6 +142,7 @@ async def run_http(
     closed = trio.Event()
     async with trio.open_nursery() as services:
         await _start_services(parts, services)
+        await services.start(parts.shared.agree, parts.ring.kids)
         application = make_app(
             config,
             parts.manager,

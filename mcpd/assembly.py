@@ -79,6 +79,7 @@ from mcpd.tools.workers import WorkerPool, WorkerSettings
 from mcpd.turns import Sealing
 from mcpd.wire.call import Principal
 from mcpd.wire.methods import TABLE
+from mcpd.wire.sealed import KeyRing
 from mcpd.wire.versions import STATEFUL, STATELESS
 
 _log = logging.getLogger("mcpd")
@@ -104,6 +105,7 @@ class Parts:
     keys: KeyStore
     documents: Documents | None
     tools: ToolRegistry
+    ring: KeyRing
 
     @property
     def keyed(self) -> KeyedCalls | None:
@@ -157,7 +159,7 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
 
     Raises: ConfigurationError, RegistrationError.
     """
-    documents, ring = None if stores is None else stores.documents, load_ring(config.data.folder)
+    documents, ring = None if stores is None else stores.documents, load_ring(config.data.folder, config.auth.seal_keys)
     metrics = _metrics() if stores is None else stores.metrics
     metrics.log_lines_dropped.follow(lambda: logs.dropped)
     shared = alone() if stores is None else stores.shared
@@ -173,11 +175,11 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     workers = WorkerPool(_worker_settings(config, declarations))
     _watch_work(metrics, health, threads, workers)
     paging = Paging(ring, limits.page_size, round(config.server.listing_ttl_s * 1000))
-    registry = _registry(config, declarations, metrics)
+    known = _registry(config, declarations, metrics)
     resources = _resources(declarations, paging, _resource_cache(limits, metrics, bus), documents)
     prompts = PromptManager(_of(PromptDeclaration, declarations), paging)
     masked = config.tools.errors == "masked"
-    tools = ToolManager(registry, paging=paging, threads=threads, workers=workers, metrics=metrics, mask_errors=masked)
+    tools = ToolManager(known, paging=paging, threads=threads, workers=workers, metrics=metrics, mask_errors=masked)
     completions = Completions(_completing(declarations, documents), prompts, resources)
     tasks = None if stores is None else Tasks(stores.tasks, limits=limits, timeouts=timeouts, metrics=metrics)
     service = McpService(
@@ -187,13 +189,13 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
         sealing=Sealing(ring, ttl_s=timeouts.request_state_s),
         bus=bus,
     )
-    policies = _rates(config, shared, service, metrics, registry), _keyed(stores, config)
+    policies = _rates(config, shared, service, metrics, known), _keyed(stores, config)
     between = _between_processes(stores)
     manager, sessions = _messages(service, bus, between, config, metrics=metrics, logs=logs, policies=policies)
     loader = None if config.prompts.folder is None else PromptLoader([config.prompts.folder])
     keys = KeyStore(config.keys_file, config.auth.api_key)
     return Parts(
-        config, manager, sessions, prompts, loader, shared, workers, metrics, health, logs, keys, documents, registry
+        config, manager, sessions, prompts, loader, shared, workers, metrics, health, logs, keys, documents, known, ring
     )
 
 

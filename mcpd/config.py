@@ -3,7 +3,7 @@
 A setting is one field with its default, unit and reason; the loader, `mcpd check` and the generated reference table
 read these fields. Values are read once at start (`mcpd.settings.load`) and handed down by the composition root.
 
-Called by: every package but `wire` and `drivers`, which are given plain numbers. Calls nothing. Deliberately not: the
+Called by: every package but `wire` and `drivers`, which are given plain numbers. Calls `secret`. Deliberately not: the
 loading, which is `mcpd.settings`, and checks that need more than one section (`mcpd.gateway.access.startup_check`).
 
 Laws: times are seconds as floats (`*_s`), sizes are bytes (`*_bytes`), counts are `max_*`; a secret is a `Secret` and
@@ -14,12 +14,13 @@ Sources: surfaces "Configuration"; architecture law 8; SEC-3, SEC-4.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
+
+from mcpd.secret import Secret, SecretUrl
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -52,41 +53,6 @@ def _count(unit: str, reason: str, *, minimum: float = 1) -> Mapping[str, About]
 
 def _seconds(reason: str, *, minimum: float = 0.001) -> Mapping[str, About]:
     return _about("seconds", reason, minimum=minimum, maximum=86400 * 365)
-
-
-class Secret:
-    """A string that is never shown: `repr`, `str` and format give `***`."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """Return the string itself; the caller must not log or store it."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "***"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-
-class SecretUrl(Secret):
-    """A URL that may hold a user and a password: shown without what stands before its last `@` or after a `?`."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        scheme, mark, rest = self.reveal().partition("://")
-        if not mark:
-            return "***"
-        user, at, place = rest.rpartition("@")
-        return f"{scheme}://{'***@' if user or at else ''}{re.split('[?#]', place, maxsplit=1)[0]}"
 
 
 TOOL_ERRORS = ("shown", "masked")
@@ -155,6 +121,10 @@ class Auth:
     )
     api_key: Secret | None = field(
         default=None, metadata=_about("secret", "One key with every scope, for set-ups without a keys file.")
+    )
+    seal_keys: Secret | None = field(
+        default=None,
+        metadata=_about("secrets", "`id:secret,...`: the first seals, all open. Default: seal.key in the data folder."),
     )
 
 

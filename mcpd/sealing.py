@@ -1,7 +1,7 @@
-"""The key ring that seals cursors and request states, in the data folder.
+"""The key ring that seals cursors and request states: from the configuration, else in the data folder.
 
-Made once, in `<data>/seal.key`, by whichever process comes first; all processes on one data folder share it. What is
-sealed with it is in `wire.sealed`.
+There it is made once, in `<data>/seal.key`, by whichever process comes first; all processes on one data folder share
+it. Replicas with folders of their own are given one (`auth.seal_keys`). What is sealed with it is in `wire.sealed`.
 
 Called by: `assembly`. Deliberately not: API keys (`gateway.keys`).
 
@@ -17,23 +17,38 @@ import secrets
 from pathlib import Path
 
 from mcpd.errors import ConfigurationError
-from mcpd.wire.sealed import KeyRing, new_ring_text, parse_ring
+from mcpd.secret import Secret
+from mcpd.wire.sealed import KeyRing, new_key_text, parse_ring
 
 
-def load_ring(folder: Path) -> KeyRing:
-    """Return the key ring that seals cursors and request states, made once in `<folder>/seal.key` (mode 0600).
+def new_key() -> str:
+    """Return the text of a new key, a line."""
+    return new_key_text(secrets.token_bytes(64))
 
-    Raises: ConfigurationError when the folder cannot be written or the file is not a key ring.
+
+def load_ring(folder: Path, given: Secret | None) -> KeyRing:
+    """Return the key ring that is given, else the one in `<folder>/seal.key` (mode 0600), made once.
+
+    Raises: ConfigurationError when the folder cannot be written or what is read is not a key ring.
     """
+    if given is not None:
+        return _read(given.reveal(), "auth.seal_keys")
     path = folder / "seal.key"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _create_once(path, new_ring_text(secrets.token_bytes(64)))
-        return parse_ring(path.read_text())
+        _create_once(path, new_key())
+        return _read(path.read_text(), str(path))
     except OSError as error:
         raise ConfigurationError(
             f"Cannot write the data folder {folder}: {error.strerror}; choose another with --data DIR"
         ) from error
+
+
+def _read(text: str, where: str) -> KeyRing:
+    try:
+        return parse_ring(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
 
 
 def _create_once(path: Path, text: str) -> None:

@@ -1,7 +1,8 @@
 """Loading of the configuration: `mcpd.toml`, then the environment, then flags, read once.
 
 Later sources win. The environment names a setting `MCPD_SECTION__KEY` (`MCPD_SERVER__PORT`); `PORT`, `LOG_LEVEL`,
-`MCPD_DATA`, `MCPD_API_KEY` and `REDIS_URL` are short names for five of them, and the long name wins over the short one.
+`MCPD_DATA`, `MCPD_API_KEY`, `MCPD_SEAL_KEYS` and `REDIS_URL` are short names for six of them, and the long name wins
+over the short one.
 Variables without the double underscore are not ours: service discovery sets `MCPD_PORT` and the like. An empty variable
 counts as absent. Lists are comma-separated there. Relative paths in the file mean the file's folder, elsewhere the
 working folder.
@@ -29,9 +30,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from mcpd.config import About, Config, Secret, SecretUrl
+from mcpd.config import About, Config
 from mcpd.errors import ConfigurationError
 from mcpd.rates import read_rate
+from mcpd.secret import Secret, SecretUrl
 
 DEFAULT_FILE = Path("mcpd.toml")
 SHORT_NAMES: Mapping[str, str] = MappingProxyType(
@@ -40,6 +42,7 @@ SHORT_NAMES: Mapping[str, str] = MappingProxyType(
         "LOG_LEVEL": "server.log_level",
         "MCPD_DATA": "data.folder",
         "MCPD_API_KEY": "auth.api_key",
+        "MCPD_SEAL_KEYS": "auth.seal_keys",
         "REDIS_URL": "redis.url",
     }
 )

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mcpd.config import Config, Files, Secret, SecretUrl
+from mcpd.config import Config, Files
 from mcpd.errors import ConfigurationError
+from mcpd.secret import Secret, SecretUrl
 from mcpd.settings import SETTINGS, SHORT_NAMES, describe, load, reference_table
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.source import ROOT, Import, imports, package
 
-LEAVES = frozenset({"errors", "config", "deadlines", "shares", "rates", "events", "monitoring"})
+LEAVES = frozenset({"errors", "secret", "config", "deadlines", "shares", "rates", "events", "monitoring"})
 """Whatever stands beside the one path: every name but wire may use them."""
 
 BELOW_THE_SERVICE = LEAVES | {"authoring", "wire", "catalog"}
@@ -24,14 +24,15 @@ BELOW_THE_SERVICE = LEAVES | {"authoring", "wire", "catalog"}
 PACKAGES: dict[str, frozenset[str]] = {
     # leaves
     "errors": frozenset(),
-    "config": frozenset({"errors"}),
-    "settings": frozenset({"config", "errors", "rates"}),
+    "secret": frozenset(),
+    "config": frozenset({"errors", "secret"}),
+    "settings": frozenset({"config", "errors", "rates", "secret"}),
     "deadlines": frozenset({"errors"}),
     "shares": frozenset(),
     "rates": frozenset(),
     "signals": frozenset({"descriptors"}),
     "descriptors": frozenset(),
-    "sealing": frozenset({"errors", "wire"}),
+    "sealing": frozenset({"config", "errors", "secret", "wire"}),
     "events": frozenset({"errors", "deadlines"}),
     "monitoring": frozenset({"errors", "config", "deadlines", "events"}),
     # values
@@ -40,7 +41,7 @@ PACKAGES: dict[str, frozenset[str]] = {
     "authoring": frozenset({"errors", "wire"}),
     # what is kept
     "drivers": frozenset({"errors", "deadlines"}),
-    "storage": frozenset({"errors", "config", "deadlines", "drivers", "events", "rates"}),
+    "storage": frozenset({"errors", "secret", "config", "deadlines", "drivers", "events", "rates"}),
     # documents
     "search": LEAVES | {"storage", "drivers"},
     "ingest": LEAVES | {"search", "storage"},
@@ -65,6 +66,7 @@ PACKAGES: dict[str, frozenset[str]] = {
     "commands": LEAVES
     | {
         "app",
+        "sealing",
         "supervision",
         "supervisor",
         "settings",

@@ -29,6 +29,7 @@ from mcpd.gateway.access import startup_check
 from mcpd.gateway.keys import KeyStore
 from mcpd.gateway.server import descriptors
 from mcpd.gateway.server.hypercorn import check_certificate
+from mcpd.sealing import load_ring
 from mcpd.storage.open import count_tasks, examine_shared, open_documents, schema_of
 from mcpd.tools.builtin.files import file_tools
 from mcpd.tools.builtin.jail import missing_support
@@ -108,6 +109,12 @@ def _check_tls(config: Config) -> Iterator[Finding]:
 
 def _check_descriptors(_config: Config) -> Iterator[Finding]:
     descriptors.check(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    yield from ()
+
+
+def _check_seals(config: Config) -> Iterator[Finding]:
+    if config.auth.seal_keys is not None:
+        load_ring(config.data.folder, config.auth.seal_keys)
     yield from ()
 
 
@@ -195,6 +202,7 @@ _CHECKS = (
     _check_access,
     _check_tls,
     _check_descriptors,
+    _check_seals,
     _check_data,
     _check_store,
     _check_shared,

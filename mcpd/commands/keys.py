@@ -1,9 +1,9 @@
-"""`mcpd keys new | list | revoke`.
+"""`mcpd keys new | list | revoke | seal`.
 
 A key is printed once; names, scopes and dates can be listed.
 
 Called by: `cli`, which adds the command. Deliberately not: anything but click; the work is imported when it
-runs (`gateway.keys`).
+runs (`gateway.keys`, `sealing`).
 
 Sources: surfaces "Command line".
 """
@@ -27,6 +27,7 @@ from mcpd.commands.options import COMMON, as_json, configured, examples, options
         "mcpd keys new reader --scope read --scope metrics",
         "mcpd keys list",
         "mcpd keys revoke laptop",
+        "mcpd keys seal",
     )
 )
 def keys() -> None:
@@ -157,6 +158,18 @@ def revoke_key(name: str, config_file: Path | None, data: Path | None, *, as_jso
     click.echo(f"Revoked {key.name}. A running server goes on taking it until it gets SIGHUP.")
     if store.locked:
         click.echo(_LOCKED.format(path=store.path), err=True)
+
+
+@keys.command("seal", epilog=examples("export MCPD_SEAL_KEYS=$(mcpd keys seal)"))
+def new_seal() -> None:
+    """Make a key that seals cursors and states, and print it: for MCPD_SEAL_KEYS of all replicas.
+
+    It is stored nowhere. To change keys, append the new one to the list of every replica, then put it first in each.
+    """
+    from mcpd.sealing import new_key
+
+    click.echo(new_key().strip())
+    sys.stdout.flush()
 
 
 def _time(at: datetime) -> str:

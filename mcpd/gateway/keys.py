@@ -34,8 +34,8 @@ from typing import Any
 
 import msgspec
 
-from mcpd.config import Secret
 from mcpd.errors import ConfigurationError
+from mcpd.secret import Secret
 from mcpd.wire.call import Principal
 
 if sys.platform != "win32":

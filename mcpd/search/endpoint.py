@@ -33,11 +33,12 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
-from mcpd.config import Embeddings, Secret
+from mcpd.config import Embeddings
 from mcpd.drivers.http import HttpClient, HttpError, Reply, Unreachable
 from mcpd.errors import ConfigurationError
 from mcpd.search.embeddings import EmbeddingError, EndpointUnreachable, VectorCache, normalised
 from mcpd.search.together import run_together
+from mcpd.secret import Secret
 
 _MAX_DIGITS: Final = 20
 """Of a Retry-After."""

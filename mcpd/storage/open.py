@@ -17,10 +17,11 @@ from typing import Final, Protocol, TypeVar
 
 import trio
 
-from mcpd.config import Config, SecretUrl
+from mcpd.config import Config
 from mcpd.drivers.redis import NotExecuted, Redis, Refused
 from mcpd.drivers.timing import Observe
 from mcpd.errors import ConfigurationError
+from mcpd.secret import SecretUrl
 from mcpd.storage.documents import Documents, Schema
 from mcpd.storage.inbox import Inbox
 from mcpd.storage.memory.inbox import MemoryInbox

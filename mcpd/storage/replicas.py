@@ -12,6 +12,7 @@ Laws: no argument is a time to wait for; a store that is away is an answer, and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import trio
@@ -71,6 +72,14 @@ class Shared(Protocol):
         """Stay in touch with the store until cancelled.
 
         Reports started when it is in touch, or after a bounded while without. Raises nothing.
+        """
+
+    async def agree(
+        self, kids: Sequence[str], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Compare the ids of the keys that open here, the first of which seals, with those of other replicas, for ever.
+
+        Reports started after the first time. Raises: ConfigurationError when one cannot open what another one seals.
         """
 
     async def flush(self) -> None:

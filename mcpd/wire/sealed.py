@@ -9,9 +9,10 @@ Called by: `messages`, `turns`, `wire.cursors`, `app` (rings). Calls `errors`. P
 arguments; `now` is seconds of the wall clock, because several processes share the ring. Deliberately not: one-time
 use, which needs a store.
 
-Laws: the first key of a ring seals, every key opens (rotation: put a new line first, drop the old one when its states
-have expired); comparison is in constant time and over the exact text, so no second spelling of a state is accepted;
-nothing is decoded before the signature holds; every failure has one and the same message.
+Laws: the first key of a ring seals, every key opens (rotation: append the new one wherever states come back to, then
+put it first, drop the old one when its states have expired); comparison is in constant time and over the exact text, so
+no second spelling of a state is accepted; nothing is decoded before the signature holds; every failure has one and the
+same message.
 
 Sources: MCP 2026-07-28 MRTR (MRT-5, MRT-6, MRT-7); RFC 2104, RFC 5869 (the expand step), RFC 4648 section 5.
 """
@@ -50,6 +51,8 @@ class KeyRing:
                 raise ConfigurationError("A key id must be 1 to 32 of A-Z, a-z, 0-9, '-' and '_'")
             if len(secret) < MIN_SECRET_BYTES:
                 raise ConfigurationError(f"The secret of key {kid!r} is shorter than {MIN_SECRET_BYTES} bytes")
+        self.kids = tuple(kid for kid, _ in keys)
+        """Ids of the keys, in order."""
         self._secrets = dict(keys)
         if len(self._secrets) != len(keys):
             raise ConfigurationError("The key ring has a key id twice")
@@ -66,32 +69,33 @@ class KeyRing:
 
 
 def parse_ring(text: str) -> KeyRing:
-    """Read a ring from lines of `kid:base64url-secret`, the current key first; `#` starts a comment line.
+    """Read a ring of `kid:base64url-secret`, the current key first, a line or a comma between two.
+
+    `#` starts a comment line.
 
     Raises: ConfigurationError; the text never repeats a secret.
     """
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
-    return KeyRing([_parse_key(number, line) for number, line in lines if line and not line.startswith("#")])
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    items = [item.strip() for line in lines for item in line.split(",")]
+    return KeyRing([_parse_key(number, item) for number, item in enumerate(filter(None, items), 1)])
 
 
-def _parse_key(number: int, line: str) -> tuple[str, bytes]:
-    kid, colon, encoded = line.partition(":")
+def _parse_key(number: int, item: str) -> tuple[str, bytes]:
+    kid, colon, encoded = item.partition(":")
     encoded = encoded.strip().rstrip("=")
     if not colon or not encoded or set(encoded) - _ALPHABET or len(encoded) % 4 == 1:
-        raise ConfigurationError(f"Line {number} of the key ring is not of the form kid:base64url-secret")
+        raise ConfigurationError(f"Key {number} of the key ring is not of the form kid:base64url-secret")
     return kid.strip(), _unb64(encoded)
 
 
-def new_ring_text(randomness: bytes, *, older: str = "") -> str:
-    """Return the text of a ring whose current key is made of `randomness` (32 bytes or more from `secrets`).
-
-    `older` is the text of the ring to rotate: its keys go on opening what they sealed.
+def new_key_text(randomness: bytes) -> str:
+    """Return the line of a new key, made of `randomness` (32 bytes or more from `secrets`).
 
     Raises: ConfigurationError when there is too little randomness.
     """
     kid = hashlib.sha256(b"kid" + randomness).hexdigest()[:8]
     KeyRing([(kid, randomness)])
-    return f"{kid}:{_b64(randomness)}\n{older}"
+    return f"{kid}:{_b64(randomness)}\n"
 
 
 class Binding(msgspec.Struct, frozen=True):

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from mcpd.config import Config, Secret, Server
+from mcpd.config import Config, Server
 from mcpd.errors import ConfigurationError
 from mcpd.gateway.access import Access, Refusal, cors, is_loopback, preflight, startup_check
 from mcpd.gateway.asgi import Head
 from mcpd.gateway.keys import KeyStore
+from mcpd.secret import Secret
 from mcpd.wire.call import ANONYMOUS, Principal
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mcpd.config import Secret
 from mcpd.errors import ConfigurationError
 from mcpd.gateway.keys import KeyStore, expand
+from mcpd.secret import Secret
 
 NOW = datetime(2026, 7, 28, 12, 0, 0, 999, tzinfo=UTC)
 

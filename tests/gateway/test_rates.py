@@ -14,9 +14,10 @@ import pytest
 import trio
 from trio_websocket import open_websocket_url
 
-from mcpd.config import Auth, Redis, SecretUrl
+from mcpd.config import Auth, Redis
 from mcpd.errors import RegistrationError
 from mcpd.gateway.keys import KeyStore
+from mcpd.secret import SecretUrl
 from mcpd.storage.redis import rates as redis_rates
 from tests.in_process import Running, eventually, http_server, server_config
 from tests.redis_servers import RedisServer

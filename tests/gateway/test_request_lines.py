@@ -14,10 +14,11 @@ import pytest
 import trio
 import trio.testing
 
-from mcpd.config import Config, Secret, Server
+from mcpd.config import Config, Server
 from mcpd.gateway.app import Operations
 from mcpd.gateway.asgi import REFUSED
 from mcpd.monitoring.logs import Logs
+from mcpd.secret import Secret
 from mcpd.wire.envelope import VERSION_KEY
 from mcpd.wire.versions import STATEFUL
 from tests.in_process import WAIT_S, Running, eventually, http_server, server_config

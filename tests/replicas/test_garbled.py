@@ -13,11 +13,12 @@ from typing import Final
 import pytest
 import trio
 
-from mcpd.config import Config, Redis, SecretUrl
+from mcpd.config import Config, Redis
 from mcpd.drivers.redis import GAP, RedisError
 from mcpd.drivers.redis import Redis as Client
 from mcpd.drivers.redis.subscription import SHORTEST_PAUSE_S
 from mcpd.rates import Rate
+from mcpd.secret import SecretUrl
 from mcpd.storage.open import open_shared
 from mcpd.storage.replicas import Shared
 from tests.in_process import eventually

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import trio
 
-from mcpd.config import Embeddings, Secret
+from mcpd.config import Embeddings
 from mcpd.drivers.http import open_http
 from mcpd.errors import ConfigurationError
 from mcpd.search.embeddings import EmbeddingError
 from mcpd.search.endpoint import MAX_ATTEMPTS, MAX_BATCH_BYTES, MAX_BATCHES, HttpProvider, embeddings_url
 from mcpd.search.providers import open_provider
+from mcpd.secret import Secret
 from mcpd.storage.documents import StoreUnreachable
 from tests.drivers.scripted import HOLD, Answer, Asked, Raw, Script, Scripted, Silence, serving
 

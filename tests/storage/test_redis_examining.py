@@ -10,8 +10,9 @@ import pytest
 import trio
 
 from mcpd.commands.checking import examine
-from mcpd.config import Config, Data, Files, Redis, SecretUrl
+from mcpd.config import Config, Data, Files, Redis
 from mcpd.drivers.redis import Redis as Client
+from mcpd.secret import SecretUrl
 from mcpd.storage.redis import examining
 from mcpd.storage.redis.examining import RIGHTS, probes
 from mcpd.storage.redis.keys import Keys

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from mcpd.config import Config, SecretUrl
+from mcpd.config import Config
 from mcpd.config import Redis as Settings
 from mcpd.events import Changed
+from mcpd.secret import SecretUrl
 from mcpd.storage.open import open_shared
 from mcpd.storage.redis import bus
 from mcpd.storage.replicas import Shared, Standing

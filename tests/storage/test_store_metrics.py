@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from mcpd.config import Config, Redis, SecretUrl
+from mcpd.config import Config, Redis
 from mcpd.drivers.redis import NotExecuted, Options, OutcomeUnknown, Refused, Script
 from mcpd.drivers.redis import Redis as Client
 from mcpd.drivers.sqlite import Busy
 from mcpd.drivers.sqlite import Connection as SqliteConnection
 from mcpd.drivers.timing import OUTCOMES
+from mcpd.secret import SecretUrl
 from mcpd.storage import redis
 from mcpd.storage.documents import StorageError
 from mcpd.storage.sqlite.documents import open_documents

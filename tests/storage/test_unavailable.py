@@ -17,7 +17,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from mcpd.config import Embeddings, Redis, SecretUrl
+from mcpd.config import Embeddings, Redis
+from mcpd.secret import SecretUrl
 from mcpd.storage.documents import StoreUnreachable
 from mcpd.storage.memory.tasks import MemoryTasks, TaskShelf
 from mcpd.storage.task_states import Ask, Event, Refused, Task

@@ -15,7 +15,7 @@ from mcpd.wire.sealed import (
     Binding,
     KeyRing,
     digest,
-    new_ring_text,
+    new_key_text,
     open_sealed,
     parse_ring,
     seal,
@@ -174,22 +174,23 @@ def test_the_digest_ignores_the_order_of_keys_and_nothing_else() -> None:
 
 
 def test_a_ring_is_read_from_its_text_current_key_first() -> None:
-    """MRT-7: comments and blank lines are allowed, padding is optional."""
+    """MRT-7: comments and blank lines are allowed, padding is optional, a comma does for a line."""
     encoded = base64.urlsafe_b64encode(NEW).decode()
     text = f"# current\n new:{encoded}\n\nold: {base64.urlsafe_b64encode(OLD).decode().rstrip('=')}\n"
-    ring = parse_ring(text)
-    assert ring.current == "new"
-    assert open_sealed(ring, STATE, now=1001.0, expect=HERE) == CLAIMS
+    for ring in (parse_ring(text), parse_ring(text.split("\n", 1)[1].replace("\n", ","))):
+        assert ring.current == "new"
+        assert ring.kids == ("new", "old")
+        assert open_sealed(ring, STATE, now=1001.0, expect=HERE) == CLAIMS
 
 
-def test_a_new_ring_is_made_of_the_given_randomness_and_keeps_older_keys() -> None:
+def test_a_new_key_is_made_of_the_given_randomness_and_stands_before_older_ones() -> None:
     """MRT-7."""
-    first = new_ring_text(b"1" * 32)
-    second = new_ring_text(b"2" * 32, older=first)
+    first = new_key_text(b"1" * 32)
+    second = new_key_text(b"2" * 32) + first
     state = seal(parse_ring(first), {}, now=0.0, binding=HERE)
     assert open_sealed(parse_ring(second), state, now=1.0, expect=HERE) == {}
     assert parse_ring(second).current != parse_ring(first).current
-    assert new_ring_text(b"1" * 32) == first
+    assert new_key_text(b"1" * 32) == first
 
 
 SECRET = base64.urlsafe_b64encode(b"s3cret--" * 4).decode()
@@ -224,5 +225,5 @@ def test_a_bad_ring_is_refused_without_repeating_its_secret(text: str) -> None:
 def test_too_little_randomness_is_refused_and_a_ring_does_not_show_its_secrets() -> None:
     """MRT-7."""
     with pytest.raises(ConfigurationError):
-        new_ring_text(b"x" * 31)
+        new_key_text(b"x" * 31)
     assert "nnnn" not in repr(RING)

@@ -7,6 +7,7 @@ Called by: `storage.open`. Implements `storage.replicas.Shared`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import trio
@@ -32,6 +33,13 @@ class LocalShared:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `Shared`; there is nothing to stay in touch with."""
+        task_status.started()
+        await trio.sleep_forever()
+
+    async def agree(
+        self, _kids: Sequence[str], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """See `Shared`; there is nobody else."""
         task_status.started()
         await trio.sleep_forever()
 

@@ -9,6 +9,7 @@
     {run}:inbox-lease   hash      what {run}:lease is to the owners, and until when the list is incomplete; likewise
     {run}:inbox:ADDRESS stream    what one process has still to hear; lives INBOX_TTL_MS from its last reading
     {run}:inbox:ADDRESS channel   calls that process to read; a message says nothing
+    {run}:seals         hash      ids of the keys that seal and open, of each replica; lives SEALS_TTL_MS
     {run}:key:ID        hash      what an idempotency key stands for, its holder, its outcome; lives while it may run,
                                   then for `timeouts.idempotency_keep_s`
     {run}:keys          zset      all of these, by when they end; lives as long as the last
@@ -56,6 +57,9 @@ OWNERS_TTL_MS: Final = 3_600_000
 INBOX_TTL_MS: Final = 600_000
 """A process that is stopped for longer has missed what it was told, and whoever waited for it has given up."""
 
+SEALS_TTL_MS: Final = 3_600_000
+"""Renewed by every replica that agrees; each of them says in it how long it is to be believed."""
+
 CHECK_TTL_MS: Final = 10_000
 """Longer than a check takes."""
 
@@ -86,6 +90,7 @@ class Keys:
         self.lease = f"{prefix}{{run}}:lease"
         self.inboxes = f"{prefix}{{run}}:inboxes"
         self.inbox_lease = f"{prefix}{{run}}:inbox-lease"
+        self.seals = f"{prefix}{{run}}:seals"
         self.sessions = f"{prefix}{{sessions}}:all"
         self.idempotency_keys = f"{prefix}{{run}}:keys"
         self.tasks = f"{prefix}{{run}}:tasks"
@@ -138,6 +143,7 @@ class Keys:
             re.escape(self.inboxes): OWNERS_TTL_MS,
             re.escape(self.inbox_lease): OWNERS_TTL_MS,
             re.escape(self.inbox("")) + r"[0-9a-f]{12}": INBOX_TTL_MS,
+            re.escape(self.seals): SEALS_TTL_MS,
             re.escape(self.idempotency_keys) + r"(:[0-9a-f]{24})?": MAX_KEEP_MS,
             re.escape(self.prefix) + r"\{run\}:key:[0-9a-f]{64}": MAX_KEEP_MS,
             re.escape(self.tasks) + r"(:[0-9a-f]{24})?": MAX_KEEP_MS,

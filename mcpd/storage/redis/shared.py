@@ -12,6 +12,7 @@ Laws: nothing here ends the server, whatever Redis does or says; no line has a p
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 import trio
@@ -23,6 +24,7 @@ from mcpd.storage.redis.inbox import RedisInbox
 from mcpd.storage.redis.keys import Keys
 from mcpd.storage.redis.lease import Lease
 from mcpd.storage.redis.rates import RedisRates
+from mcpd.storage.redis.seals import RedisSeals
 from mcpd.storage.redis.sessions import RedisSessions
 from mcpd.storage.redis.tasks import RedisTasks
 from mcpd.storage.replicas import Standing
@@ -53,6 +55,7 @@ class RedisShared:
         self.tasks = RedisTasks(redis, keys, self._lease)
         self.sessions = RedisSessions(redis, keys)
         self.inbox = RedisInbox(redis, keys, lease_s=lease_s)
+        self._seals = RedisSeals(redis, keys, lease_s=lease_s)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `Shared`."""
@@ -101,6 +104,12 @@ class RedisShared:
         if self._redis.statistics().connected:
             await self.bus.flush()
 
+    async def agree(
+        self, kids: Sequence[str], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """See `Shared`."""
+        await self._seals.run(kids, task_status=task_status)
+
     async def check(self) -> Standing:
         """See `Shared`."""
         if not self._redis.statistics().connected:
@@ -118,4 +127,6 @@ class RedisShared:
             return Standing("degraded", f"changes of replicas: {self.bus.trouble or 'not heard yet'}")
         if self.inbox.trouble:
             return Standing("degraded", f"what replicas tell each other: {self.inbox.trouble}")
+        if self._seals.trouble:
+            return Standing("degraded", "replicas seal with different keys; the log says which")
         return Standing("ok", self._version())
