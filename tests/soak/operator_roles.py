@@ -69,12 +69,11 @@ async def scrape(actor: Actor) -> None:
 
 async def reload_keys(actor: Actor) -> None:
     """Make the walking key anew: the old one and all that was opened with it ends, the new one works."""
-    async with open_line(actor, STATELESS) as peer, client_at(actor.url, **actor.headers) as old:
+    async with client_at(actor.url, **actor.headers) as old, trio.open_nursery() as nursery:
         actor.expect((await old.ask("tools/list")).status == 200, "the key does not work")
-        with gone_on_purpose():
-            await _renew(actor)
-            await _until_refused(actor, old)
-            await _until_ended(actor, peer)
+        await nursery.start(_connected, actor)
+        await _renew(actor)
+        await _until_refused(actor, old)
     async with client_at(actor.url, **actor.headers) as new:
         order = orders.echo("async", "new")
         reply = await new.ask(order.method, order.params)
@@ -95,6 +94,14 @@ async def _until_refused(actor: Actor, old: Mcp) -> None:
             await trio.sleep(0.05)
         return
     actor.expect(False, "a revoked key still works")
+
+
+async def _connected(actor: Actor, *, task_status: trio.TaskStatus[None]) -> None:
+    """Have a connection until it is closed, as it has to be soon after its key has gone."""
+    with gone_on_purpose():
+        async with open_line(actor, STATELESS) as peer:
+            task_status.started()
+            await _until_ended(actor, peer)
 
 
 async def _until_ended(actor: Actor, peer: Peer) -> None:

@@ -155,6 +155,10 @@ async def play(role: Role, actor: Actor, pause_s: float) -> None:
             with trio.fail_after(SCENE_S):
                 await role(actor)
             actor.add("scenes")
+        except trio.Cancelled:
+            # trio-websocket may raise the first of a group's errors alone, be it the cancellation of a scope of its own.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            actor.add("ended by the WebSocket client")
         except Exception as error:  # noqa: BLE001 - whatever a scene raises is what the soak has to report
             actor.world.tally.violation(f"{actor.name}: {describe(error)}", "".join(traceback.format_exception(error)))
         await trio.sleep(actor.chance.uniform(0, 2 * pause_s) + 0.001)
