@@ -156,7 +156,7 @@ async def play(role: Role, actor: Actor, pause_s: float) -> None:
                 await role(actor)
             actor.add("scenes")
         except trio.Cancelled:
-            # trio-websocket may raise the first of a group's errors alone, be it the cancellation of a scope of its own.
+            # trio-websocket raises the first error of a group alone, be it the cancellation of a scope of its own.
             await trio.lowlevel.checkpoint_if_cancelled()
             actor.add("ended by the WebSocket client")
         except Exception as error:  # noqa: BLE001 - whatever a scene raises is what the soak has to report
