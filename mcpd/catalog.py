@@ -70,13 +70,11 @@ class Catalog(Generic[T]):
 
     def _swap(self, snapshot: dict[str, T]) -> None:
         self._items = snapshot
+        self.get = snapshot.get
+        """Returns the item of a key, None when there is none."""
         self._positions = {key: position for position, key in enumerate(snapshot)}
         names = "\n".join(snapshot).encode("utf-8", "surrogatepass")
         self.fingerprint = hashlib.sha256(names).hexdigest()[:_FINGERPRINT_DIGITS]
-
-    def get(self, key: str) -> T | None:
-        """Return the item named `key`, None when there is none."""
-        return self._items.get(key)
 
     def page(self, after: str | None, limit: int) -> tuple[list[T], str | None]:
         """Return at most `limit` items behind the key `after` (None: from the start), and a key when more follow.

@@ -185,14 +185,14 @@ class McpService:
     async def _list_prompts(self, call: Call, _exchange: Exchange, _deadline: float) -> Result:
         return self._prompts.list(_cursor(call), call.principal)
 
-    async def _call_tool(self, call: Call, exchange: Exchange, deadline: float) -> Result:
+    def _call_tool(self, call: Call, exchange: Exchange, deadline: float) -> Awaitable[Result]:
         support = self._tools.task_support(call.params.get("name")) if call.task is None else "forbidden"
         if support != "forbidden":
             if self.tasks is not None and declared(call):
-                return await self._begin_task(self.tasks, call, exchange, deadline)
+                return self._begin_task(self.tasks, call, exchange, deadline)
             if support == "required":
                 raise undeclared()
-        return await self._run_tool(call, exchange, deadline)
+        return self._run_tool(call, exchange, deadline)
 
     def _run_tool(self, call: Call, exchange: Exchange, deadline: float) -> Awaitable[Result]:
         def run(turn: Turn) -> Awaitable[Result]:

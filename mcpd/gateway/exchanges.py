@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import trio
 
 from mcpd.errors import Forbidden, Retryable, WireError, facing
@@ -33,23 +34,19 @@ OpenEvents = Callable[[Responder, trio.CancelScope], Outbox]
 """Starts an event stream on a reply: returns the queue in front of its writer, which runs in the given scope."""
 
 
-class PostExchange:
+class PostExchange(msgspec.Struct, eq=False):
     """The way back of one stateless call: JSON, or an event stream from the first notification on."""
 
-    __slots__ = ("_call", "_head", "_open_events", "_opened", "_responder", "_streams")
-
-    def __init__(self, call: Call, responder: Responder, open_events: OpenEvents, head: Head) -> None:
-        self._call = call
-        self._responder = responder
-        self._open_events = open_events
-        self._head = head
-        self._streams = head.takes_events
-        self._opened: tuple[Outbox, trio.CancelScope] | None = None
-        """The event stream, once there is one: its queue, and what its writer runs in."""
+    _call: Call
+    _responder: Responder
+    _open_events: OpenEvents
+    _head: Head
+    _opened: tuple[Outbox, trio.CancelScope] | None = None
+    """The event stream, once there is one: its queue, and what its writer runs in."""
 
     async def notify(self, method: str, params: dict[str, Any]) -> None:
         """Say something before the result; it is lost on a client that takes only JSON."""
-        if self._streams:
+        if self._head.takes_events:
             await self._open().put(sse.event(jsonrpc.notification(method, params)))
 
     async def ask(self, requests: dict[str, dict[str, Any]]) -> dict[str, Any]:  # noqa: ARG002 - the Protocol's
@@ -61,7 +58,7 @@ class PostExchange:
 
     def commit(self) -> None:
         """Start the event stream although there is nothing to say yet: a proxy would give up waiting."""
-        if self._opened is None and self._streams:
+        if self._opened is None and self._head.takes_events:
             self._open().offer(sse.PING)
 
     def _open(self) -> Outbox:

@@ -16,6 +16,7 @@ Sources: MCP 2026-07-28 basic/transports; sections 1.2 to 1.5, 2.6, 2.7.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 import trio
@@ -166,17 +167,16 @@ class StreamableHttp:
         else:
             await self._route(jsonrpc.parse(value), post)
 
-    async def _route(self, message: jsonrpc.Message, post: Post) -> None:
+    def _route(self, message: jsonrpc.Message, post: Post) -> Awaitable[None]:
         if isinstance(message, jsonrpc.Malformed):
-            await self._refuse(message.error, post, message.id, "")
-        elif isinstance(message, jsonrpc.Response):
-            await self._stateful.response(message, post)
-        elif not is_stateless_post(message, post.headers):
-            await self._stateful.post(message, post)
-        elif isinstance(message, jsonrpc.Request):
-            await self._serve(message, post)
-        else:
-            await self._notification(message, post)
+            return self._refuse(message.error, post, message.id, "")
+        if isinstance(message, jsonrpc.Response):
+            return self._stateful.response(message, post)
+        if not is_stateless_post(message, post.headers):
+            return self._stateful.post(message, post)
+        if isinstance(message, jsonrpc.Request):
+            return self._serve(message, post)
+        return self._notification(message, post)
 
     async def _notification(self, notification: jsonrpc.Notification, post: Post) -> None:
         version = (notification.params.get("_meta") or {}).get(VERSION_KEY, post.headers.version)

@@ -65,7 +65,6 @@ class ToolManager:
         mask_errors: bool = False,
     ) -> None:
         self.registry = registry
-        self._get = registry.catalog.get
         self._threads = threads
         self._workers = workers
         self._metrics = metrics
@@ -81,7 +80,7 @@ class ToolManager:
         """Return the tool `name`. Raises: InvalidParams (no name), NotFound, Forbidden."""
         if not isinstance(name, str):
             raise InvalidParams("params.name must be a string")
-        tool = self._get(name)
+        tool = self.registry.catalog.get(name)
         if tool is None:
             raise NotFound(f"Unknown tool: {name[:SHOWN_CHARS]}", {"name": name[:SHOWN_CHARS]})
         if tool.scopes:
@@ -92,12 +91,12 @@ class ToolManager:
 
     def budget_s(self, name: Any) -> float | None:
         """Return the tool's own time limit, if it has one."""
-        tool = self._get(name) if isinstance(name, str) else None
+        tool = self.registry.catalog.get(name) if isinstance(name, str) else None
         return None if tool is None else tool.declaration.timeout_s
 
     def task_support(self, name: Any) -> str:
         """Return whether calls of a tool may become tasks: `optional`, `required` or `forbidden` (also if unknown)."""
-        tool = self._get(name) if isinstance(name, str) else None
+        tool = self.registry.catalog.get(name) if isinstance(name, str) else None
         return "forbidden" if tool is None else tool.task
 
     def asks_first(self, params: dict[str, Any], principal: Principal) -> bool:
@@ -112,14 +111,14 @@ class ToolManager:
 
     def rate(self, name: Any, principal: Principal, default: Rate | None) -> Rate | None:
         """Return how often `principal` may call the tool, `default` if it does not say; None for no tool of theirs."""
-        tool = self.registry.get(name) if isinstance(name, str) else None
+        tool = self.registry.catalog.get(name) if isinstance(name, str) else None
         if tool is None or not tool.scopes <= principal.held(tool.scopes):
             return None
         return tool.rate or default
 
     def header_parameters(self, name: Any, principal: Principal) -> tuple[HeaderParameter, ...]:
         """Return the `Mcp-Param-*` headers that a call of `name` must mirror; none for a tool not for `principal`."""
-        tool = self._get(name) if isinstance(name, str) else None
+        tool = self.registry.catalog.get(name) if isinstance(name, str) else None
         if tool is None or not tool.parameters:
             return ()
         return tool.parameters if tool.scopes <= principal.held(tool.scopes) else ()
