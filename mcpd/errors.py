@@ -240,6 +240,11 @@ class InternalError(WireError):
         super().__init__("Internal error", {"requestId": request_id})
 
 
+def counted(number: int, noun: str) -> str:
+    """Return `1 task`, `2 tasks`, for a noun that only gains an s."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def leaves(error: BaseException) -> list[BaseException]:
     """Return what a group of exceptions holds, at any depth; an exception that is no group is its own only leaf.
 

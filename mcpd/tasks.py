@@ -27,7 +27,7 @@ import trio
 from mcpd.authoring.judging import fits
 from mcpd.config import Limits, Timeouts
 from mcpd.deadlines import bounded_shield
-from mcpd.errors import Draining, InvalidParams, Overloaded
+from mcpd.errors import Draining, InvalidParams, Overloaded, counted
 from mcpd.events import Changed, LocalBus
 from mcpd.jobs import Job, Launch
 from mcpd.monitoring.metrics import Metrics
@@ -108,7 +108,7 @@ class Tasks:
             return
         self._trouble = ""
         if lost:
-            _log.warning("%d tasks had lost their process and are failed now", lost)
+            _log.warning("%s without a process, failed now", counted(lost, "task"))
 
     def _heard(self, task: Task) -> None:
         job = self._jobs.get(task.id)

@@ -218,7 +218,7 @@ def test_check_looks_into_a_store_that_is_there_and_makes_none(folder: Path, cap
     capsys.readouterr()
     code, report = checked(capsys)
     assert code == 0
-    assert "mcpd.db: 1 documents in 1 chunks" in report["notes"]
+    assert "mcpd.db: 1 document in 1 chunk" in report["notes"]
 
 
 def test_check_refuses_a_store_that_is_none(folder: Path, capsys: Output) -> None:

@@ -203,7 +203,7 @@ def test_documents_are_removed_by_uri_or_by_what_fits(capsys: Output) -> None:
     gone = told(capsys, "documents", "remove", "docs:///notes/a.md", "docs:///none", "--yes", code=1)
     assert gone == {"removed": ["docs:///notes/a.md"], "absent": ["docs:///none"]}
     out, err = printed(capsys, "documents", "remove", "--origin", "notes", code=2)
-    assert "2 documents would be removed: say so with --yes" in err
+    assert "This would remove 2 documents: say so with --yes" in err
     out, _ = printed(capsys, "documents", "remove", "--origin", "notes", "--yes")
     assert out == "2 removed\n"
     assert Path("notes/a.md").exists()

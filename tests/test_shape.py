@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from statistics import median
 from typing import TypeGuard
 
@@ -280,6 +281,41 @@ def test_every_silenced_check_is_named_and_a_law_says_why() -> None:
             if codes and (not codes[1] or (laws.search(codes[1]) and not codes[2].strip())):
                 wrong.append(f"{file.path}:{number} {line.strip()}")
     assert not wrong, "\n".join(wrong)
+
+
+COUNTED = re.compile(
+    r" (tasks|files|documents|chunks|prompts|lines|calls|messages|replies|threads|workers|sessions|times|resources"
+    r"|texts|vectors|connections|keys)\b"
+)
+
+
+def may_be_one(part: ast.expr) -> bool:
+    """False for a text, a constant and a choice between words."""
+    if not isinstance(part, ast.FormattedValue) or isinstance(part.value, ast.IfExp):
+        return False
+    return not (isinstance(part.value, ast.Name) and part.value.id.isupper())
+
+
+def hasty_plurals(tree: ast.AST) -> Iterator[str]:
+    """Find the texts in which a number stands before a plural, which is wrong for one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            for number, after in pairwise(node.values):
+                text = after.value if isinstance(after, ast.Constant) else ""
+                if may_be_one(number) and COUNTED.match(str(text)):
+                    yield ast.unparse(node)
+        elif isinstance(node, ast.Constant) and any(map(COUNTED.match, str(node.value).split("%d")[1:])):
+            yield str(node.value)
+
+
+def test_one_thing_is_not_told_as_several() -> None:
+    """`errors.counted` puts the s where it belongs."""
+    assert not [f"{file.path}: {text}" for file in source.package() for text in hasty_plurals(file.tree)]
+
+
+def test_the_search_for_hasty_plurals_finds_them() -> None:
+    told = 'f"{count} tasks"; f"a {n} documents b"; "%d tasks had"; f"{counted(n, \'task\')} left"; f"{name} taskset"'
+    assert len(list(hasty_plurals(ast.parse(told)))) == 3
 
 
 def test_cancelled_is_spelt_with_two_ls() -> None:

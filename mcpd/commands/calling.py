@@ -24,7 +24,7 @@ import click
 
 from mcpd.client import Client, RequestFailed, open_client
 from mcpd.commands import terminal
-from mcpd.errors import McpdError
+from mcpd.errors import McpdError, counted
 from mcpd.signals import INTERRUPTED, Interrupted, run_until_interrupted
 
 MAX_NAMED_TOOLS: Final = 10
@@ -193,7 +193,7 @@ def _block(block: dict[str, Any]) -> str:
         return str(inner["text"])
     data = str(inner.get("data", inner.get("blob", "")))
     size = len(data) * 3 // 4 - data[-2:].count("=")
-    return f"[{kind}, {inner.get('mimeType', 'unknown type')}, {size} bytes; --json shows it]"
+    return f"[{kind}, {inner.get('mimeType', 'unknown type')}, {counted(size, 'byte')}; --json shows it]"
 
 
 class Progress:

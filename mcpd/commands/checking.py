@@ -24,7 +24,7 @@ from mcpd import settings
 from mcpd.authoring.declarations import ToolDeclaration, load
 from mcpd.config import Config
 from mcpd.drivers.mounts import network_file_system
-from mcpd.errors import ConfigurationError, McpdError, RegistrationError
+from mcpd.errors import ConfigurationError, McpdError, RegistrationError, counted
 from mcpd.gateway.access import startup_check
 from mcpd.gateway.keys import KeyStore
 from mcpd.gateway.server import descriptors
@@ -149,12 +149,13 @@ async def _ask_store(config: Config) -> list[Finding]:
         return [Finding(wrong=not is_older, text=text)]
     async with open_documents(config) as documents:
         found = await documents.statistics()
-    return [Finding(wrong=False, text=f"{name}: {found.documents} documents in {found.chunks} chunks")]
+    held = f"{counted(found.documents, 'document')} in {counted(found.chunks, 'chunk')}"
+    return [Finding(wrong=False, text=f"{name}: {held}")]
 
 
 async def _ask_tasks(config: Config) -> list[Finding]:
     count = await count_tasks(config)
-    return [] if count is None else [Finding(wrong=False, text=f"tasks: {count} are kept")]
+    return [] if count is None else [Finding(wrong=False, text=f"tasks: {count} kept")]
 
 
 def _check_shared(config: Config) -> Iterator[Finding]:

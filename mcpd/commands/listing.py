@@ -24,6 +24,7 @@ import click
 from mcpd.commands import stores, terminal
 from mcpd.commands.options import FAILED, print_json
 from mcpd.config import Config
+from mcpd.errors import counted
 from mcpd.ingest.sources import origin_of
 from mcpd.search.filter_options import parse_filter_options
 from mcpd.search.query import parse
@@ -193,12 +194,12 @@ async def _remove(uris: Sequence[str], config: Config) -> list[Outcome]:
 def _agreed(uris: Sequence[str]) -> bool:
     """Raises: click.UsageError where nobody can answer."""
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{len(uris)} documents would be removed: say so with --yes")
+        raise click.UsageError(f"This would remove {counted(len(uris), 'document')}: say so with --yes")
     for uri in uris[:SHOWN_ITEMS]:
         terminal.echo(f"  {terminal.line(uri)}", err=True)
     if len(uris) > SHOWN_ITEMS:
         terminal.echo("  ...", err=True)
-    return click.confirm(f"Remove {len(uris)} documents?", err=True)
+    return click.confirm(f"Remove {counted(len(uris), 'document')}?", err=True)
 
 
 def _tell_removed(outcomes: Sequence[Outcome], *, as_json: bool) -> int:

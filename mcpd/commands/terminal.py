@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import click
 
+from mcpd.errors import counted
 from mcpd.ingest.reports import FileResult, Report
 
 REDRAW_S: Final = 0.1
@@ -119,11 +120,11 @@ class Progress:
     def text(self) -> str:
         """Return the progress in words: files and bytes, out of how many when that is known."""
         if self.total_files is None:
-            return f"{self._files} files, {amount(self._bytes)}"
+            return f"{counted(self._files, 'file')}, {amount(self._bytes)}"
         share = min(1.0, self._bytes / self.total_bytes if self.total_bytes else 1.0)
         bar = "#" * round(share * BAR_CHARS)
-        counted = f"{self._files}/{self.total_files} files, {amount(self._bytes)} of {amount(self.total_bytes)}"
-        return f"{share:4.0%} [{bar:-<{BAR_CHARS}}] {counted}"
+        files = f"{self._files}/{counted(self.total_files, 'file')}"
+        return f"{share:4.0%} [{bar:-<{BAR_CHARS}}] {files}, {amount(self._bytes)} of {amount(self.total_bytes)}"
 
 
 def summary(report: Report, seconds: float) -> str:

@@ -27,6 +27,7 @@ from typing import Final, NamedTuple, TypeVar
 import trio
 
 from mcpd.deadlines import bounded_shield
+from mcpd.errors import counted
 from mcpd.ingest.drafts import Draft, Fresh, Making, Unread, draft_batch, load_batch, printable
 from mcpd.ingest.readers import MAX_BLOB_BYTES, MAX_TEXT_BYTES
 from mcpd.ingest.reports import FileResult, Report, Tally
@@ -207,7 +208,7 @@ class Ingestion:
         """Write, to the end even when cancelled, so that what is stored has been told. Raises: StorageError."""
         with bounded_shield(WRITE_S):
             return await self._documents.write(changes)
-        raise StoreUnreachable(f"the store has not taken {len(changes)} documents within {WRITE_S:g} s")
+        raise StoreUnreachable(f"the store has not taken {counted(len(changes), 'document')} within {WRITE_S:g} s")
 
     async def _sweep(self, source: Source, root: Identity | None) -> None:
         """Remove the documents whose files are gone."""

@@ -170,7 +170,9 @@ class Duplex:
 
     def _check_reader(self) -> None:
         if self._outbox.full:
-            raise Overloaded(f"{self._limits.max_outbox_items} messages wait for you; read them before you ask on")
+            raise Overloaded(
+                f"Too many messages wait for you ({self._limits.max_outbox_items}); read them before you ask on"
+            )
 
     def _accept(self, message: jsonrpc.Message) -> Flight | bytes | None:
         """Take one message in: a request becomes a flight, or a refusal ready to be sent, like what is malformed."""

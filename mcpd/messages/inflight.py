@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mcpd.errors import InvalidRequest, Overloaded, Reason
+from mcpd.errors import InvalidRequest, Overloaded, Reason, counted
 from mcpd.messages.flight import Flight
 from mcpd.wire.call import RequestId
 
@@ -37,7 +37,7 @@ class InFlight:
         if request_id in self._flights:
             raise InvalidRequest(f"A request with the id {request_id!r} is still in progress")
         if len(self._flights) >= self._max_items:
-            raise Overloaded(f"This client has {len(self._flights)} calls in flight; wait for one to end")
+            raise Overloaded(f"This client has {counted(len(self._flights), 'call')} in flight; wait for one to end")
 
     def enter(self, flight: Flight) -> None:
         """Enter a call that `check` has let pass."""

@@ -230,7 +230,9 @@ class MessageManager:
         ticket = self._places.enter(flight.call.principal.share)
         if ticket is None:
             self._metrics.rejected("calls")
-            raise Overloaded(f"{self._places.running} calls are running and the queue is full; try again shortly")
+            raise Overloaded(
+                f"Too many calls are running ({self._places.running}) and the queue is full; try again shortly"
+            )
         flight.ticket = ticket
         try:
             if not ticket.running:

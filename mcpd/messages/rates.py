@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from mcpd.errors import RateLimited
+from mcpd.errors import RateLimited, counted
 from mcpd.messages.flight import Flight, Quota
 from mcpd.monitoring.metrics import Metrics
 from mcpd.rates import Rate
@@ -72,5 +72,6 @@ class Rates:
 def _too_soon(quota: Quota) -> RateLimited:
     whose = "of this tool " if quota.name != CALLER else ""
     wait_s = quota.taken.retry_after_s
-    text = f"{quota.rate.items} calls {whose}per {quota.rate.period_s} s are allowed; try again in {wait_s:.1f} s"
+    calls = counted(quota.rate.items, "call")
+    text = f"At most {calls} {whose}per {quota.rate.period_s} s may be made; try again in {wait_s:.1f} s"
     return RateLimited(text, retry_after_ms=max(1, math.ceil(wait_s * 1000)))

@@ -173,7 +173,9 @@ class Sessions:
         while len(session.streams) >= self._limits.max_streams_per_session and finished:
             self.drop_stream(session, finished.pop(0))
         if len(session.streams) >= self._limits.max_streams_per_session:
-            raise Overloaded(f"This session has {len(session.streams)} replies under way; wait for one to end")
+            raise Overloaded(
+                f"This session has too many replies under way ({len(session.streams)}); wait for one to end"
+            )
         stream = EventStream(
             name,
             max_events=self._limits.max_stream_events,

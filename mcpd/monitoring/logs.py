@@ -32,7 +32,7 @@ from sys import getsizeof
 from types import TracebackType
 from typing import NamedTuple
 
-from mcpd.errors import traceback_of
+from mcpd.errors import counted, traceback_of
 
 _SECONDS_ITEMS = 4
 """Formatted seconds that are kept: the present one, and those of late lines."""
@@ -210,7 +210,7 @@ class Logs:
         if lost:
             self._reported += lost
             texts.append(
-                f"{_stamp(time.time())} warning log: {lost} lines were dropped: stderr is slow or was closed\n"
+                f"{_stamp(time.time())} warning log: dropped {counted(lost, 'line')}: stderr is slow or was closed\n"
             )
         if not texts:
             return

@@ -35,6 +35,7 @@ import trio
 
 from mcpd.authoring.declarations import PromptDeclaration
 from mcpd.authoring.signatures import PromptArgument
+from mcpd.errors import counted
 
 MAX_FILE_BYTES = 1024 * 1024
 MAX_FILES_ITEMS = 1000
@@ -132,7 +133,7 @@ class PromptLoader:
             return _File(stamp, parse_file(path.name, _text(path)))
         except (BadPrompt, OSError) as error:
             kept = [] if last is None else last.prompts
-            _log.error("prompt file %s: %s; serving %d prompts it had before", path, error, len(kept))
+            _log.error("prompt file %s: %s; serving the %s it had before", path, error, counted(len(kept), "prompt"))
             return _File(stamp, kept)
 
     def _merge(self, prompts: list[FilePrompt], path: Path, names: set[str], found: dict[str, FilePrompt]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import trio
 
 from mcpd.authoring.declarations import CompletionDeclaration
-from mcpd.errors import InvalidParams, ResourceNotFound
+from mcpd.errors import InvalidParams, ResourceNotFound, counted
 from mcpd.events import Bus, Changed
 from mcpd.storage.documents import Condition, Document, Documents, Head, Notice, StorageError
 from mcpd.storage.refusals import DOCUMENTS, answering
@@ -119,7 +119,9 @@ def cut(result: dict[str, Any], uri: str) -> dict[str, Any]:
         raise InvalidParams("A part of a text is named by the fragment #char=START,END, in characters")
     start, end = int(found[1]), int(found[2])
     if not start <= end <= len(content["text"]):
-        raise InvalidParams(f"The text has {len(content['text'])} characters; #char={start},{end} is not within it")
+        raise InvalidParams(
+            f"The text has {counted(len(content['text']), 'character')}; #char={start},{end} is not within it"
+        )
     return {"contents": [{**content, "uri": uri, "text": content["text"][start:end]}]}
 
 

@@ -35,7 +35,7 @@ import trio
 
 from mcpd.config import Embeddings
 from mcpd.drivers.http import HttpClient, HttpError, Reply, Unreachable
-from mcpd.errors import ConfigurationError
+from mcpd.errors import ConfigurationError, counted
 from mcpd.search.embeddings import EmbeddingError, EndpointUnreachable, VectorCache, normalised
 from mcpd.search.together import run_together
 from mcpd.secret import Secret
@@ -153,7 +153,9 @@ class HttpProvider:
             wait_s = max(outcome.wait_s, pause_s * (0.5 + self._draw() / 2))
             left_s = trio.current_effective_deadline() - trio.current_time()
             if attempt == MAX_ATTEMPTS or wait_s > MAX_PAUSE_S or wait_s >= left_s:
-                raise EndpointUnreachable(f"The embedding endpoint does not answer ({attempt} tries): {outcome.reason}")
+                raise EndpointUnreachable(
+                    f"The embedding endpoint does not answer (tried {counted(attempt, 'time')}): {outcome.reason}"
+                )
             await trio.sleep(wait_s)
             pause_s *= 2
         raise AssertionError("counting does not end")
@@ -187,9 +189,8 @@ class HttpProvider:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise EmbeddingError(f"The embedding endpoint answers with something else: {_first_line(error)}") from None
         if [item.index for item in items] != list(range(count)):
-            raise EmbeddingError(
-                f"The embedding endpoint gave {len(items)} vectors, or wrong indexes, for {count} texts"
-            )
+            given = counted(len(items), "vector")
+            raise EmbeddingError(f"The embedding endpoint gave {given} for {counted(count, 'text')}, or wrong indexes")
         vectors = [normalised(item.embedding) for item in items]
         for vector in vectors:
             self._check(vector)
@@ -200,7 +201,7 @@ class HttpProvider:
             self.dims = len(vector)
         if len(vector) != self.dims:
             raise EmbeddingError(
-                f"The model {self.model} gave a vector of {len(vector)} dimensions, not {self.dims or 1}:"
+                f"The model {self.model} gave a vector of {counted(len(vector), 'dimension')}, not {self.dims or 1}:"
                 " set embeddings.dims to what it gives, and ingest anew what was made by another"
             )
         if not math.isfinite(math.fsum(vector)):

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from mcpd.errors import counted
 from mcpd.storage.documents import BadQuery, Document, Outcome, Put, Relation, Remove, Span
 
 MAX_SPANS: Final = 1 << 20
@@ -68,7 +69,7 @@ def _check_vectors(put: Put) -> None:
     if put.model is None:
         raise ValueError("vectors need the name of the model that made them")
     if len(put.vectors) != len(put.spans):
-        raise ValueError(f"{len(put.vectors)} vectors for {len(put.spans)} spans")
+        raise ValueError(f"{counted(len(put.vectors), 'vector')} for {counted(len(put.spans), 'span')}")
     if len({len(vector) for vector in put.vectors}) > 1:
         raise ValueError("the vectors have different dimensions")
 
@@ -81,7 +82,8 @@ def check_dimensions(model: str, known: int, given: int) -> None:
 
 def wrong_dimensions(model: str, known: int, given: int) -> str:
     """Return the sentence about it."""
-    return f"the vectors of {model!r} have {known} dimensions here, not {given}: give another model another name"
+    size = counted(known, "dimension")
+    return f"the vectors of {model!r} have {size} here, not {given}: give another model another name"
 
 
 def refusal(put: Put, there: State | None) -> Outcome | None:

@@ -29,6 +29,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import trio
 
+from mcpd.errors import counted
 from mcpd.rates import Rate, Taken
 from mcpd.storage.documents import StorageError
 from mcpd.storage.replies import Replies
@@ -44,10 +45,11 @@ class Room(NamedTuple):
 
 
 class NoRoom(StorageError):
-    """There are as many of `what` as there may be; `whose` says whose limit it is."""
+    """There are as many of `what`, a noun, as there may be; `whose` says whose limit it is."""
 
-    def __init__(self, whose: Literal["all", "share"], most: int, what: str = "tasks") -> None:
-        super().__init__(f"{'This caller has' if whose == 'share' else 'There are'} {most} {what}, which is the limit")
+    def __init__(self, whose: Literal["all", "share"], most: int, what: str = "task") -> None:
+        who = "This caller has" if whose == "share" else "All callers together have"
+        super().__init__(f"{who} {counted(most, what)}, which is the limit")
         self.whose = whose
 
 

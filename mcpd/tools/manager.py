@@ -32,6 +32,7 @@ from mcpd.errors import (
     ToolCrashed,
     ToolError,
     WireError,
+    counted,
     describe,
     leaves,
     plain,
@@ -254,7 +255,7 @@ class ToolManager:
     def _enter(self, tool: Tool, limit: int) -> None:
         running = self._running.get(tool.name, 0)
         if running >= limit:
-            raise Overloaded(f"The tool {tool.name!r} is already running {limit} times; try again shortly")
+            raise Overloaded(f"The tool {tool.name!r} is already running {counted(limit, 'time')}; try again shortly")
         self._running[tool.name] = running + 1
 
 

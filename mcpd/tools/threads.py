@@ -114,7 +114,7 @@ class ThreadPool:
         """
         if self._has_too_many_stuck(owner):
             self._refused += 1
-            raise Overloaded(f"{len(self._abandoned)} threads are stuck in calls that have ended")
+            raise Overloaded(f"Too many threads are stuck in calls that have ended ({len(self._abandoned)})")
         job = _Job(name, owner)
         limiter: Any = _Limiter(self._shares, owner)
         try:

@@ -58,7 +58,7 @@ class Waiting(Generic[T]):
 
     def _make_room(self, owner: str) -> None:
         self.refused += 1
-        error = Overloaded(f"{self._count} calls already wait for a worker process")
+        error = Overloaded(f"Too many calls wait for a worker process ({self._count})")
         greatest = max(self._queues.values(), key=len, default={})
         if len(greatest) <= len(self._queues.get(owner, ())) + 1:
             raise error

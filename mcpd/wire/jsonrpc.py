@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mcpd.errors import InvalidParams, InvalidRequest, ParseError, WireError, facing
+from mcpd.errors import InvalidParams, InvalidRequest, ParseError, WireError, counted, facing
 from mcpd.wire.call import MAX_ID_CHARS, RequestId, is_request_id
 
 
@@ -219,7 +219,7 @@ def parse_batch(value: list[Any], *, max_items: int) -> list[Message]:
     if not value:
         raise InvalidRequest("A batch must not be empty")
     if len(value) > max_items:
-        raise InvalidRequest(f"A batch may have at most {max_items} messages")
+        raise InvalidRequest(f"A batch may have at most {counted(max_items, 'message')}")
     seen: set[tuple[type, RequestId]] = set()
     return [_once(parse(item), seen) for item in value]
 

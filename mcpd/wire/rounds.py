@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from mcpd.errors import InvalidParams
+from mcpd.errors import InvalidParams, counted
 from mcpd.wire.call import Call
 from mcpd.wire.jsonrpc import encode
 from mcpd.wire.methods import TABLE
@@ -60,7 +60,7 @@ class Rounds(msgspec.Struct, eq=False):
     def _restore(self, claims: dict[str, Any], max_rounds: int) -> None:
         self.count, self._answers, self._results = claims["round"], claims["answers"], claims["once"]
         if self.count >= max_rounds:
-            raise InvalidParams(f"This call has asked for input {max_rounds} times; start it anew")
+            raise InvalidParams(f"This call has asked for input {counted(max_rounds, 'time')}; start it anew")
 
     def seal(self, call: Call, ring: KeyRing, *, now: float, ttl_s: float) -> str:
         """Return the `requestState` for the next round."""

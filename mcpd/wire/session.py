@@ -19,7 +19,7 @@ from copy import copy
 from enum import Enum
 from typing import Any
 
-from mcpd.errors import InvalidParams, InvalidRequest, UnsupportedVersion, WireError
+from mcpd.errors import InvalidParams, InvalidRequest, UnsupportedVersion, WireError, counted
 from mcpd.wire import jsonrpc
 from mcpd.wire.call import Call, Principal
 from mcpd.wire.envelope import (
@@ -192,7 +192,9 @@ class SessionState:
         uri = read_uri(params)
         form = normalise(uri)
         if form not in self.subscriptions and len(self.subscriptions) >= max_uris:
-            raise InvalidParams(f"This session already watches {max_uris} resources; unsubscribe from one first")
+            raise InvalidParams(
+                f"This session already watches {counted(max_uris, 'resource')}; unsubscribe from one first"
+            )
         check_lengths({**self.subscriptions, form: uri}.values())
         self.subscriptions[form] = uri
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from mcpd.errors import InvalidParams
+from mcpd.errors import InvalidParams, counted
 from mcpd.wire.envelope import SUBSCRIPTION_KEY
 from mcpd.wire.uris import normalise
 
@@ -68,7 +68,7 @@ def _read_uris(value: Any, max_uris: int) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(uri, str) for uri in value):
         raise InvalidParams("params.notifications.resourceSubscriptions must be an array of URIs")
     if len(value) > max_uris:
-        raise InvalidParams(f"One listen stream may watch {max_uris} resources; open another for the rest")
+        raise InvalidParams(f"One listen stream may watch {counted(max_uris, 'resource')}; open another for the rest")
     check_lengths(value)
     return value
 

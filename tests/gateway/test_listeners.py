@@ -200,7 +200,7 @@ def test_files_are_read_when_connections_have_taken_all_descriptors(tmp_path: Pa
         process.terminate()
         assert process.wait(PATIENCE_S) == 0
         process.stdout.close()
-    assert "limits.max_connections is 1000, but only 200 files may be open" in (tmp_path / "log").read_text()
+    assert "limits.max_connections is 1000, but the limit of open files is 200" in (tmp_path / "log").read_text()
 
 
 def open_websocket(port: int) -> socket.socket:

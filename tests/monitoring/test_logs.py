@@ -173,7 +173,7 @@ def test_a_full_pipe_delays_nobody_and_what_is_lost_is_counted_and_confessed() -
     os.close(reader)
     text = received.decode().lstrip("x")
     assert text.count(" info request ") == 11
-    assert "16 lines were dropped" in text
+    assert "dropped 16 lines" in text
     assert logs.statistics().written == 12
 
 
@@ -244,7 +244,7 @@ def test_many_lines_of_the_greatest_length_stay_within_the_bytes_of_the_queue() 
     assert logs.flush(60)
     assert logs.waiting_bytes == 0
     logs.close(60)
-    assert b"lines were dropped" in b"".join(stuck.written)
+    assert b"log: dropped " in b"".join(stuck.written)
 
 
 def _raised(text: str) -> Any:

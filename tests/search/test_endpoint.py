@@ -173,7 +173,7 @@ async def test_the_endpoint_is_not_asked_again_before_it_wants_to_be() -> None:
 
 async def test_an_endpoint_that_stays_down_is_given_up_after_a_few_attempts() -> None:
     async with provider_of(saying(*[Answer(503)] * 100)) as (provider, server):
-        with pytest.raises(StoreUnreachable, match=r"5 tries.*status 503"):
+        with pytest.raises(StoreUnreachable, match=r"5 times.*status 503"):
             await provider.embed(["a"])
         assert len(server.asked) == MAX_ATTEMPTS
 

@@ -44,7 +44,7 @@ def claim(max_connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
     if count_for_connections() < max_connections:
         _log.warning(
-            "limits.max_connections is %d, but only %d files may be open: connections beyond %d are refused. "
+            "limits.max_connections is %d, but the limit of open files is %d: connections beyond %d are refused. "
             "Raise the limit (ulimit -n %d) or lower the setting",
             max_connections,
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],
@@ -57,7 +57,7 @@ def check(hard: int) -> None:
     """Judge the hard limit of open files. Raises: ConfigurationError when it is too low to serve anybody."""
     if hard != resource.RLIM_INFINITY and hard < LEAST:
         raise ConfigurationError(
-            f"Only {hard} files may be open, and a server needs {LEAST} at least; raise the limit (ulimit -n {RESERVE})"
+            f"The limit of open files is {hard}, and a server needs {LEAST} at least: ulimit -n {RESERVE}"
         )
 
 

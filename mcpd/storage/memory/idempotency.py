@@ -70,9 +70,9 @@ class MemoryIdempotency:
     def _check_room(self, claim: Claim, room: Room) -> None:
         records = self._shelf.records.values()
         if sum(record.share == claim.share for record in records) >= room.most_of_share:
-            raise NoRoom("share", room.most_of_share, "idempotency keys")
+            raise NoRoom("share", room.most_of_share, "idempotency key")
         if len(records) >= room.most:
-            raise NoRoom("all", room.most, "idempotency keys")
+            raise NoRoom("all", room.most, "idempotency key")
 
     async def finish(self, claim: Claim, holder: str, outcome: bytes, ttl_s: float) -> bool:
         """See `Idempotency`."""

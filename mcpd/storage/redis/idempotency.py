@@ -160,8 +160,8 @@ def _begun(said: list[bytes], room: Room) -> Begun:
     kind, rest = said[0], said[1:]
     if kind == b"FULL":
         if rest[0] == b"share":
-            raise NoRoom("share", room.most_of_share, "idempotency keys")
-        raise NoRoom("all", room.most, "idempotency keys")
+            raise NoRoom("share", room.most_of_share, "idempotency key")
+        raise NoRoom("all", room.most, "idempotency key")
     if kind == b"KEPT":
         return Kept(rest[0])
     if kind == b"MISMATCH":

@@ -120,9 +120,9 @@ def _claim(connection: Connection, wish: _Wish, now_s: float, hold_s: float) -> 
 def _check_room(connection: Connection, claim: Claim, room: Room, now_s: float) -> None:
     mine = connection.one("SELECT count(*) FROM outcomes WHERE share = ? AND expires > ?", (claim.share, now_s))
     if mine is not None and mine[0] >= room.most_of_share:
-        raise NoRoom("share", room.most_of_share, "idempotency keys")
+        raise NoRoom("share", room.most_of_share, "idempotency key")
     if _count(connection, now_s) >= room.most:
-        raise NoRoom("all", room.most, "idempotency keys")
+        raise NoRoom("all", room.most, "idempotency key")
 
 
 def _count(connection: Connection, now_s: float) -> int:

@@ -30,7 +30,7 @@ import msgspec
 from mcpd.authoring.content import Block, Embedded, Text
 from mcpd.authoring.declarations import ToolDeclaration, declarations_of, tool
 from mcpd.config import Files, Limits
-from mcpd.errors import ToolError
+from mcpd.errors import ToolError, counted
 from mcpd.tools.builtin.globbing import Glob, Visit, walk
 from mcpd.tools.builtin.jail import Jail, missing_support
 from mcpd.tools.builtin.protected import NOWHERE, Parts, Places
@@ -145,7 +145,7 @@ def _read_file(jail: Jail, max_bytes_allowed: int) -> Callable[..., Any]:
         count = min(max_bytes or max_bytes_allowed, max_bytes_allowed)
         with jail.file(parts) as (fd, status):
             if offset > status.st_size:
-                raise ToolError(f"offset {offset} is behind the end: {path!r} has {status.st_size} bytes")
+                raise ToolError(f"offset {offset} is behind the end: {path!r} has {counted(status.st_size, 'byte')}")
             data = os.pread(fd, count, offset)
         return _chunk(parts, data, offset=offset, size=max(status.st_size, offset + len(data)))
 
