@@ -94,11 +94,10 @@ class StatefulHttp:
     async def response(self, response: jsonrpc.Response, post: Post) -> None:
         """Take the client's answer to a question of ours (S2C-2); an unknown one is ignored."""
         try:
-            session = await self._session(post)
+            await self._sessions.answer(await self._session(post), response)
         except (_NoSession, WireError) as error:
             await self._turn_away(error, post)
             return
-        session.peer.answer(response)
         await post.responder.whole(202)
 
     async def batch(self, value: list[Any], post: Post) -> None:
@@ -191,7 +190,7 @@ class StatefulHttp:
         if notification.method == "notifications/initialized":
             await self._sessions.initialized(session)
         elif notification.method == "notifications/cancelled":
-            session.calls.cancel(notification.params.get("requestId"))
+            await self._sessions.cancel(session, notification.params.get("requestId"))
 
     async def _initialize(self, request: jsonrpc.Request, post: Post) -> None:
         key = post.headers.session_id
@@ -244,7 +243,7 @@ class StatefulHttp:
         if isinstance(message, jsonrpc.Notification):
             await self._notice(message, session)
         elif isinstance(message, jsonrpc.Response):
-            session.peer.answer(message)
+            await self._sessions.answer(session, message)
 
     def _launch(
         self, message: jsonrpc.Request | jsonrpc.Malformed, session: Session, reply: _Reply, request_id: str

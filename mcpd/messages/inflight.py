@@ -48,11 +48,12 @@ class InFlight:
         """Take a call out that has ended."""
         del self._flights[flight.call.id]  # type: ignore[arg-type]
 
-    def cancel(self, request_id: Any, reason: Reason = "explicit") -> None:
-        """Cancel the call with this id; anything else is ignored. `initialize` cannot be cancelled."""
+    def cancel(self, request_id: Any, reason: Reason = "explicit") -> bool:
+        """Cancel the call with this id; False when there is none. `initialize` cannot be cancelled."""
         flight = self._flights.get(request_id) if type(request_id) in (str, int) else None
         if flight is not None and flight.call.method != "initialize":
             flight.cancel(reason)
+        return flight is not None
 
     def end(self, reason: Reason, *, only: str | None = None) -> None:
         """Cancel all, or `only` the calls of this method: the client is gone, or is not served any longer."""

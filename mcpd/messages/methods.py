@@ -1,7 +1,7 @@
 """The methods that only concern a stateful session: `initialize`, `ping`, its log level, its subscriptions.
 
-What they change of a session over HTTP is committed before the caller is answered (`messages.records`); a session of
-a connection is changed where it is.
+What they change of a session over HTTP is committed before the caller is answered (`messages.records`), and told to
+other processes, where a stream of it may be open; a session of a connection is changed where it is.
 
 Called by: `messages.sessions`. Calls: a `SessionStore`, `service`, `wire.session`. Deliberately not: which sessions
 there are.
@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mcpd.errors import ResourceNotFound
+from mcpd.messages.interprocess import Interprocess
 from mcpd.messages.records import Edit, change
 from mcpd.messages.session import Session
 from mcpd.service import McpService
@@ -28,10 +29,11 @@ from mcpd.wire.session import SessionState, read_uri
 class SessionMethods:
     """Serves these methods for all sessions of this process."""
 
-    def __init__(self, service: McpService, store: SessionStore, *, max_uris: int) -> None:
+    def __init__(self, service: McpService, store: SessionStore, others: Interprocess, *, max_uris: int) -> None:
         """`max_uris` bounds the resources that one session is told of."""
         self._service = service
         self._store = store
+        self._others = others
         self._max_uris = max_uris
         self._methods: dict[str, Callable[[Call, Session], Awaitable[dict[str, Any]]]] = {
             "initialize": self._initialize,
@@ -56,7 +58,9 @@ class SessionMethods:
         if session.record is None:
             edit(session.state)
         else:
-            session.take(await change(self._store, session.record, session.principal, edit))
+            record = await change(self._store, session.record, session.principal, edit)
+            session.take(record)
+            await self._others.changed(record)
 
     async def _initialize(self, call: Call, _session: Session) -> dict[str, Any]:
         return self._service.initialize(call.version)

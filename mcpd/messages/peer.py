@@ -13,6 +13,7 @@ Sources: MCP 2025-11-25 client features; S2C-1..5, INI-4.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,8 +21,10 @@ import trio
 
 from mcpd.deadlines import bounded_shield
 from mcpd.errors import ToolError
+from mcpd.storage.inbox import ADDRESS
 from mcpd.wire import jsonrpc
 
+_ASKED = re.compile(rf"mcpd-({ADDRESS})-[0-9]{{1,16}}")
 Send = Callable[[bytes], Awaitable[None]]
 
 
@@ -38,7 +41,7 @@ class Peer:
     """Questions to one client that wait for their answers."""
 
     def __init__(self, *, input_s: float, cleanup_s: float, origin: str = "") -> None:
-        """`origin` is in all ids: an answer to a question of another process is nobody's here."""
+        """`origin` is in all ids, and names this process where others may be given its answers."""
         self._origin = origin
         self._input_s = input_s
         self._cleanup_s = cleanup_s
@@ -73,7 +76,7 @@ class Peer:
         if self._gone:
             raise ToolError("The client's session has ended")
         self._next += 1
-        name = f"mcpd-{self._origin}{self._next}"
+        name = f"mcpd-{self._origin}-{self._next}"
         self._open[name] = _Question(method)
         return name
 
@@ -108,3 +111,9 @@ class Peer:
         self.ready.set()
         for question in self._open.values():
             question.answered.set()
+
+
+def asker_of(question: object) -> str | None:
+    """Return the address of the process that asked a question with this id; None for what is no id of ours."""
+    found = _ASKED.fullmatch(question) if isinstance(question, str) else None
+    return None if found is None else found[1]

@@ -113,10 +113,11 @@ class Endings:
         await self._news.wait()
         self._news = trio.Event()
 
-    async def tell(self) -> None:
-        """Tell the store. Raises: StorageError, and nothing is lost. Cancellation: likewise."""
+    async def tell(self) -> list[str]:
+        """Tell the store; return which. Raises: StorageError, and nothing is lost. Cancellation: likewise."""
         ended = list(self._keys)
         if ended:
             await self._store.remove(ended)
         for key in ended:
             self._keys.pop(key, None)
+        return ended

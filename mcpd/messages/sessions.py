@@ -32,6 +32,7 @@ from mcpd.config import Limits, Timeouts
 from mcpd.errors import InvalidRequest, Overloaded, Reason
 from mcpd.events import Bus, Changed
 from mcpd.messages.inflight import InFlight
+from mcpd.messages.interprocess import Interprocess
 from mcpd.messages.methods import SessionMethods
 from mcpd.messages.peer import Peer
 from mcpd.messages.records import Endings, belongs, record_of, state_of
@@ -46,6 +47,7 @@ from mcpd.storage.refusals import SESSIONS, answering, refusal
 from mcpd.storage.session_records import NoSessionRoom, Place, SessionRecord, SessionRoom, Use, giving_way
 from mcpd.storage.shared import SessionStore
 from mcpd.wire.call import Call, Principal
+from mcpd.wire.jsonrpc import Response
 from mcpd.wire.session import SessionState
 
 LOOK_S = 20.0
@@ -91,7 +93,8 @@ class Sessions:
         self._replays = Replays(partial(metrics.dropped, "unread"))
         bus.subscribe(self._on_event)
         metrics.watch("sessions", lambda: len(self._by_key))
-        self._methods = SessionMethods(service, store, max_uris=limits.max_subscription_uris)
+        self._others = Interprocess(inbox, self._by_key, self._unload)
+        self._methods = SessionMethods(service, store, self._others, max_uris=limits.max_subscription_uris)
 
     def open(
         self,
@@ -123,7 +126,7 @@ class Sessions:
         return self._enter(secrets.token_urlsafe(32), state, principal)
 
     def _enter(self, key: str, state: SessionState, principal: Principal) -> Session:
-        peer = Peer(input_s=self._timeouts.input_s, cleanup_s=self._timeouts.cleanup_s, origin=f"{self.address}-")
+        peer = Peer(input_s=self._timeouts.input_s, cleanup_s=self._timeouts.cleanup_s, origin=self.address)
         session = self._by_key[key] = Session(key, state, principal, peer)
         session.calls = InFlight(max_items=self._limits.max_calls_per_connection)
         return session
@@ -144,6 +147,7 @@ class Sessions:
             if key in self._by_key:
                 self._unload(self._by_key[key], "admin")
         session.record = record
+        await self._others.ended(gone, "admin")
         if session.ended:
             self._endings.add(session.key)
             raise InvalidRequest("This session has ended; initialize again")
@@ -215,7 +219,7 @@ class Sessions:
                 if key in self._by_key:
                     return self._by_key[key]
                 raise refusal(error, SESSIONS) from error
-            if ends == self._ends:
+            if ends == self._ends and not self._others.outdates(record):
                 return self._adopt(key, record, principal)
         return None
 
@@ -247,6 +251,17 @@ class Sessions:
         with answering(SESSIONS):
             await self._store.remove([session.key])
         self._unload(session, "explicit")
+        await self._others.ended([session.key], "explicit")
+
+    async def cancel(self, session: Session, request_id: Any) -> None:
+        """Cancel a call of this session, here or elsewhere; what names none is ignored. Raises: StoreUnavailable."""
+        if not session.calls.cancel(request_id):
+            await self._others.cancel(session, request_id)
+
+    async def answer(self, session: Session, response: Response) -> None:
+        """Take the client's answer to a question, for whoever asked; another is ignored. Raises: StoreUnavailable."""
+        if not session.peer.answer(response):
+            await self._others.answer(session, response)
 
     def close(self, session: Session, reason: Reason) -> None:
         """End a session for good; the store is told soon. Idempotent; not a checkpoint."""
@@ -297,7 +312,7 @@ class Sessions:
             with trio.move_on_after(self._look_s):
                 while True:
                     await self._endings.wait()
-                    await self._settle(self._endings.tell)
+                    await self._settle(self._tell_ended)
             await self.flush()
             await self._settle(self._store.purge)
             self._look()
@@ -308,7 +323,7 @@ class Sessions:
 
     async def flush(self) -> None:
         """Tell the store what has ended or been used here. Raises nothing; what fails is told at the next look."""
-        await self._settle(self._endings.tell)
+        await self._settle(self._tell_ended)
         await self._settle(self._renew)
 
     async def _settle(self, work: Callable[[], Awaitable[object]]) -> None:
@@ -316,6 +331,9 @@ class Sessions:
             await work()
         except StorageError as error:
             _log.error("sessions could not be looked after, trying again in %g s: %s", self._look_s, error)
+
+    async def _tell_ended(self) -> None:
+        await self._others.ended(await self._endings.tell(), "admin")
 
     async def _renew(self) -> None:
         """Write down which sessions were used since the last time or are in use, and end those that are gone."""

@@ -20,6 +20,7 @@ DOCUMENTS: Final = "document store"
 TASKS: Final = "task store"
 SESSIONS: Final = "session store"
 KEYS: Final = "store of idempotency keys"
+PROCESSES: Final = "link to other processes"
 
 _CALLERS_OWN: Final = (BadQuery, BadCursor, TooLong)
 """Mistakes of the caller, whose texts are written for it."""

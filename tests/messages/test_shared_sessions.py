@@ -21,6 +21,7 @@ from mcpd.monitoring.logs import Logs
 from mcpd.monitoring.metrics import Metrics
 from mcpd.search.embeddings import HashProvider
 from mcpd.storage.documents import StoreUnreachable
+from mcpd.storage.inbox import Inbox
 from mcpd.storage.memory.documents import MemoryDocuments
 from mcpd.storage.memory.idempotency import KeyShelf, MemoryIdempotency
 from mcpd.storage.memory.inbox import MemoryInbox
@@ -80,9 +81,13 @@ class Away(MemorySessions):
         await super().remove(keys)
 
 
-def server(folder: Path, store: MemorySessions, limits: dict[str, Any] | None = None) -> Parts:
+def server(
+    folder: Path, store: MemorySessions, limits: dict[str, Any] | None = None, inbox: Inbox | None = None
+) -> Parts:
     tasks, keys = MemoryTasks(TaskShelf(clock=clock)), MemoryIdempotency(KeyShelf(clock=clock))
-    stores = Stores(MemoryDocuments(), HashProvider(), tasks, keys, store, MemoryInbox(), LocalShared(), Metrics())
+    stores = Stores(
+        MemoryDocuments(), HashProvider(), tasks, keys, store, inbox or MemoryInbox(), LocalShared(), Metrics()
+    )
     logs = Logs(lambda _: None, requests=False)
     parts = build(server_config(folder, TOOLS, limits=limits), logs, stores)
     logs.close()
