@@ -148,7 +148,7 @@ async def open_stores(config: Config) -> AsyncIterator[Stores]:
         open_tasks(config, shared, metrics) as tasks,
         open_idempotency(config, shared, metrics) as idempotency,
         open_sessions(config, shared, metrics) as sessions,
-        open_inbox(shared) as inbox,
+        open_inbox(config, shared, metrics) as inbox,
         open_provider(config.embeddings) as provider,
     ):
         yield Stores(documents, provider, tasks, idempotency, sessions, inbox, shared, metrics)

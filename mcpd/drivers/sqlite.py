@@ -75,25 +75,32 @@ HARMLESS: Final = frozenset(
 class Connection:
     """One connection and a private in-memory one, used by one thread at a time."""
 
-    def __init__(self, path: Path, *, cache_kib: int, prepare: Callable[[Connection], object] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        cache_kib: int,
+        prepare: Callable[[Connection], object] | None = None,
+        durable: bool = True,
+    ) -> None:
         self.main = _connect(str(path))
         self.scratch = _connect(":memory:")
         """For what has to be worked out with SQLite's own functions; `prepare` puts tables there."""
         self._stopped = False
         self._failed = False
         try:
-            self._prepare(cache_kib)
+            self._prepare(cache_kib, "FULL" if durable else "NORMAL")
             if prepare is not None:
                 prepare(self)
         except Error:
             self.close()
             raise
 
-    def _prepare(self, cache_kib: int) -> None:
+    def _prepare(self, cache_kib: int, synchronous: str) -> None:
         mode = self.main.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise sqlite3.OperationalError(f"this file system does not allow a write-ahead log, only {mode!r}")
-        self.main.execute("PRAGMA synchronous = FULL")
+        self.main.execute(f"PRAGMA synchronous = {synchronous}")
         self.main.execute(f"PRAGMA cache_size = {-cache_kib}")
         self.main.execute(f"PRAGMA journal_size_limit = {64 << 20}")
         self.main.set_progress_handler(self._look, PROGRESS_STEPS)
@@ -183,6 +190,8 @@ class Statistics(NamedTuple):
 class Database:
     """A database file; see the module's docstring. `prepare` is called once with each new reader.
 
+    What is committed to one that is not `durable` may be lost with the power, and with nothing less.
+
     Resources: `open` before anything else, `aclose` in the end.
     """
 
@@ -194,8 +203,10 @@ class Database:
         busy_s: float = 30.0,
         prepare: Callable[[Connection], object] | None = None,
         observe: Observe | None = None,
+        durable: bool = True,
     ) -> None:
         self.path = path
+        self._durable = durable
         self._observe = observe
         self._busy_s = busy_s
         self._prepare_new = prepare
@@ -221,7 +232,9 @@ class Database:
         self._is_open = True
 
     async def _connected(self, cache_kib: int, prepare: Callable[[Connection], object] | None = None) -> Connection:
-        return await self._patiently(partial(Connection, self.path, cache_kib=cache_kib, prepare=prepare))
+        return await self._patiently(
+            partial(Connection, self.path, cache_kib=cache_kib, prepare=prepare, durable=self._durable)
+        )
 
     def _check_open(self) -> None:
         if not self._is_open:

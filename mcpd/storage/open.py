@@ -1,7 +1,8 @@
 """Opens the stores that the configuration names: the only file that knows which backends there are.
 
 Documents are in SQLite, in the data folder. What replicas share besides is in Redis when `redis.url` names one, else in
-this process; tasks, HTTP sessions and idempotency keys are in Redis then, else in the data folder. Whoever
+this process; tasks, HTTP sessions, idempotency keys and what processes tell each other are in Redis
+then, else in the data folder. Whoever
 needs documents, the state of their schema, tasks, sessions, keys, or what is shared asks here and gets the contract
 (`storage.documents`, `storage.shared`, `storage.replicas`), never a backend.
 
@@ -37,6 +38,7 @@ from mcpd.storage.shared import Idempotency, SessionStore, TaskStore
 from mcpd.storage.sqlite.documents import SqliteSchema
 from mcpd.storage.sqlite.documents import open_documents as open_sqlite
 from mcpd.storage.sqlite.idempotency import open_idempotency as open_sqlite_idempotency
+from mcpd.storage.sqlite.inbox import open_inbox as open_sqlite_inbox
 from mcpd.storage.sqlite.sessions import open_sessions as open_sqlite_sessions
 from mcpd.storage.sqlite.tasks import FILE_NAME as TASKS_FILE
 from mcpd.storage.sqlite.tasks import open_tasks as open_sqlite_tasks
@@ -53,6 +55,10 @@ REPLICA_POLL_S: Final = 0.2
 
 ALONE_POLL_S: Final = 0.9
 """The same for a server that has no replicas: 0.8 ms."""
+
+
+WORKER_POLL_S: Final = 0.05
+"""How soon workers on one data folder hear what they tell each other: a cancel, an answer."""
 
 
 class Observer(Protocol):
@@ -106,9 +112,13 @@ def open_sessions(
     return _shared_or(shared.sessions, open_sqlite_sessions(config.data.folder, observe=_observing(observer)))
 
 
-def open_inbox(shared: Shared) -> AbstractAsyncContextManager[Inbox]:
-    """Give the inbox of this process; it works while its `run` runs. Resources: closed with the block."""
-    return _shared_or(shared.inbox, nullcontext(own_inbox()))
+def open_inbox(config: Config, shared: Shared, observer: Observer | None = None) -> AbstractAsyncContextManager[Inbox]:
+    """Give the inbox of this process; it works while its `run` runs. Raises: StorageError.
+
+    Resources: closed with the block.
+    """
+    poll_s = ALONE_POLL_S if config.server.workers == 1 else WORKER_POLL_S
+    return _shared_or(shared.inbox, open_sqlite_inbox(config.data.folder, poll_s=poll_s, observe=_observing(observer)))
 
 
 def _shared_or(store: T | None, embedded: AbstractAsyncContextManager[T]) -> AbstractAsyncContextManager[T]:

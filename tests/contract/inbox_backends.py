@@ -7,8 +7,9 @@ inbox can fill up; the servers are real ones, each for all tests of a module.
 from __future__ import annotations
 
 import secrets
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from mcpd.storage.inbox import Inbox, InboxRoom, Message
 from mcpd.storage.memory.inbox import InboxShelf, MemoryInbox
 from mcpd.storage.redis.inbox import RedisInbox
 from mcpd.storage.redis.keys import Keys
+from mcpd.storage.sqlite.inbox import SqliteInbox, open_inbox
 from tests.redis_servers import KINDS, RedisServer, free_port, serving
 
 TOPIC = "topic"
@@ -81,6 +83,9 @@ class Store:
     async def forget(self) -> None:
         """Let all its data be lost."""
 
+    def die(self, inbox: Inbox) -> None:
+        """Let go of what a process that has died lets go of."""
+
     def child(self) -> list[str]:
         """Return the arguments of `inbox_child` for a process on this store."""
         raise NotImplementedError
@@ -109,16 +114,17 @@ class Neighbours:
     async def leave(self, process: Process) -> None:
         """End a process in order."""
         await process.inbox.leave()
-        self.deafen(process)
+        self._scopes.pop(process).cancel()
 
     async def stop(self, process: Process) -> None:
         """Let a process hear nothing for a while, and still live."""
-        self.deafen(process)
+        self._scopes.pop(process).cancel()
         await trio.testing.wait_all_tasks_blocked()
 
-    def deafen(self, process: Process) -> None:
-        """Let a process hear nothing any more, as when it is stopped or has died."""
+    def kill(self, process: Process) -> None:
+        """Let a process die."""
         self._scopes.pop(process).cancel()
+        self.store.die(process.inbox)
 
 
 class MemoryStore(Store):
@@ -178,6 +184,29 @@ class RedisStore(Store):
         return ["redis", self._place.server.url, self._keys.prefix]
 
 
+class SqliteStore(Store):
+    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
+        self._folder, self._stack = folder, stack
+
+    async def open(self, nursery: trio.Nursery) -> Inbox:
+        return await self._stack.enter_async_context(open_inbox(self._folder, poll_s=0.01, room=ROOM))
+
+    def die(self, inbox: Inbox) -> None:
+        assert isinstance(inbox, SqliteInbox)
+        inbox._owners.drop()
+
+    def child(self) -> list[str]:
+        return ["sqlite", str(self._folder)]
+
+
+@asynccontextmanager
+async def _sqlite() -> AsyncIterator[Neighbours]:
+    with tempfile.TemporaryDirectory() as folder:
+        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+            yield Neighbours(nursery, SqliteStore(Path(folder), stack))
+            nursery.cancel_scope.cancel()
+
+
 @asynccontextmanager
 async def _neighbours(make: Callable[[], Store]) -> AsyncIterator[Neighbours]:
     async with trio.open_nursery() as nursery:
@@ -186,7 +215,7 @@ async def _neighbours(make: Callable[[], Store]) -> AsyncIterator[Neighbours]:
 
 
 Backend = Callable[[], AbstractAsyncContextManager[Neighbours]]
-STORES: Final = KINDS
+STORES: Final = ("sqlite", *KINDS)
 BACKENDS: Final = ("memory", *STORES)
 
 
@@ -194,7 +223,7 @@ BACKENDS: Final = ("memory", *STORES)
 def backend(name: str) -> Iterator[Backend]:
     """Give a backend; a server of it runs until the body is done."""
     if name not in KINDS:
-        yield partial(_neighbours, MemoryStore)
+        yield _sqlite if name == "sqlite" else partial(_neighbours, MemoryStore)
         return
     place = RedisPlace(name)
     try:

@@ -6,7 +6,9 @@ python -m tests.contract.inbox_child redis URL PREFIX
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -14,6 +16,7 @@ from mcpd.drivers.redis import Redis
 from mcpd.storage.inbox import Inbox, Message
 from mcpd.storage.redis.inbox import RedisInbox
 from mcpd.storage.redis.keys import Keys
+from mcpd.storage.sqlite.inbox import open_inbox
 from tests.contract.inbox_backends import LEASE_S, QUICK, ROOM, TOPIC
 
 
@@ -39,5 +42,12 @@ async def on_redis(url: str, prefix: str) -> None:
         await live(RedisInbox(redis, Keys(prefix), lease_s=LEASE_S, room=ROOM), nursery)
 
 
+async def on_sqlite(folder: str) -> None:
+    async with open_inbox(Path(folder), poll_s=0.01, room=ROOM) as inbox, trio.open_nursery() as nursery:
+        await live(inbox, nursery)
+
+
+KINDS: dict[str, Callable[..., Awaitable[None]]] = {"redis": on_redis, "sqlite": on_sqlite}
+
 if __name__ == "__main__":
-    trio.run(partial({"redis": on_redis}[sys.argv[1]], *sys.argv[2:]))
+    trio.run(partial(KINDS[sys.argv[1]], *sys.argv[2:]))

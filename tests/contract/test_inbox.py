@@ -75,7 +75,7 @@ async def test_nobody_is_told_at_an_address_where_nobody_lives(neighbours: Neigh
 
 async def test_a_process_that_died_is_told_nothing_after_a_while(neighbours: Neighbours) -> None:
     one, two, three = [await neighbours.join() for _ in range(3)]
-    neighbours.deafen(two)
+    neighbours.kill(two)
     await until(lambda: nobody(one, two.inbox.address))
     assert await one.inbox.send_all(TOPIC, b"for the living") == 1
     await three.hears(b"for the living")

@@ -1,9 +1,9 @@
 """A database of its own beside `mcpd.db`: how it is opened and brought up to date, and how its store asks it.
 
-Tasks, sessions and idempotency keys have a file each, so that none of them waits for another's writes.
+Tasks, sessions, idempotency keys and inboxes have a file each, so that none of them waits for another's writes.
 
-Called by: `tasks`, `sessions`, `idempotency` of this package. Calls: `drivers.sqlite`, `schema`, `owners`. Deliberately
-not: `mcpd.db`, which `mcpd migrate` may find at any version.
+Called by: `tasks`, `sessions`, `idempotency`, `inbox` of this package. Calls: `drivers.sqlite`, `schema`, `owners`.
+Deliberately not: `mcpd.db`, which `mcpd migrate` may find at any version.
 
 Laws: 7: what SQLite and the file system raise becomes a storage error here.
 """
@@ -43,7 +43,13 @@ class FileStore:
 
 @asynccontextmanager
 async def open_file(
-    path: Path, steps: tuple[schema.Step, ...], *, readers: int, busy_s: float, observe: Observe | None
+    path: Path,
+    steps: tuple[schema.Step, ...],
+    *,
+    readers: int,
+    busy_s: float,
+    observe: Observe | None,
+    durable: bool = True,
 ) -> AsyncIterator[Database]:
     """Open the database at `path`, making it and its folder if need be, with the schema of all `steps`.
 
@@ -51,7 +57,7 @@ async def open_file(
     block.
     """
     await in_thread(partial(make_folder, path.parent))
-    database = Database(path, readers=readers, busy_s=busy_s, observe=observe)
+    database = Database(path, readers=readers, busy_s=busy_s, observe=observe, durable=durable)
     try:
         with translated(path):
             await database.open()

@@ -4,7 +4,7 @@ The operating system holds the lock for the process and lets it go at the proces
 process (SIGSTOP) still holds it. So there is no clock in this, and no heartbeat: who has the lock of an epoch's file
 knows that the epoch is over, and takes the file away.
 
-Called by: `storage.sqlite.tasks`, `storage.sqlite.idempotency`. Deliberately not: for folders that several machines
+Called by: `tasks`, `idempotency`, `inbox` of this package. Deliberately not: for folders that several machines
 share, which the store refuses.
 
 Laws: an epoch's file is locked before the epoch owns anything, and is taken away only by who holds its lock, so that no
