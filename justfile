@@ -49,6 +49,10 @@ conformance: node
 soak *arguments:
     {{ python }} -m tests.soak {{ arguments }}
 
+# Kill replicas and break their Redis under clients of both eras, and see whether anything is lost: `just chaos 20m`.
+chaos *arguments:
+    {{ python }} -m tests.chaos {{ arguments }}
+
 # Measure against the bare limit and the peers, over HTTP and WebSocket; never part of pass or fail.
 bench *arguments:
     {{ python }} -m tests.bench.http {{ arguments }}
