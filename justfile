@@ -64,6 +64,14 @@ bench *arguments:
 bench-core *arguments:
     {{ python }} -m tests.bench.core {{ arguments }}
 
+# Measure mcpd with Redis behind it beside mcpd without, over HTTP, taking turns.
+bench-with-redis *arguments:
+    {{ python }} -m tests.bench.http_redis {{ arguments }}
+
+# Measure `mcpd serve --workers 2` beside one process: calls per second of processor time, and who gets the connections.
+bench-workers *arguments:
+    {{ python }} -m tests.bench.workers {{ arguments }}
+
 # Measure the Redis client beside redis-py and coredis, on one server, taking turns.
 bench-redis *arguments:
     {{ python }} -m tests.bench.redis_client {{ arguments }}

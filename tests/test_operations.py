@@ -26,7 +26,7 @@ from tests.source import ROOT
 MAX_BASE_DISTRIBUTIONS = 33
 RECIPES = {
     "install", "run", "test", "test-fast", "lint", "format", "types", "conformance", "bench", "bench-core",
-    "bench-redis", "bench-search", "bench-quality", "chaos", "soak", "readme",
+    "bench-redis", "bench-with-redis", "bench-workers", "bench-search", "bench-quality", "chaos", "soak", "readme",
     "requirements", "break-laws", "lock", "check",
 }  # fmt: skip
 LINUX = {

@@ -8,6 +8,7 @@ write JSON, and say which targets were met.
 | `http`, `websocket`, `start_memory`, `disconnect`, `core` | the benchmarks, each `python -m tests.bench.NAME` |
 | `search`, `search_quality` | the same for documents, with their `search_*` parts |
 | `redis_client` | our Redis client beside others |
+| `http_redis`, `workers` | mcpd beside itself: with Redis behind it, with several processes |
 | `servers`, `install`, `peers/` | what is measured: how each server is started, installed, written |
 | `call`, `lanes`, `generator` | the call itself, and the load generator (a process of its own) |
 | `rounds`, `report`, `machine` | alternated rounds and their ratios; tables and JSON; /proc |

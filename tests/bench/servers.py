@@ -3,8 +3,9 @@
 Called by: the benchmarks. Calls `install` for what a peer needs. The table below is the only place that knows how a
 server is started; a benchmark picks rows by name.
 
-Laws: one process per server, on one core (the generator has the other), so that "per core" means the same for all; a
-started server has already given one correct reply; whatever was started is ended, also when a benchmark fails.
+Laws: one process per server, on one core (the generator has the other), so that "per core" means the same for all,
+unless processes are what is measured; a started server has already given one correct reply; whatever was started is
+ended, also when a benchmark fails.
 
 Resources: `open_server` and `open_servers` close what they open.
 """
@@ -19,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.bench import call, install, lanes, machine
@@ -39,6 +40,8 @@ class Server:
     transport: str = "http"
     path: str = "/mcp"
     mirrored: bool = False
+    core: int | None = SERVER_CORE
+    """Which core it has; None for a server of several processes, which has them all."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,21 @@ BARE_WEBSOCKET = Server(
     "bare WebSocket echo", _bare("bare_websocket"), transport="websocket", path="/ws", mirrored=True
 )
 
+ANYWHERE = replace(MCPD, name="mcpd, one process", core=None)
+
+
+def mcpd_with_redis(url: str) -> Server:
+    """The row of mcpd that shares what it shares in the Redis at `url`."""
+    return replace(MCPD, name="mcpd, with Redis", environment={"REDIS_URL": url})
+
+
+def mcpd_with_workers(number: int) -> Server:
+    """The row of mcpd with so many worker processes, on all cores, as `ANYWHERE` is."""
+    command = MCPD.command
+    words = ("--workers", str(number))
+    return replace(ANYWHERE, name=f"mcpd, {number} workers", command=lambda port, data: [*command(port, data), *words])
+
+
 LINGERING = [
     Server("mcpd", _mcpd("echo", "linger")),
     Server("Python SDK, JSON", _python("python_sdk", "json", "linger")),
@@ -135,7 +153,7 @@ def spawn(server: Server, port: int, data: str, log: Path) -> subprocess.Popen[b
     """
     arguments = server.command(port, data)
     environment = {**os.environ, **server.environment}
-    with machine.on_core(SERVER_CORE), log.open("wb") as output:
+    with machine.on_core(server.core), log.open("wb") as output:
         return subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
 
