@@ -31,11 +31,15 @@ IN_FLIGHT = "mcpd_calls_in_flight"
 
 
 class Server(NamedTuple):
-    """A running HTTP server. `base` is `host:port`; `marks` is the folder where stopped calls leave their traces."""
+    """A running HTTP server. `base` is `host:port`; `marks` is the folder where stopped calls leave their traces.
+
+    Where `base` is that of a balancer, `replicas` are those of the servers behind it, which count for themselves.
+    """
 
     base: str
     marks: Path
     log: Path
+    replicas: tuple[str, ...] = ()
 
     @property
     def mcp(self) -> str:
@@ -71,15 +75,18 @@ def environment(marks: Path) -> dict[str, str]:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    """Run a server for the duration of the block. Raises: AssertionError if it does not start, or not stop cleanly."""
-    marks = folder / "marks"
-    marks.mkdir()
-    log = folder / "stderr.txt"
+def serving(folder: Path, settings: str = "", *flags: str, name: str = "stderr.txt") -> Iterator[Server]:
+    """Run a server with further flags for the duration of the block, which logs to `name`; several may share a folder.
+
+    Raises: AssertionError if it does not start, or not stop cleanly.
+    """
+    marks, log = folder / "marks", folder / name
+    marks.mkdir(exist_ok=True)
+    (folder / "mcpd.toml").write_text(settings)
     with (
         log.open("wb") as stderr,
         subprocess.Popen(
-            command("serve", folder),
+            [*command("serve", folder), "--config", str(folder / "mcpd.toml"), *flags],
             env={**os.environ, **environment(marks)},
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -145,7 +152,10 @@ async def _wait_idle(server: Server) -> float:
 
 async def _reasons(server: Server) -> dict[str, float]:
     found = re.findall(r'^mcpd_cancelled_total\{reason="(\w+)"\} (\S+)$', await _metrics(server), re.MULTILINE)
-    return {reason: float(number) for reason, number in found}
+    sums: dict[str, float] = {}
+    for reason, number in found:
+        sums[reason] = sums.get(reason, 0.0) + float(number)
+    return sums
 
 
 async def _read(server: Server, metric: str) -> float:
@@ -156,4 +166,5 @@ async def _read(server: Server, metric: str) -> float:
 
 async def _metrics(server: Server) -> str:
     async with httpx.AsyncClient() as client:
-        return (await client.get(f"http://{server.base}/metrics")).raise_for_status().text
+        bases = server.replicas or (server.base,)
+        return "".join([(await client.get(f"http://{base}/metrics")).raise_for_status().text for base in bases])

@@ -19,11 +19,15 @@ CLIENT = str(Path(__file__).with_name("clients") / "python_sdk_tasks.py")
 RUN_S = 60.0
 
 
+def command(target: object, folder: Path) -> list[str]:
+    """Return the command line of the client: for a URL, or a server's command line."""
+    return [sys.executable, CLIENT, json.dumps(target), str(folder)]
+
+
 async def run(target: object, folder: Path) -> dict[str, list[str]]:
     """Run the client; return what it got of each tool: the text, and the states that it saw."""
     with trio.fail_after(RUN_S):
-        command = [sys.executable, CLIENT, json.dumps(target), str(folder)]
-        done = await trio.run_process(command, capture_stdout=True, env=environment(), cwd=folder)
+        done = await trio.run_process(command(target, folder), capture_stdout=True, env=environment(), cwd=folder)
     report: dict[str, list[str]] = json.loads(done.stdout)
     return report
 
@@ -45,5 +49,5 @@ async def test_the_python_sdk_finishes_tasks_over_http(tmp_path: Path) -> None:
 async def test_the_python_sdk_finishes_tasks_over_stdio(tmp_path: Path) -> None:
     """TSK-3, TSK-5, TSK-6, TSK-7, TSK-12."""
     (tmp_path / "files").mkdir()
-    command = [sys.executable, "-m", "mcpd", "stdio", "--tools", WORK, "--data", str(tmp_path / "data")]
-    judge(await run([*command, "--files", str(tmp_path / "files")], tmp_path))
+    server = [sys.executable, "-m", "mcpd", "stdio", "--tools", WORK, "--data", str(tmp_path / "data")]
+    judge(await run([*server, "--files", str(tmp_path / "files")], tmp_path))

@@ -25,8 +25,10 @@ class Measures(TypedDict):
     longest: str
 
 
-class _Revision:
-    number = 0
+def revision() -> int:
+    """Return the revision of the note, which all servers with the same marks have in common."""
+    written = Path(os.environ["MCPD_E2E_MARKS"]) / "revision"
+    return int(written.read_text()) if written.exists() else 0
 
 
 @tool
@@ -67,9 +69,10 @@ async def greet(ctx: Context) -> str:
 @tool
 async def touch(ctx: Context) -> str:
     """Write a new revision of the note and tell everybody who watches it."""
-    _Revision.number += 1
+    number = revision() + 1
+    (Path(os.environ["MCPD_E2E_MARKS"]) / "revision").write_text(str(number))
     ctx.changed("resource", NOTE)
-    return f"revision {_Revision.number}"
+    return f"revision {number}"
 
 
 @tool
@@ -92,7 +95,7 @@ async def linger(mark: str, speak: bool, ctx: Context) -> str:
 @resource(NOTE, name="today", mime_type="text/plain")
 def today() -> str:
     """The note of the day."""
-    return f"revision {_Revision.number}"
+    return f"revision {revision()}"
 
 
 @resource("notes://past/{day}", name="past", mime_type="text/plain")

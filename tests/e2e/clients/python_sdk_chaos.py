@@ -23,12 +23,14 @@ from mcp import Client, MCPError
 from mcp.client.extension import ClaimContext
 from mcp_types import CONNECTION_CLOSED, CallToolResult, Result, TextContent
 
-from python_sdk_tasks import Created, Detailed, Tasks
+from python_sdk_tasks import Created, Detailed, Tasks, one_connection_each
 
 warnings.simplefilter("ignore")  # the handshake era's methods are marked as deprecated
 logging.disable(logging.CRITICAL)
 CALLS = 8
 OPERATION_S = 60.0
+SPREAD = 0.5
+"""The share of clients that open a connection for each request; the others keep theirs, and so mostly their replica."""
 RETRY_S = 0.1
 
 
@@ -110,7 +112,10 @@ async def scene(order: dict[str, Any], chance: random.Random) -> None:
     stateless, journal = order["era"] == "stateless", Journal()
     tasks = PatientTasks(f"sdk-{chance.getrandbits(64):016x}")
     client = Client(
-        order["url"], mode="auto" if stateless else "legacy", extensions=[tasks] if stateless else None, cache=None
+        one_connection_each(order["url"]) if chance.random() < SPREAD else order["url"],
+        mode="auto" if stateless else "legacy",
+        extensions=[tasks] if stateless else None,
+        cache=None,
     )
     journal.doing = "connect", time.monotonic()
     if not stateless:

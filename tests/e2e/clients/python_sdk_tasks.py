@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import anyio
+import httpx2
 import mcp_types
 from mcp import Client, StdioServerParameters
 from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
 from mcp.client.session import ClientRequestContext
+from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, RequestParams, Result
 from pydantic import ConfigDict, Field
 
@@ -102,10 +104,18 @@ async def answer(_: ClientRequestContext, __: mcp_types.ElicitRequestParams) -> 
     return mcp_types.ElicitResult(action="accept", content={"name": "Eve"})
 
 
+def one_connection_each(url: str) -> Any:
+    """Return a transport that opens a connection for each request, which a balancer gives to the next server."""
+    timeout = httpx2.Timeout(30.0, read=300.0)
+    kept = httpx2.Limits(max_keepalive_connections=0)
+    return streamable_http_client(url, http_client=httpx2.AsyncClient(timeout=timeout, limits=kept))
+
+
 async def main(target: str, place: str) -> None:
     words = json.loads(target)
     tasks = Tasks()
-    server: Any = words if isinstance(words, str) else StdioServerParameters(command=words[0], args=words[1:])
+    server: Any = StdioServerParameters(command=words[0], args=words[1:]) if isinstance(words, list) else None
+    server = server or one_connection_each(words)
     report = {}
     async with Client(server, elicitation_callback=answer, extensions=[tasks]) as client:
         for name, arguments in (
