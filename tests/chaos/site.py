@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,7 +23,6 @@ from pathlib import Path
 
 import trio
 
-from mcpd.wire.sealed import new_ring_text
 from tests.balancer import Balancer, balancing
 from tests.chaos.history import Death, History, Trouble
 from tests.redis_servers import RedisServer
@@ -43,6 +43,8 @@ SETTINGS = """
 url = "{redis}"
 [server]
 public_url = "{balancer}"
+[auth]
+seal_keys = "site:{seal}"
 [timeouts]
 lease_s = {lease}
 [limits]
@@ -148,7 +150,7 @@ class Site:
         self.replicas = [Replica(number, folder / f"replica-{number}") for number in range(REPLICAS)]
         self.port = quiet_port(chance)
         self.balancer = Balancer([])
-        self._ring = new_ring_text(chance.randbytes(64))
+        self._seal = urlsafe_b64encode(chance.randbytes(64)).decode().rstrip("=")
 
     @property
     def url(self) -> str:
@@ -162,11 +164,9 @@ class Site:
 
     async def start(self, replica: Replica) -> None:
         """Start a replica, and let the balancer know where it is."""
-        data = replica.folder / "data"
-        data.mkdir(parents=True, exist_ok=True)
-        (data / "seal.key").write_text(self._ring)
-        (data / "seal.key").chmod(0o600)
-        settings = SETTINGS.format(redis=self.redis.url, balancer=f"http://localhost:{self.port}", lease=LEASE_S)
+        replica.folder.mkdir(exist_ok=True)
+        own = f"http://localhost:{self.port}"
+        settings = SETTINGS.format(redis=self.redis.url, balancer=own, seal=self._seal, lease=LEASE_S)
         begin = time.monotonic()
         opened = killable(replica.folder, settings, "--data", "data", "--tools", TOOLS)
         replica.server = await trio.to_thread.run_sync(replica.running.enter_context, opened)
