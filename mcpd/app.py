@@ -56,7 +56,7 @@ MAX_NAMED_TOOLS: Final = 20
 """Tools that the banner names; more are counted."""
 MAX_EXPIRY_WAIT_S: Final = 30.0
 _STDOUT: Final = 1
-_SHARED: Final = "shares changes, HTTP sessions, tasks, idempotency keys and rates"
+_SHARED: Final = "shares changes, HTTP sessions, tasks, idempotency keys, rates and cached results"
 LEAVE_S = 5.0
 """What the interpreter's own end may take; it waits for threads that tools have left, without a bound of its own."""
 _log = logging.getLogger("mcpd")

@@ -80,6 +80,7 @@ from mcpd.turns import Sealing
 from mcpd.wire.call import Principal
 from mcpd.wire.methods import TABLE
 from mcpd.wire.sealed import KeyRing
+from mcpd.wire.uris import normalise
 from mcpd.wire.versions import STATEFUL, STATELESS
 
 _log = logging.getLogger("mcpd")
@@ -142,14 +143,16 @@ class Stores:
 async def open_stores(config: Config) -> AsyncIterator[Stores]:
     """Open the stores that the configuration names. Raises: ConfigurationError, StorageError."""
     metrics = _metrics()
-    shared = await open_shared(config, metrics)
+    shared = await open_shared(config, metrics, normal=normalise)
     async with (
         open_documents(config, metrics) as documents,
         open_tasks(config, shared, metrics) as tasks,
         open_idempotency(config, shared, metrics) as idempotency,
         open_sessions(config, shared, metrics) as sessions,
         open_inbox(config, shared, metrics) as inbox,
-        open_provider(config.embeddings) as provider,
+        open_provider(
+            config.embeddings, observe=partial(metrics.cache_asked, "vectors"), second=shared.cache
+        ) as provider,
     ):
         yield Stores(documents, provider, tasks, idempotency, sessions, inbox, shared, metrics)
 
@@ -176,7 +179,7 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     _watch_work(metrics, health, threads, workers)
     paging = Paging(ring, limits.page_size, round(config.server.listing_ttl_s * 1000))
     known = _registry(config, declarations, metrics)
-    resources = _resources(declarations, paging, _resource_cache(limits, metrics, bus), documents)
+    resources = _resources(declarations, paging, _resource_cache(limits, metrics, shared), documents)
     prompts = PromptManager(_of(PromptDeclaration, declarations), paging)
     masked = config.tools.errors == "masked"
     tools = ToolManager(known, paging=paging, threads=threads, workers=workers, metrics=metrics, mask_errors=masked)
@@ -270,12 +273,13 @@ def _resources(
     return ResourceManager(_of(ResourceDeclaration, declarations), paging, cache=cache, documents=stored)
 
 
-def _resource_cache(limits: Limits, metrics: Metrics, bus: Bus) -> ResourceCache:
+def _resource_cache(limits: Limits, metrics: Metrics, shared: Shared) -> ResourceCache:
     cache = ResourceCache(
         max_bytes=limits.max_cache_bytes,
         observe=partial(metrics.cache_asked, "resources"),
+        second=shared.cache,
     )
-    bus.subscribe(lambda event: cache.forget(event.uri) if event.kind == "resource" else None)
+    shared.bus.subscribe(lambda event: cache.forget(event.uri) if event.kind == "resource" else None)
     return cache
 
 

@@ -251,7 +251,7 @@ class Metrics:
         self.idempotent_calls.inc(_within(outcome, KEYED_OUTCOMES))
 
     def cache_asked(self, cache: str, result: str) -> None:
-        """Count one request to a cache; both are words of the code: `hit`, `miss`, `shared`, `evicted`."""
+        """Count one request to a cache; both are words of the code (`resources.cache`, `search.embeddings`)."""
         self.cache_requests.inc(cache, result)
 
     def watch(self, gauge: str, read: Callable[[], float], *labels: str) -> None:

@@ -225,7 +225,7 @@ class ResourceManager:
 
     async def _read_document(self, documents: DocumentResources, uri: str) -> dict[str, Any]:
         name = canonical(uri)
-        result = await self._cache.get(Key(name), lambda: documents.read(uri), ttl_s=DOCUMENT_TTL_S)
+        result = await self._cache.get(Key(name, local=True), lambda: documents.read(uri), ttl_s=DOCUMENT_TTL_S)
         return {**cut(result, uri), "ttlMs": 0, "cacheScope": "private"}
 
 

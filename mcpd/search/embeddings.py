@@ -2,7 +2,7 @@
 
 `EmbeddingProvider` is the Protocol; `HashProvider` is built in and needs nothing: lexical vectors, no semantics (see
 `hashing`). The other one, `endpoint.HttpProvider`, asks a model behind HTTP. `VectorCache` remembers what an endpoint
-answered.
+answered; `to_bytes` and `from_bytes` are for those that replicas share.
 
 Called by: the searcher for queries, ingestion for chunks; `providers` makes them. Deliberately not: storage of vectors,
 which is the store's, or choosing texts, which is `chunking`'s.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -105,7 +106,7 @@ class CacheStatistics(msgspec.Struct, frozen=True):
 class VectorCache:
     """Vectors used lately, by model and text, in at most `max_bytes`; the ones not used for longest go first.
 
-    `observe` is told `hit`, `miss` or `evicted` for each. Keys are hashes: the texts themselves are not kept.
+    `observe` is told `hit` or `evicted` for each. Keys are hashes: the texts themselves are not kept.
     """
 
     def __init__(self, max_bytes: int, *, observe: Callable[[str], None] = lambda _: None) -> None:
@@ -118,8 +119,8 @@ class VectorCache:
         """Return the vector, which becomes the one used last."""
         key = _key(model, text)
         vector = self._vectors.get(key)
-        self._observe("miss" if vector is None else "hit")
         if vector is not None:
+            self._observe("hit")
             self._vectors.move_to_end(key)
         return vector
 
@@ -154,3 +155,26 @@ def normalised(vector: Sequence[float]) -> array[float]:
     length = math.hypot(*vector)
     scale = 1.0 / length if length > 0 else 0.0
     return array("f", [value * scale for value in vector])
+
+
+def to_bytes(vector: array[float]) -> bytes:
+    """Return a vector as replicas share it: 32-bit floats, the lowest byte first."""
+    return _lowest_first(array("f", vector)).tobytes()
+
+
+def from_bytes(value: bytes, dims: int | None) -> array[float] | None:
+    """Return the vector of `dims` numbers and length one that a replica has shared; None for anything else."""
+    vector = array("f")
+    if not value or len(value) % vector.itemsize:
+        return None
+    vector.frombytes(value)
+    vector = _lowest_first(vector)
+    length = math.hypot(*vector)
+    is_unit = math.isclose(length, 1.0, rel_tol=1e-3) or length == 0
+    return vector if is_unit and len(vector) == (dims or len(vector)) else None
+
+
+def _lowest_first(vector: array[float]) -> array[float]:
+    if sys.byteorder == "big":
+        vector.byteswap()
+    return vector

@@ -12,15 +12,17 @@ from contextlib import asynccontextmanager
 
 from mcpd.config import Embeddings
 from mcpd.search.embeddings import EmbeddingProvider, HashProvider
+from mcpd.storage.shared import CacheStore
 
 
 @asynccontextmanager
 async def open_provider(
-    settings: Embeddings, *, observe: Callable[[str], None] = lambda _: None
+    settings: Embeddings, *, observe: Callable[[str], None] = lambda _: None, second: CacheStore | None = None
 ) -> AsyncIterator[EmbeddingProvider]:
-    """Give the provider; `observe` hears of its cache: `hit`, `miss`, `evicted`.
+    """Give the provider; `observe` hears of its cache: `hit`, `shared`, `miss`, `evicted`.
 
-    Raises: ConfigurationError. Resources: its connections are closed on leaving.
+    `second` has the vectors that replicas have asked for. Raises: ConfigurationError. Resources: its connections are
+    closed on leaving.
     """
     if settings.url is None:
         yield HashProvider()
@@ -29,4 +31,4 @@ async def open_provider(
     from mcpd.search.endpoint import MAX_REPLY_BYTES, HttpProvider
 
     async with open_http(reply_s=settings.reply_s, max_reply_bytes=MAX_REPLY_BYTES) as client:
-        yield HttpProvider(client, settings, observe=observe)
+        yield HttpProvider(client, settings, observe=observe, second=second)

@@ -67,6 +67,9 @@ class Observer(Protocol):
     def store_finished(self, store: str, operation: str, outcome: str, seconds: float) -> None:
         """Take one operation that ended (`drivers.timing`)."""
 
+    def cache_asked(self, cache: str, result: str) -> None:
+        """Take what came of one question to a cache."""
+
     def watch_store(self, store: str, state: str, read: Callable[[], float]) -> None:
         """Have `read` say how many connections are in a state."""
 
@@ -145,8 +148,10 @@ def schema_of(config: Config) -> Schema:
     return SqliteSchema(config.data.folder)
 
 
-async def open_shared(config: Config, observer: Observer | None = None) -> Shared:
-    """Return what replicas share; it works while its `run` runs.
+async def open_shared(
+    config: Config, observer: Observer | None = None, *, normal: Callable[[str], str] = str
+) -> Shared:
+    """Return what replicas share; it works while its `run` runs. `normal` brings all spellings of a URI to one.
 
     A server that is not there is no error: it may come. Raises: ConfigurationError for a URL that cannot be meant, and
     when the server is there and turns us down for good (password, version).
@@ -154,7 +159,7 @@ async def open_shared(config: Config, observer: Observer | None = None) -> Share
     if config.redis.url is None:
         return alone(observer)
     try:
-        return await _open_redis(config, config.redis.url, observer)
+        return await _open_redis(config, config.redis.url, observer, normal)
     except Refused as error:
         raise ConfigurationError(f"redis.url: {error}") from None
 
@@ -175,7 +180,9 @@ def alone(observer: Observer | None = None) -> Shared:
     return LocalShared(_observing(observer, "memory"))
 
 
-async def _open_redis(config: Config, url: SecretUrl, observer: Observer | None) -> RedisShared:
+async def _open_redis(
+    config: Config, url: SecretUrl, observer: Observer | None, normal: Callable[[str], str]
+) -> RedisShared:
     observe = _observing(observer, "redis")
     redis = Redis(url.reveal(), name=NAME, observe=observe)
     if observer is not None:
@@ -189,4 +196,5 @@ async def _open_redis(config: Config, url: SecretUrl, observer: Observer | None)
     keys = Keys(config.redis.prefix)
     decided_alone = None if observe is None else partial(observe, "take_alone", "ok", 0.0)
     rates = RedisRates(redis, keys, MemoryRates(), alone=decided_alone)
-    return RedisShared(redis, keys, rates, lease_s=config.timeouts.lease_s)
+    cached = (lambda _: None) if observer is None else partial(observer.cache_asked, "resources")
+    return RedisShared(redis, keys, rates, lease_s=config.timeouts.lease_s, normal=normal, observe=cached)

@@ -19,7 +19,7 @@ import trio
 
 from mcpd.events import Bus
 from mcpd.storage.inbox import Inbox
-from mcpd.storage.shared import Idempotency, RateLimits, SessionStore, TaskStore
+from mcpd.storage.shared import CacheStore, Idempotency, RateLimits, SessionStore, TaskStore
 
 
 class Standing(NamedTuple):
@@ -67,6 +67,10 @@ class Shared(Protocol):
     @property
     def inbox(self) -> Inbox | None:
         """Carries what processes tell each other; None when that goes through the data folder."""
+
+    @property
+    def cache(self) -> CacheStore | None:
+        """The second level of caches; None where there is nobody to share with."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Stay in touch with the store until cancelled.

@@ -2,11 +2,13 @@
 
 `TaskStore` keeps the records of tasks and moves them through the state machine of `storage.task_states`. `SessionStore`
 keeps those of HTTP sessions (`storage.session_records`). `Idempotency` keeps which calls with a key run and how they
-ended. `RateLimits` counts. Memory serves one process; SQLite serves all processes on one data folder, and what was
-acknowledged is on the disk; Redis serves all replicas. No method takes a time limit: callers have scopes.
+ended. `RateLimits` counts. `CacheStore` is the second level of caches, where there are replicas. Memory serves one
+process; SQLite serves all processes on one data folder, and what was acknowledged is on the disk; Redis serves all
+replicas. No method takes a time limit: callers have scopes.
 
-Called by: `tasks`, `idempotency`, `messages.sessions`, `messages.rates`; opened by `storage.open`. Implemented by: the
-packages of the backends. Values and Protocols; nothing here runs. Deliberately not: policy, which is the caller's.
+Called by: `tasks`, `idempotency`, `messages.sessions`, `messages.rates`, `resources.cache`, `search`; opened by
+`storage.open`. Implemented by: the packages of the backends. Values and Protocols; nothing here runs. Deliberately not:
+policy, which is the caller's.
 
 The contract
 - *Acknowledged means durable* (where the backend is): a task that `create` returned is found by any process at once,
@@ -24,8 +26,8 @@ Sources: architecture laws 1, 5, 8, 12; TSK-4, TSK-6, TSK-13.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, Literal, NamedTuple, Protocol
 
 import trio
 
@@ -191,3 +193,81 @@ class SessionStore(Protocol):
 
     async def count(self) -> int:
         """Return how many sessions are kept. Raises: StorageError."""
+
+
+MAX_VALUE_BYTES: Final = 1 << 20
+"""Of what a cache shares; a longer value is loaded by each replica. At 1 GB/s it takes a millisecond."""
+
+
+class Place(NamedTuple):
+    """Where a value stands in a cache."""
+
+    name: str
+    """Unique, whoever sees the value included."""
+    about: str
+    """The normal form of the URI that it depends on: a change of that ends it."""
+
+
+class Found(NamedTuple):
+    """A value that may be used for `left_s` more; loading it took `load_s`."""
+
+    value: bytes
+    left_s: float
+    load_s: float
+
+
+class Turn(NamedTuple):
+    """The caller loads the value, and others wait for it: it ends with `keep` or `release`, in any case.
+
+    `found` is what may be used meanwhile: the load is one before the end of a value.
+    """
+
+    place: Place
+    token: str
+    state: str
+    """Of what is loaded, when the load began."""
+    found: Found | None = None
+
+
+class Apart(NamedTuple):
+    """The caller loads the value for itself: the store is away, or the value is none that is shared."""
+
+    away: bool
+
+
+Answer = Found | Turn | Apart
+
+
+class CacheStore(Protocol):
+    """Values that replicas share, each loaded by one of them.
+
+    A value stands in a place until its end, or until a change of what it is about was told on the bus; one that was
+    loaded before such a change is never kept after it. Whoever holds a turn and dies, or is stopped for longer than a
+    claim lives, loses it. Nothing here raises a storage error: a store that is away is decided without.
+    """
+
+    @property
+    def hearing(self) -> int | None:
+        """Names the time since when every change elsewhere has been heard; None while one may be missed.
+
+        What a replica keeps for itself is good only in the time that it was kept in.
+        """
+
+    async def ask(self, place: Place, early: float) -> Answer:
+        """Return the value, waiting while somebody else loads it, or whose turn it is.
+
+        A value whose end is nearer than `early` times what its load took is loaded again by one who asks. The wait is
+        bounded by the caller. Cancellation: safe, no turn stays behind for longer than a message takes.
+        """
+
+    def keep(self, turn: Turn, value: bytes | None, *, load_s: float, ttl_s: float) -> None:
+        """End a turn with its value, which is sent soon; None for one that cannot be shared. Not a checkpoint."""
+
+    def release(self, turn: Turn) -> None:
+        """End a turn without a value; nothing for one that has ended. Not a checkpoint."""
+
+    async def find(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Return those of some vectors that are kept. Cancellation: safe."""
+
+    def put(self, values: Mapping[str, bytes]) -> None:
+        """Keep vectors, which are sent soon. Not a checkpoint."""

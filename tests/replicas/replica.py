@@ -7,8 +7,8 @@ what it has heard. Deliberately not: assertions.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +64,20 @@ class Replica:
 
 
 @contextmanager
-def replicas(folder: Path, settings: str, count: int = 2) -> Iterator[list[Replica]]:
-    """Start replicas one after the other, each in a folder of its own, over one data folder."""
+def replicas(
+    folder: Path, settings: str, count: int = 2, *, start: Callable[..., AbstractContextManager[Server]] = serving
+) -> Iterator[list[Replica]]:
+    """Start replicas one after the other, each in a folder of its own, over one data folder.
+
+    With `start=killable` they may be killed.
+    """
     data = folder / "shared"
     with ExitStack() as running:
         found = []
         for number in range(count):
             place = folder / str(number)
             place.mkdir(parents=True)
-            server = running.enter_context(serving(place, settings, "--data", str(data), "--tools", str(TOOLS)))
+            server = running.enter_context(start(place, settings, "--data", str(data), "--tools", str(TOOLS)))
             found.append(Replica(server, place, data))
         yield found
 

@@ -32,7 +32,8 @@ async def use(replica: Replica) -> int:
     statuses = Counter[int]()
     async with client_of(replica.server) as client:
         assert (await client.ask("tools/call", {"name": "later"}, capabilities=dict(KNOWS))).result["taskId"]
-        for number in range(7):
+        statuses[(await client.ask("resources/read", {"uri": "slow:///one"})).status] += 1
+        for number in range(6):
             arguments = {"name": "echo", "arguments": {"text": "x"}}
             meta = {IDEMPOTENCY_KEY: "key"} if number == 0 else None
             statuses[(await client.ask("tools/call", arguments, meta=meta)).status] += 1
@@ -84,6 +85,7 @@ async def check_keys(url: str) -> None:
     assert kinds >= {"{run}:events", "{check}:key", "{rate}:caller", *(f"{{sessions}}:{one}" for one in SESSIONS)}
     assert {known.owners, known.lease, known.idempotency_keys} <= set(found)
     assert {known.inboxes, known.inbox_lease} <= set(found)
+    assert {known.cache_state, *known.cached_index("cache")} <= set(found)
     assert {known.tasks, known.task_states, known.task_changes} <= set(found)
     assert any(re.fullmatch(re.escape(PREFIX) + r"\{run\}:key:[0-9a-f]{64}", name) for name in found)
 
@@ -92,15 +94,20 @@ def test_the_table_of_keys_names_each_kind() -> None:
     """A key that `Keys` can make is in the table of its file, which is what an operator reads."""
     known = Keys("p:")
     made = [known.events, known.check, known.check_stream, known.check_hash, known.check_zset, known.rate("s", "NAME")]
-    made += [known.owners, known.lease, known.idempotency_keys]
+    made += [known.owners, known.lease, known.idempotency_keys, known.seals]
     made += [known.inboxes, known.inbox_lease, known.inbox("ADDRESS")]
     made += [known.idempotency_key("ID"), known.idempotency_keys_of("s")]
     made += [known.tasks, known.task("ID"), known.tasks_of("s"), known.task_states, known.task_changes]
+    made += [known.cached("URI", "ID"), known.cache_claim("URI", "ID"), known.cache_state, known.cache_state_of("URI")]
+    made += [known.vector("ID"), *known.cached_index("KIND")]
     made += [known.sessions, known.session("KEY"), known.sessions_of("SHARE"), *known.replies("KEY")]
     table = re.findall(r"^    (\{\S+) ", documented.__doc__ or "", re.MULTILINE)
     shown = {re.sub(r"\{rate:[0-9a-f]+\}", "{rate:SHARE}", name.removeprefix("p:")) for name in made}
     shown = {re.sub(r":keys:[0-9a-f]+$", ":keys:SHARE", name) for name in shown}
     shown = {re.sub(r":tasks:[0-9a-f]+$", ":tasks:SHARE", name) for name in shown}
+    shown = {re.sub(r":(cache|cache-claim):[0-9a-f]+:[0-9a-f]+$", r":\1:URI:ID", name) for name in shown}
+    shown = {re.sub(r":cache-state:[0-9a-f]+$", ":cache-state:URI", name) for name in shown}
+    shown = {re.sub(r":vector:[0-9a-f]+$", ":vector:ID", name) for name in shown}
     assert shown == set(table)
     public = {name for name in vars(known) if name != "prefix"} | {"rate"}
     kinds = {
@@ -118,6 +125,8 @@ def test_the_table_of_keys_names_each_kind() -> None:
         "tasks",
         "task_states",
         "task_changes",
+        "cache_state",
+        "seals",
         "rate",
     }
     assert public == kinds, "a new kind of key belongs into this test"

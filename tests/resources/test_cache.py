@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -41,10 +42,12 @@ class Cache(ResourceCache):
 
     def __init__(self, **bounds: int) -> None:
         self.seen: Counter[str] = Counter()
+        self.drawn = 0.0
         super().__init__(
             max_bytes=bounds.get("max_bytes", 1_000_000),
             max_items=bounds.get("max_items", 100),
             observe=lambda what: self.seen.update([what]),
+            draw=lambda: self.drawn,
         )
 
 
@@ -139,6 +142,52 @@ async def test_a_load_that_fails_is_told_to_all_who_wait_and_is_not_kept(autojum
             gate.set()
     assert (len(failures), len(loads)) == (3, 1)
     assert await cache.get(Key("t://x"), loading("now"), ttl_s=10) == result("now")
+
+
+async def test_near_its_end_one_caller_loads_again_and_the_others_get_what_is_kept(autojump_clock: MockClock) -> None:
+    """The nearer the end and the longer a load takes, the more likely; here the one whose number is drawn."""
+    cache, source, got = Cache(), Source(), list[Any]()
+
+    async def slow() -> dict[str, Any]:
+        await trio.sleep(1)
+        return await source.load()
+
+    async def ask() -> None:
+        got.append(await cache.get(Key("t://x"), source.load, ttl_s=10))
+
+    source.gate.set()
+    await cache.get(Key("t://x"), slow, ttl_s=10)
+    cache.drawn = 1 - math.exp(-4)
+    await trio.sleep(5.9)
+    await ask()
+    source.text, source.gate = "two", trio.Event()
+    await trio.sleep(0.2)
+    with trio.fail_after(BOUND_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            await ask()
+            source.gate.set()
+    assert got == [result("one"), result("one"), result("two")]
+    assert cache.seen == {"miss": 1, "early": 1, "hit": 2}
+
+
+async def test_a_load_before_the_end_that_fails_is_nobodys_failure(autojump_clock: MockClock) -> None:
+    cache = Cache()
+
+    async def slow() -> dict[str, Any]:
+        await trio.sleep(1)
+        return result("one")
+
+    async def fail() -> dict[str, Any]:
+        raise LookupError("not there")
+
+    await cache.get(Key("t://x"), slow, ttl_s=10)
+    cache.drawn = 1 - 2.0**-53
+    assert await cache.get(Key("t://x"), fail, ttl_s=10) == result("one")
+    await trio.sleep(10)
+    with pytest.raises(LookupError):
+        await cache.get(Key("t://x"), fail, ttl_s=10)
 
 
 @pytest.mark.parametrize("told", ["t://x", None])

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from mcpd.config import Embeddings
 from mcpd.errors import ConfigurationError
-from mcpd.search.embeddings import ENTRY_BYTES, SLICE_CHARS, EmbeddingProvider, HashProvider, VectorCache
+from mcpd.search.embeddings import (
+    ENTRY_BYTES,
+    SLICE_CHARS,
+    EmbeddingProvider,
+    HashProvider,
+    VectorCache,
+    from_bytes,
+    to_bytes,
+)
 from mcpd.search.endpoint import HttpProvider
 from mcpd.search.providers import open_provider
 from mcpd.search.together import run_together
@@ -65,7 +73,21 @@ def test_the_cache_gives_back_what_it_was_given_by_model_and_text() -> None:
     assert cache.get("m", "a") == vector(3, 1.0)
     assert cache.get("m", "b") is None
     assert cache.get("n", "a") is None
-    assert told == ["hit", "miss", "miss"]
+    assert told == ["hit"]
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"abc", to_bytes(vector(3, 1.0)), to_bytes(vector(1, math.nan)), to_bytes(array("f", [0.6, 0.8]))]
+)
+def test_a_vector_that_is_none_is_not_taken_from_a_replica(value: bytes) -> None:
+    """Of another size, not of length one, no numbers."""
+    assert from_bytes(value, 3) is None
+
+
+def test_a_vector_comes_back_from_a_replica_as_it_was() -> None:
+    assert to_bytes(array("f", [1.0])) == b"\0\0\x80\x3f"
+    for one in (array("f", [0.6, 0.8]), vector(2)):
+        assert from_bytes(to_bytes(one), 2) == from_bytes(to_bytes(one), None) == one
 
 
 def test_the_cache_forgets_what_was_not_used_for_longest() -> None:

@@ -15,13 +15,20 @@ import trio
 
 from mcpd.config import Embeddings
 from mcpd.drivers.http import open_http
+from mcpd.drivers.redis import Redis
 from mcpd.errors import ConfigurationError
 from mcpd.search.embeddings import EmbeddingError
 from mcpd.search.endpoint import MAX_ATTEMPTS, MAX_BATCH_BYTES, MAX_BATCHES, HttpProvider, embeddings_url
 from mcpd.search.providers import open_provider
 from mcpd.secret import Secret
 from mcpd.storage.documents import StoreUnreachable
+from mcpd.storage.redis.bus import RedisBus
+from mcpd.storage.redis.cache import RedisCache
+from mcpd.storage.redis.keys import Keys
 from tests.drivers.scripted import HOLD, Answer, Asked, Raw, Script, Scripted, Silence, serving
+from tests.in_process import eventually
+from tests.redis_servers import RedisServer
+from tests.redis_servers import serving as redis_serving
 
 WAIT_S = 10.0
 """Nothing here takes longer; what does has failed."""
@@ -345,3 +352,53 @@ async def test_pauses_double_and_are_drawn() -> None:
     assert len(pauses) == MAX_ATTEMPTS - 1
     for pause, least in zip(pauses, [0.02, 0.06, 0.16, 0.16], strict=True):
         assert pause >= least
+
+
+@asynccontextmanager
+async def shared_cache(server: RedisServer) -> AsyncIterator[RedisCache]:
+    async with trio.open_nursery() as nursery:
+        redis, keys = Redis(server.url), Keys("vectors:")
+        cache = RedisCache(redis, keys, RedisBus(redis, keys))
+        await nursery.start(redis.run)
+        await nursery.start(cache.run)
+        yield cache
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_one_replica_has_asked_for_no_other_one_asks_for() -> None:
+    """Vectors in Redis: of the same model and text alone, of the right size, the same numbers."""
+    told: list[str] = []
+    texts = [f"text {number}" for number in range(70)]
+    with redis_serving("redis-7") as redis:
+        async with (
+            trio.open_nursery() as nursery,
+            shared_cache(redis) as cache,
+            serving(saying()) as server,
+            open_http(reply_s=5.0, max_reply_bytes=1 << 20) as client,
+        ):
+            nursery.cancel_scope.deadline = trio.current_time() + WAIT_S
+
+            def provider(model: str = "m", dims: int | None = None) -> HttpProvider:
+                given = Embeddings(url=server.url, model=model, dims=dims, max_cache_bytes=0)
+                return HttpProvider(client, given, observe=told.append, second=cache)
+
+            first = await provider().embed(texts)
+            asked = len(server.asked)
+            await eventually(lambda: not cache._vectors, "they are taken")
+            await eventually(
+                lambda: redis.ask("EXISTS", cache._keys.vector("1 m text 69")) == b":1\r\n", "they are kept"
+            )
+            told.clear()
+            assert await provider().embed(texts) == first
+            assert await provider().embed(texts[:1]) == first[:1]
+            assert len(server.asked) == asked
+            assert told == ["shared", "evicted"] * 71
+            assert await provider(model="another").embed(texts[:1]) == first[:1]
+            assert len(server.asked) == asked + 1
+            with pytest.raises(EmbeddingError, match="3 dimensions, not 4"):
+                await provider(dims=4).embed(texts[:1])
+            redis.process.kill()
+            await eventually(lambda: not cache._redis.statistics().connected, "it is away")
+            assert await provider().embed(texts[:1]) == first[:1]
+            assert len(server.asked) == asked + 3
+            assert told[-2:] == ["miss", "evicted"]

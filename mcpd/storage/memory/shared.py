@@ -22,6 +22,7 @@ class LocalShared:
     """Implements `Shared` for one process."""
 
     name = ""
+    cache = None
     idempotency = None
     tasks = None
     sessions = None

@@ -9,6 +9,9 @@ cannot hide a gap. When that entry is no longer there (Redis lost its
 data, or this replica was away for longer than the stream reaches), everything may have changed, and subscribers are
 told so.
 
+The script that writes a change of a resource gives its `cache-state` another name (`cache`): whoever has heard the
+change finds nothing of before it in what replicas share, and neither does this replica, which asks `settle` first.
+
 Called by: the composition root; `messages`, caches and sessions through the `Bus` Protocol. Deliberately not: a queue
 of everything that happened; what waits to be sent is a set, an event that waits already is not queued again.
 
@@ -29,7 +32,7 @@ from typing import Annotated, Any, Final, NamedTuple, get_args
 import msgspec
 import trio
 
-from mcpd.drivers.redis import Garbled, Message, Redis, RedisError, Script, shaped
+from mcpd.drivers.redis import GAP, Garbled, Message, Redis, RedisError, Script, shaped
 from mcpd.drivers.redis import Subscription as Listening
 from mcpd.errors import SHOWN_CHARS
 from mcpd.events import Changed, Kind, LocalBus, Subscription
@@ -61,6 +64,7 @@ _EMIT: Final = Script(
 local before = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 local id = redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[2], '*', 'event', ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
+if KEYS[2] then redis.call('SET', KEYS[2], id, 'XX', 'KEEPTTL') end
 redis.call('PUBLISH', ARGV[1], id .. ' ' .. (before[1] and before[1][1] or '-') .. ' ' .. ARGV[4])
 return id
 """,
@@ -102,9 +106,11 @@ class Statistics(NamedTuple):
 class RedisBus:
     """The bus of one replica; others hear it while `run` runs."""
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
+    def __init__(self, redis: Redis, keys: Keys, normal: Callable[[str], str] = str) -> None:
+        """`normal` brings all spellings of a URI to one."""
         self._redis = redis
         self._keys = keys
+        self._normal = normal
         self._local = LocalBus()
         self.origin = secrets.token_urlsafe(9)
         self._number = 0
@@ -114,10 +120,11 @@ class RedisBus:
         """The id of the last entry that was heard; empty until this replica has written its hello."""
         self._numbers: OrderedDict[str, int] = OrderedDict()
         self._reading = trio.Lock()
-        self._sending = False
+        self._sending: Changed | None = None
         self._sent = trio.Event()
         self._begun = trio.Event()
         self._subscription: Listening | None = None
+        self._connection = self._read_connection = 0
         self._troubles: dict[str, str] = {}
         self._heard = self._resyncs = 0
 
@@ -144,6 +151,14 @@ class RedisBus:
         return self._begun.is_set() and self._subscription is not None and self._subscription.listening
 
     @property
+    def hearing(self) -> int | None:
+        """Names the time since when no change can have been missed here; None while one may be missed.
+
+        A connection that ended without a word is noticed when the stream cannot be read, after some seconds.
+        """
+        return self._connection if self.hears and self._read_connection == self._connection else None
+
+    @property
     def trouble(self) -> str:
         """What does not happen because the server, which is there, refuses it; empty when it refuses nothing."""
         return ", ".join(f"not {what}" for what in self._troubles)
@@ -162,7 +177,19 @@ class RedisBus:
 
     async def flush(self) -> None:
         """Return when all that was published has been written. Bounded by its caller. Cancellation: safe."""
-        while self._waiting or self._sending:
+        while self._waiting or self._sending is not None:
+            await self._sent.wait()
+
+    def owes(self, about: str) -> bool:
+        """True while others cannot know a change here of the URI with the normal form `about`."""
+        unsent = self._waiting if self._sending is None else [*self._waiting, self._sending]
+        return any(
+            event.kind == "resource" and (event.uri is None or self._normal(event.uri) == about) for event in unsent
+        )
+
+    async def settle(self, about: str) -> None:
+        """Return when all changes here of one URI have been written. Bounded by its caller. Cancellation: safe."""
+        while self.owes(about):
             await self._sent.wait()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -177,23 +204,29 @@ class RedisBus:
         while True:
             await self._news.wait()
             self._news = trio.Event()
-            self._sending = True
             while self._waiting:
-                event = next(iter(self._waiting))
+                self._sending = event = next(iter(self._waiting))
                 del self._waiting[event]
                 self._number += 1
-                await self._emit(_Entry(self.origin, self._number, event.kind, event.uri))
-            self._sending = False
-            self._sent.set()
-            self._sent = trio.Event()
+                await self._emit(_Entry(self.origin, self._number, event.kind, event.uri), *self._states(event))
+                self._sending = None
+                self._sent.set()
+                self._sent = trio.Event()
 
-    async def _emit(self, entry: _Entry) -> str:
+    def _states(self, event: Changed) -> list[str]:
+        """Return which state ends with an event."""
+        if event.kind != "resource":
+            return []
+        keys = self._keys
+        return [keys.cache_state if event.uri is None else keys.cache_state_of(self._normal(event.uri))]
+
+    async def _emit(self, entry: _Entry, *states: str) -> str:
         """Write one entry, until it is written. Twice does no harm: whoever hears it knows the number."""
         key = self._keys.events
-        arguments = (key, MAX_EVENTS, EVENTS_TTL_MS, msgspec.json.encode(entry))
+        keys, arguments = (key, *states), (key, MAX_EVENTS, EVENTS_TTL_MS, msgspec.json.encode(entry))
         while True:
             try:
-                written = _id_of(await self._redis.run_script(_EMIT, keys=[key], arguments=arguments, idempotent=True))
+                written = _id_of(await self._redis.run_script(_EMIT, keys=keys, arguments=arguments, idempotent=True))
             except RedisError as error:
                 self._note("sent", error)
                 await trio.sleep(RETRY_S)
@@ -208,6 +241,8 @@ class RedisBus:
                 try:
                     async for item in subscription:
                         self._note("heard", None)
+                        if item is GAP:
+                            self._connection += 1
                         if not (isinstance(item, Message) and self._follows(item.payload)):
                             await self._read()
                 except RedisError as error:
@@ -236,6 +271,7 @@ class RedisBus:
     async def _read(self) -> None:
         """Deliver what the stream holds behind the last entry; say hello first where there is none."""
         async with self._reading:
+            connection = self._connection
             while True:
                 if not self._last:
                     await self._begin()
@@ -243,16 +279,18 @@ class RedisBus:
                     known, entries = await self._find()
                 except RedisError as error:
                     self._note("read", error)
+                    self._connection += 1
                     return
                 self._note("read", None)
                 if not known:
                     _log.warning("the stream of change events has a gap: everything may have changed")
                     self._resyncs += 1
-                    await self._begin()
+                    await self._begin(self._keys.cache_state)
                 for name, payload in entries if known else ():
                     if _order(name) > _order(self._last):
                         self._hear(name, payload)
                 if known and len(entries) < READ_ITEMS:
+                    self._read_connection = connection
                     return
 
     async def _find(self) -> tuple[int, list[tuple[str, bytes]]]:
@@ -262,9 +300,12 @@ class RedisBus:
         known, entries = shaped(reply, _Found)
         return known, [(_id_of(name), fields[1]) for name, fields in entries]
 
-    async def _begin(self) -> None:
-        """Mark where hearing begins; what happened before has not been heard, so anything may have changed."""
-        self._last = await self._emit(_Entry(self.origin, 0))
+    async def _begin(self, *states: str) -> None:
+        """Mark where hearing begins; what happened before has not been heard, so anything may have changed.
+
+        After a gap that holds for what replicas share too: a failover may have lost that something has changed.
+        """
+        self._last = await self._emit(_Entry(self.origin, 0), *states)
         for event in EVERYTHING:
             self._local.publish(event)
         self._begun.set()

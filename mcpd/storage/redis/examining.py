@@ -112,6 +112,7 @@ def probes(keys: Keys) -> Mapping[str, tuple[Any, ...]]:
         "TIME": (),
         "SET": (key, "", "PX", CHECK_TTL_MS),
         "GET": (key,),
+        "MGET": (key,),
         "XADD": (stream, "MAXLEN", 1, "*", "check", ""),
         "PEXPIRE": (stream, CHECK_TTL_MS),
         "XRANGE": (stream, "-", "+", "COUNT", 1),

@@ -25,6 +25,15 @@
     {sessions}:of:SHARE zset      those of one share, likewise
     {sessions}:rest:KEY hash      what is left of a session's finished replies, by stream; lives LONGEST_REPLY_MS
     {sessions}:ends:KEY zset      when each of these ends, ms; likewise
+    {run}:cache:URI:ID  hash      what a load gave, its end, ms, how long it took, ms, and the state of its URI that it
+                                  shows; lives as long as it may be used, CACHE_TTL_MS at most
+    {run}:cache-claim:URI:ID string  who loads that now, of which state; lives CLAIM_MS, renewed while the load runs
+    {run}:cache-state:URI string  names the state of what is behind a URI, another one after each change that was told;
+                                  lives STATE_SPARE_MS longer than what was loaded of it
+    {run}:cache-state   string    likewise of everything, for changes that name no URI
+    {run}:vector:ID     string    a vector of a text; lives CACHE_TTL_MS
+    {run}:cached:KIND   zset      what is kept of `cache` and of `vector`, by when it ends; lives as long as the last
+    {run}:cached-bytes:KIND hash  how many bytes each of these has, and all of them; likewise
     {check}:key         string    `mcpd check` tries its rights on it; lives CHECK_TTL_MS
     {check}:stream      stream    likewise
     {check}:hash        hash      likewise, and deleted at once
@@ -63,6 +72,16 @@ SEALS_TTL_MS: Final = 3_600_000
 CHECK_TTL_MS: Final = 10_000
 """Longer than a check takes."""
 
+CACHE_TTL_MS: Final = 86_400_000
+"""What may be kept for longer than a day is loaded again after a day."""
+
+CLAIM_MS: Final = 2_000
+"""How long the load of a replica that has died keeps others waiting. Renewed at a third: a pause of a second does no
+harm."""
+
+STATE_SPARE_MS: Final = 60_000
+"""A state outlives all that refers to it; a claim that is renewed renews it."""
+
 MAX_KEEP_MS: Final = 400 * 86_400_000
 """More than any sensible time of `timeouts.*_keep_s`: what a test of key lives takes for their bound."""
 
@@ -73,6 +92,8 @@ LONGEST_REPLY_MS: Final = 300_000
 """What is left of a reply is kept for `messages.kept_replies.KEEP_REPLIES_S` at the longest."""
 
 _DIGEST_BYTES: Final = 12
+_NAME_BYTES: Final = 20
+"""Of what stands for a whole name: nobody finds two that are the same."""
 
 
 class Keys:
@@ -97,6 +118,7 @@ class Keys:
         self.task_states = f"{prefix}{{run}}:task-states"
         self.task_changes = f"{prefix}{{run}}:task-changes"
         """The set, and the channel of the same name."""
+        self.cache_state = f"{prefix}{{run}}:cache-state"
 
     def inbox(self, address: str) -> str:
         """Return where one process is told something: the stream, and the channel of the same name."""
@@ -134,6 +156,30 @@ class Keys:
         """Return where the rests of replies of the session `key` are, and when they end."""
         return f"{self.prefix}{{sessions}}:rest:{key}", f"{self.prefix}{{sessions}}:ends:{key}"
 
+    def cached(self, about: str, name: str) -> str:
+        """Return where what was loaded is: `name` is unique, `about` the normal form of the URI that it depends on."""
+        return f"{self.cached_prefix('cache')}{digest(about)}:{_digest(name, _NAME_BYTES)}"
+
+    def cached_prefix(self, kind: str) -> str:
+        """Return how all keys begin that are kept of one kind, `cache` or `vector`."""
+        return f"{self.prefix}{{run}}:{kind}:"
+
+    def cache_claim(self, about: str, name: str) -> str:
+        """Return where it stands who loads that."""
+        return self.cached(about, name).replace("{run}:cache:", "{run}:cache-claim:", 1)
+
+    def cache_state_of(self, about: str) -> str:
+        """Return what names the state of one URI."""
+        return f"{self.cache_state}:{digest(about)}"
+
+    def vector(self, name: str) -> str:
+        """Return where the vector of this name is."""
+        return f"{self.cached_prefix('vector')}{_digest(name, _NAME_BYTES)}"
+
+    def cached_index(self, kind: str) -> tuple[str, str]:
+        """Return what lists, and what weighs, all that is kept of one kind."""
+        return f"{self.prefix}{{run}}:cached:{kind}", f"{self.prefix}{{run}}:cached-bytes:{kind}"
+
     def longest_ms(self, key: str) -> int | None:
         """Return how long a key lives at most without being used; None for one that is not ours."""
         lives = {
@@ -150,6 +196,11 @@ class Keys:
             re.escape(self.task_states): MAX_KEEP_MS,
             re.escape(self.task_changes): MAX_KEEP_MS,
             re.escape(self.task("")) + r"[A-Za-z0-9_-]{32}": MAX_KEEP_MS,
+            re.escape(self.prefix) + r"\{run\}:cache:[0-9a-f]{24}:[0-9a-f]{40}": CACHE_TTL_MS,
+            re.escape(self.prefix) + r"\{run\}:cache-claim:[0-9a-f]{24}:[0-9a-f]{40}": CLAIM_MS,
+            re.escape(self.cache_state) + r"(:[0-9a-f]{24})?": CACHE_TTL_MS + STATE_SPARE_MS,
+            re.escape(self.prefix) + r"\{run\}:vector:[0-9a-f]{40}": CACHE_TTL_MS,
+            re.escape(self.prefix) + r"\{run\}:cached(-bytes)?:(cache|vector)": CACHE_TTL_MS,
             re.escape(self.check): CHECK_TTL_MS,
             re.escape(self.check_stream): CHECK_TTL_MS,
             re.escape(self.check_hash): CHECK_TTL_MS,
@@ -164,5 +215,9 @@ class Keys:
 
 
 def digest(share: str) -> str:
-    """Return what stands for a share in keys."""
-    return blake2b(share.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
+    """Return what stands for a share, or for a URI, in keys."""
+    return _digest(share, _DIGEST_BYTES)
+
+
+def _digest(text: str, size: int) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).hexdigest()

@@ -12,13 +12,14 @@ Laws: nothing here ends the server, whatever Redis does or says; no line has a p
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
 
 from mcpd.drivers.redis import Redis, RedisError, Refused
 from mcpd.storage.redis.bus import RedisBus
+from mcpd.storage.redis.cache import RedisCache
 from mcpd.storage.redis.idempotency import RedisIdempotency
 from mcpd.storage.redis.inbox import RedisInbox
 from mcpd.storage.redis.keys import Keys
@@ -46,9 +47,20 @@ class RedisShared:
 
     name = "redis"
 
-    def __init__(self, redis: Redis, keys: Keys, rates: RedisRates, *, lease_s: float) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys,
+        rates: RedisRates,
+        *,
+        lease_s: float,
+        normal: Callable[[str], str] = str,
+        observe: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`normal` brings all spellings of a URI to one; `observe` hears what comes of cached values."""
         self._redis = redis
-        self.bus = RedisBus(redis, keys)
+        self.bus = RedisBus(redis, keys, normal)
+        self.cache = RedisCache(redis, keys, self.bus, observe=observe)
         self.rates = rates
         self._lease = Lease(redis, keys, lease_s=lease_s)
         self.idempotency = RedisIdempotency(redis, keys, self._lease)
@@ -63,6 +75,7 @@ class RedisShared:
             nursery.start_soon(self._stay_connected)
             nursery.start_soon(self._tell_changes)
             nursery.start_soon(self.bus.run)
+            nursery.start_soon(self.cache.run)
             nursery.start_soon(self._lease.run)
             with trio.move_on_after(BEGIN_S):
                 await self._settle()
