@@ -89,7 +89,7 @@ class Disconnects:
 
     def _start_due(self, nursery: trio.Nursery) -> None:
         now = trio.current_time()
-        while self._young and self._young[0]._due <= now:  # noqa: SLF001
+        while self._young and (self._young[0]._done or self._young[0]._due <= now):  # noqa: SLF001
             guard = self._young.popleft()
             if not guard._done:  # noqa: SLF001
                 nursery.start_soon(guard._watch)  # noqa: SLF001

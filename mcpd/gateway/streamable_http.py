@@ -214,8 +214,10 @@ class StreamableHttp:
 
     def _check_parameters(self, call: Call, headers: RoutingHeaders) -> None:
         parameters = self._manager.service.header_parameters(call)
+        if not parameters:
+            return
         arguments = call.params.get("arguments")
-        if parameters and (arguments is None or isinstance(arguments, dict)):
+        if arguments is None or isinstance(arguments, dict):
             check_parameters(parameters, headers, arguments or {})
 
     async def _refuse(self, error: WireError, post: Post, request_id: Any, method: str) -> None:
