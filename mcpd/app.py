@@ -328,9 +328,7 @@ def describe(parts: Parts) -> list[str]:
 
 
 def _workers(server: Server) -> list[str]:
-    return (
-        [f"  workers    {server.workers}   clients of sessions over HTTP are not asked"] if server.workers > 1 else []
-    )
+    return [f"  workers    {server.workers}"] if server.workers > 1 else []
 
 
 def stdio(config: Config) -> int:

@@ -40,7 +40,6 @@ from mcpd.gateway.operations import health_routes, metrics_routes
 from mcpd.gateway.proxies import Proxies
 from mcpd.gateway.stateful_http import StatefulHttp
 from mcpd.gateway.streamable_http import StreamableHttp
-from mcpd.gateway.unasked import UnaskedHttp
 from mcpd.gateway.websocket import WebSocketDoor
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.sessions import Sessions
@@ -156,8 +155,7 @@ def make_app(
     app.register_blueprint(health_routes(health))
     if config.server.metrics_bind is None:
         app.register_blueprint(metrics_routes(metrics, access))
-    kind = StatefulHttp if config.server.workers == 1 else UnaskedHttp
-    stateful = kind(manager, sessions, limits=limits, timeouts=timeouts, nursery=nursery)
+    stateful = StatefulHttp(manager, sessions, limits=limits, timeouts=timeouts, nursery=nursery)
     mcp = StreamableHttp(manager, stateful, access, limits=limits, timeouts=timeouts, metrics=metrics, nursery=nursery)
     websocket = WebSocketDoor(manager, sessions, access, limits=limits, metrics=metrics)
     access.watch(websocket.end_revoked)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -292,3 +293,18 @@ async def test_a_process_that_was_killed_is_found_dead(stored: Neighbours) -> No
         assert not await nobody(one, child.address)
         child.process.kill()
         await until(lambda: nobody(one, child.address))
+
+
+async def test_an_inbox_that_is_read_takes_any_number_of_messages(stored: Neighbours) -> None:
+    one, two = [await stored.join() for _ in range(2)]
+    bodies = [b"%d" % number for number in range(ROOM.max_items + 50)]
+
+    async def taken(body: bytes) -> bool:
+        try:
+            return await one.tell(two, body)
+        except InboxFull:
+            return False
+
+    for body in bodies:
+        await until(partial(taken, body))
+    await two.hears(*bodies)

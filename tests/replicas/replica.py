@@ -65,7 +65,11 @@ class Replica:
 
 @contextmanager
 def replicas(
-    folder: Path, settings: str, count: int = 2, *, start: Callable[..., AbstractContextManager[Server]] = serving
+    folder: Path,
+    settings: str,
+    count: int = 2,
+    *flags: str,
+    start: Callable[..., AbstractContextManager[Server]] = serving,
 ) -> Iterator[list[Replica]]:
     """Start replicas one after the other, each in a folder of its own, over one data folder.
 
@@ -77,7 +81,8 @@ def replicas(
         for number in range(count):
             place = folder / str(number)
             place.mkdir(parents=True)
-            server = running.enter_context(start(place, settings, "--data", str(data), "--tools", str(TOOLS)))
+            words = ("--data", str(data), "--tools", str(TOOLS), *flags)
+            server = running.enter_context(start(place, settings, *words))
             found.append(Replica(server, place, data))
         yield found
 
