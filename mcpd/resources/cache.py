@@ -193,9 +193,9 @@ class ResourceCache:
         return result
 
     async def _make_for_all(self, second: CacheStore, turn: Turn, wish: _Wish, running: _Load) -> Result:
-        early = turn.found is not None and self._take(turn.found, wish.key, running) is not None
         began = trio.current_time()
         try:
+            early = turn.found is not None and self._take(turn.found, wish.key, running) is not None
             result = await self._make(wish, running, "early" if early else "miss")
             if not running.stale:
                 second.keep(turn, _encode(result), load_s=trio.current_time() - began, ttl_s=wish.ttl_s)
@@ -283,10 +283,13 @@ def _encode(result: Result) -> bytes | None:
 
 
 def _decode(value: bytes) -> Result | None:
+    """Return a result that a replica has shared; None for anything else."""
     try:
-        return {"contents": _DECODER.decode(value).contents}
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        result = {"contents": _DECODER.decode(value).contents}
+        weigh(result)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, TypeError):
         return None
+    return result
 
 
 def _place(key: Key) -> Place:

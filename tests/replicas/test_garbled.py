@@ -20,7 +20,9 @@ from mcpd.drivers.redis.subscription import SHORTEST_PAUSE_S
 from mcpd.rates import Rate
 from mcpd.secret import SecretUrl
 from mcpd.storage.open import open_shared
+from mcpd.storage.redis import cache
 from mcpd.storage.replicas import Shared
+from mcpd.storage.shared import Apart, Place
 from tests.in_process import eventually
 
 GREETING: Final = b"%2\r\n+server\r\n+redis\r\n+version\r\n+7.2.0\r\n"
@@ -114,10 +116,18 @@ async def shared_at(url: str) -> AsyncIterator[Shared]:
 
 
 @pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)
-async def test_a_reply_that_cannot_be_understood_is_an_outage_and_no_more(reply: bytes) -> None:
+async def test_a_reply_that_cannot_be_understood_is_an_outage_and_no_more(
+    reply: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "REST_S", 0.0)
     async with answering(reply) as (url, asked), shared_at(url) as shared:
         taken = await shared.rates.take("somebody", {"caller": Rate(5, 60)})
         assert taken["caller"].remaining == 4
+        assert shared.cache is not None
+        assert await shared.cache.ask(Place("t://x", "t://x"), 0.0) == Apart(away=True)
+        shared.cache.put({"a": b"a"})
+        for names in (["a"], ["a", "b"]):
+            assert set((await shared.cache.find(names)).values()) <= {b"OK"}
         await eventually(lambda: asked.count(b"EVALSHA") > 2, "it is asked again")
         assert (await shared.check()).state != "ok"
 
