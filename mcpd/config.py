@@ -232,7 +232,9 @@ class Timeouts:
     call_max_s: float = field(default=600.0, metadata=_seconds("The most that a tool or a caller can ask for."))
     task_after_s: float = field(default=60.0, metadata=_seconds("A tool that may take longer may become a task."))
     task_max_s: float = field(default=3600.0, metadata=_seconds("A task whose tool names no limit, and the most."))
-    task_keep_s: float = field(default=3600.0, metadata=_seconds("After its last moment, for its client to come back."))
+    task_keep_s: float = field(
+        default=3600.0, metadata=_seconds("After its end, for its client to come back; then it is forgotten.")
+    )
     idempotency_keep_s: float = field(default=86_400.0, metadata=_seconds("An agent may come back the next day."))
     lease_s: float = field(
         default=6.0, metadata=_seconds("Without a beat in Redis a server counts as dead.", minimum=1)

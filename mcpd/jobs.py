@@ -16,6 +16,7 @@ Sources: MCP tasks extension 2026-07-28; TSK-5..8, TSK-12, TSK-13.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Literal, NamedTuple, Protocol
@@ -25,12 +26,13 @@ from msgspec import structs
 
 from mcpd.deadlines import bounded_shield
 from mcpd.errors import InternalError, Reason, ToolError
+from mcpd.shares import most_of
 from mcpd.storage.documents import StorageError
 from mcpd.storage.refusals import TASKS, unavailable
 from mcpd.storage.shared import TaskStore
 from mcpd.storage.task_states import Ask, End, Event, Refused, Report, Task, Withdraw
 from mcpd.wire.call import Call
-from mcpd.wire.jsonrpc import error_of
+from mcpd.wire.jsonrpc import encode, error_of
 from mcpd.wire.rounds import Rounds
 from mcpd.wire.session import outline
 from mcpd.wire.tasks import status_text
@@ -42,6 +44,49 @@ MOST_RETRY_S: Final = 15.0
 """Between two attempts to store an end; the pauses grow up to it."""
 WITHDRAW_S: Final = 2.0
 _log = logging.getLogger(__name__)
+
+
+MAX_HELD_BYTES: Final = 64 << 20
+"""Of what the tasks that run in a process hold of requests and answers, about; one caller alone three quarters."""
+_ITEM_BYTES: Final = 32
+"""What a value takes besides its JSON: a number, a place in an array or object."""
+
+
+def weigh(value: Any) -> int:
+    """Return about how many bytes JSON values take in memory, at most what one caller may hold."""
+    data = encode(value)
+    items = data.count(b",") + data.count(b"[") + data.count(b"{")
+    return min(len(data) + _ITEM_BYTES * items, most_of(MAX_HELD_BYTES))
+
+
+class Held:
+    """What running tasks hold in memory, by task and by whose share it is."""
+
+    def __init__(self) -> None:
+        self._of_task: dict[str, tuple[str, int]] = {}
+        self._of_share: Counter[str] = Counter()
+
+    @property
+    def bytes(self) -> int:
+        """Of all together."""
+        return self._of_share.total()
+
+    def fits(self, share: str, size: int) -> bool:
+        """True when a task of `share` may hold so much more."""
+        own = self._of_share.get(share, 0) + size <= most_of(MAX_HELD_BYTES)
+        return own and self.bytes + size <= MAX_HELD_BYTES
+
+    def add(self, task_id: str, share: str, size: int) -> None:
+        """Count what a task holds from now on."""
+        self._of_task[task_id] = (share, self._of_task.get(task_id, (share, 0))[1] + size)
+        self._of_share[share] += size
+
+    def release(self, task_id: str) -> None:
+        """Forget what a task held; it has ended. Idempotent."""
+        share, size = self._of_task.pop(task_id, ("", 0))
+        self._of_share[share] -= size
+        if not self._of_share[share]:
+            del self._of_share[share]
 
 
 class Ended(NamedTuple):
@@ -86,6 +131,10 @@ class Job:
 
     def __init__(self, task_id: str, call: Call, rounds: Rounds, store: TaskStore, launch: Launch) -> None:
         self.id = task_id
+        self.keep_s: float | None = None
+        """How long the record stays after the end."""
+        self.on_answers: Callable[[dict[str, Any]], None] = _ignore
+        """Hears of answers that are held from now on."""
         self.call = call
         self.rounds = rounds
         self.created = trio.Event()
@@ -110,9 +159,11 @@ class Job:
 
     def hear(self, task: Task) -> None:
         """Take what others have done to the record. Not a checkpoint."""
-        for key in self._open.keys() & task.answers.keys():
-            self._answers[key] = task.answers[key]
+        news = {key: task.answers[key] for key in self._open.keys() & task.answers.keys() if key not in self._answers}
+        self._answers.update(news)
+        for key in news:
             self._open[key].set()
+        self.on_answers(news)
         if task.cancel_wanted and not task.ended:
             self.work.cancel("explicit")
         elif task.ended:
@@ -129,12 +180,18 @@ class Job:
             nursery.start_soon(self._report)
             ended = await self.work.run()
             nursery.cancel_scope.cancel()
-        await self._end(End(self._store.owner, ended.state, ended.outcome, ended.message, self._untold))
+        await self._end(End(self._store.owner, ended.state, ended.outcome, ended.message, self._untold, self.keep_s))
 
     async def fail(self) -> None:
         """End the task after a bug of ours."""
         await self._end(
-            End(self._store.owner, "failed", error_of(InternalError(self.call.request_id)), "Internal error")
+            End(
+                self._store.owner,
+                "failed",
+                error_of(InternalError(self.call.request_id)),
+                "Internal error",
+                keep_s=self.keep_s,
+            )
         )
 
     async def _end(self, end: End) -> None:
@@ -216,6 +273,10 @@ class Job:
                     await self._store.apply(self.id, Withdraw(self._store.owner, left))
                 except StorageError as error:
                     _log.warning("a question of a task could not be withdrawn: %s", error)
+
+
+def _ignore(_: dict[str, Any]) -> None:
+    """Stands in until somebody counts."""
 
 
 _REFUSALS: Final = {

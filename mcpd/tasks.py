@@ -29,7 +29,7 @@ from mcpd.config import Limits, Timeouts
 from mcpd.deadlines import bounded_shield
 from mcpd.errors import Draining, InvalidParams, Overloaded, counted
 from mcpd.events import Changed, LocalBus
-from mcpd.jobs import Job, Launch
+from mcpd.jobs import MAX_HELD_BYTES, Held, Job, Launch, weigh
 from mcpd.monitoring.metrics import Metrics
 from mcpd.storage.documents import StorageError
 from mcpd.storage.refusals import TASKS, answering, refusal
@@ -59,6 +59,7 @@ class Tasks:
         self._timeouts = timeouts
         self._metrics = metrics
         self._jobs: dict[str, Job] = {}
+        self._held = Held()
         self._settled = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._launch: Launch | None = None
@@ -117,7 +118,10 @@ class Tasks:
         self.bus.publish(Changed("task", task.id))
 
     def ttl_s(self) -> float:
-        """Return how long a task is kept, from its creation: as long as it may run, and `task_keep_s` after that."""
+        """Return how long a task is kept, from its creation: as long as it may run, and `task_keep_s` after that.
+
+        At its end it becomes `task_keep_s` from then on, and its client is told.
+        """
         return self._timeouts.task_max_s + self._timeouts.task_keep_s
 
     async def create(self, call: Call, rounds: Rounds) -> Result:
@@ -127,7 +131,12 @@ class Tasks:
         """
         assert self._nursery is not None, "tasks are served while `run` runs"
         assert self._launch is not None, "as above"
+        size, share = weigh(call.params), call.principal.share
+        self._check_held(share, size)
         job = Job(secrets.token_urlsafe(ID_BYTES), call, rounds, self._store, self._launch)
+        job.keep_s = self._timeouts.task_keep_s
+        job.on_answers = lambda answers: self._held.add(job.id, share, weigh(answers)) if answers else None
+        self._held.add(job.id, share, size)
         self._nursery.start_soon(self._do, job)
         try:
             await job.created.wait()
@@ -142,6 +151,14 @@ class Tasks:
         if job.made is None:
             raise Draining("The server is stopping; try again")
         raise refusal(job.made, TASKS)
+
+    def _check_held(self, share: str, size: int) -> None:
+        if not self._held.fits(share, size):
+            self._metrics.rejected("tasks")
+            raise Overloaded(
+                f"The tasks under way hold as many bytes of arguments and answers as they may ({MAX_HELD_BYTES} in all,"
+                " three quarters for one caller); try again when some have ended, or send less"
+            )
 
     async def _do(self, job: Job) -> None:
         draft = Draft(
@@ -166,6 +183,7 @@ class Tasks:
             await job.fail()
         finally:
             del self._jobs[job.id]
+            self._held.release(job.id)
             self._settled.set()
             self._settled = trio.Event()
 
@@ -175,7 +193,7 @@ class Tasks:
 
     async def _own(self, task_id: str, principal: Principal) -> Task | None:
         with answering(TASKS):
-            task = await self._store.get(task_id)
+            task = await self._store.peek(task_id)
         return task if task is not None and task.principal == principal.id else None
 
     async def _find(self, call: Call) -> Task:
@@ -186,7 +204,12 @@ class Tasks:
 
     async def get(self, call: Call) -> Result:
         """Serve `tasks/get`. Raises: InvalidParams, MissingCapability, NotFound, StoreUnavailable."""
-        return detailed(await self._find(call))
+        task_id = read_task_id(call)
+        with answering(TASKS):
+            task = await self._store.get(task_id)
+        if task is None or task.principal != call.principal.id:
+            raise unknown_task()
+        return detailed(task)
 
     async def update(self, call: Call) -> Result:
         """Serve `tasks/update`: keys that are not asked are left alone, an answer that does not fit is refused.
@@ -199,6 +222,8 @@ class Tasks:
             if not fits(task.asked[key], answer):
                 raise InvalidParams(f"The response to {key!r} does not fit what was asked")
         if answers:
+            if task.id in self._jobs:
+                self._check_held(task.share, weigh(answers))
             await self._apply(task.id, Answer(answers))
         return {}
 

@@ -68,6 +68,12 @@ class TaskStore(Protocol):
     async def get(self, task_id: str) -> Task | None:
         """Return a task with its outcome; None for an unknown or expired one. Raises: StorageError."""
 
+    async def peek(self, task_id: str) -> Task | None:
+        """Return a task as it is stored, without its outcome; one of an owner that is gone need not have ended yet.
+
+        None for an unknown or expired one. Raises: StorageError.
+        """
+
     async def apply(self, task_id: str, event: Event) -> Task | Refused:
         """Let `event` happen to a task and return it as it is then, or why nothing changed. Raises: StorageError."""
 

@@ -119,6 +119,8 @@ class End(msgspec.Struct, frozen=True):
     message: str = ""
     forget: bool = False
     """Nobody knows of the task: its record ends at once, too, and with it its share of the places."""
+    keep_s: float | None = None
+    """How long its record stays from now on, where that is shorter than its `ttl_s` says; None: for all of that."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -165,7 +167,16 @@ def step(task: Task, event: Event, *, now_s: float) -> Task | Refused:
         return Refused(changes, task)
     if not changes:
         return task
+    if isinstance(event, End):
+        changes["ttl_s"] = _ttl_left(task, event, now_s)
     return msgspec.structs.replace(task, rev=task.rev + 1, updated_s=max(now_s, task.updated_s), **changes)
+
+
+def _ttl_left(task: Task, end: End, now_s: float) -> float:
+    """Return the `ttl_s` of a task that ends now, without the time that it did not need."""
+    if end.forget:
+        return 0.0
+    return task.ttl_s if end.keep_s is None else min(task.ttl_s, now_s - task.created_s + end.keep_s)
 
 
 def lost(task: Task) -> End:
@@ -211,8 +222,6 @@ def _left(task: Task, asked: dict[str, Json]) -> Json:
 def _end(task: Task, event: End) -> Json | Why:
     message = _written(event.message) or task.message
     closed: Json = {"owner": "", "asked": {}, "answers": {}, "outcome": event.outcome}
-    if event.forget:
-        closed["ttl_s"] = 0.0
     return {**closed, "state": event.state, "message": message}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import msgspec
 import pytest
 import trio
 
@@ -233,3 +234,42 @@ async def test_a_cancelled_creation_has_happened_wholly_or_not_at_all(owners: Ow
                 scope.cancel()
         task = await store.get(f"t{number}")
         assert task is None or (task.state, task.rev) == ("working", 1)
+
+
+@pytest.mark.parametrize(("end", "kept_s"), [(End("", "completed", b"{}", keep_s=10.0), 10), (End("", "failed"), 100)])
+async def test_an_ended_task_has_a_place_no_longer_than_it_is_kept(
+    owners: Owners, clock: Clock, end: End, kept_s: int
+) -> None:
+    """Law 8, TSK-13: what it did not need of its time goes back; without a word on it, it stays for all of that."""
+    store, room = await owners.open(), Room(1000, 1)
+    await store.create(draft("one", ttl_s=105.0), room)
+    clock.now_s += 5
+    await store.apply("one", msgspec.structs.replace(end, owner=store.owner))
+    clock.now_s += kept_s - 1
+    assert (await seen(store)).expires_s == clock.now_s + 1
+    with pytest.raises(NoRoom):
+        await store.create(draft("two"), room)
+    clock.now_s += 2
+    assert await store.get("one") is None
+    await store.create(draft("two"), room)
+
+
+async def test_a_task_that_nobody_knows_of_gives_its_place_back_at_once(owners: Owners) -> None:
+    store, room = await owners.open(), Room(1, 1)
+    await store.create(draft("one"), room)
+    await store.apply("one", End(store.owner, "cancelled", forget=True))
+    await store.create(draft("two"), room)
+
+
+async def test_a_look_at_a_task_brings_no_outcome(owners: Owners, clock: Clock) -> None:
+    """Law 8: who only wants to know whose it is reads no megabyte."""
+    runner, other = await owners.open(), await owners.open()
+    await made(runner, ttl_s=50.0)
+    await runner.apply("one", Report(runner.owner, "half"))
+    assert await other.peek("one") == await seen(other)
+    await runner.apply("one", End(runner.owner, "completed", b"x" * 100_000))
+    ended = await other.peek("one")
+    assert ended == msgspec.structs.replace(await seen(other), outcome=None)
+    clock.now_s += 60
+    assert await other.peek("one") is None
+    assert await other.peek("another") is None

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from mcpd import jobs
 from mcpd.errors import (
     DeadlineExceeded,
     InvalidParams,
@@ -56,7 +57,7 @@ async def test_a_call_that_may_take_long_is_answered_with_a_task(tmp_path: Path,
         assert not {"result", "error", "inputRequests", "task"} & got.keys()
         done = await client.ended(created["taskId"])
         assert (text(done), done["result"]["resultType"]) == ("awake", "complete")
-        assert done["ttlMs"] == created["ttlMs"]
+        assert done["ttlMs"] == 3_601_100, "an hour from the end, where two were told for the longest"
 
 
 @pytest.mark.parametrize("tool", ["quick", "never"])
@@ -386,6 +387,53 @@ async def test_the_number_of_tasks_is_bounded_by_caller_and_in_all(tmp_path: Pat
         assert (await alice.ask("tools/call", name="quick", arguments={}))["resultType"] == "complete"
 
 
+async def test_what_tasks_hold_is_bounded_in_bytes_and_given_back_however_they_end(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 8: arguments and answers of all tasks together; one caller has three quarters of it."""
+    monkeypatch.setattr(jobs, "MAX_HELD_BYTES", 40_000)
+    store = Flaky(TaskShelf(clock=clock))
+    async with tasking(tmp_path, store=store, limits={"max_tasks": 12}) as parts:
+        alice, bob, held = Client(parts, ALICE), Client(parts, BOB), tasks_of(parts)._held
+
+        async def make(client: Client, tool: str = "slow", pad: int = 9_000, **arguments: Any) -> Any:
+            meta = {"pad": "x" * pad}
+            return await client.ask("tools/call", name=tool, arguments=arguments, _meta=meta)
+
+        running = [(await make(alice, seconds=50.0))["taskId"] for _ in range(3)]
+        refused = await make(alice)
+        assert type(refused) is Overloaded
+        assert "send less" in refused.message
+        assert refused.data == {"reason": "overloaded", "retryable": True, "retryAfterMs": 1000}
+        running.append((await make(bob, "fail", how="never"))["taskId"])
+        assert type(await make(bob)) is Overloaded
+        await alice.ask("tasks/cancel", taskId=running[0])
+        for client, task_id in zip((alice, alice, alice, bob), running, strict=True):
+            await client.ended(task_id)
+        await trio.sleep(1)
+        assert held.bytes == 0
+        asking = await alice.start("ask_two")
+        before = held.bytes
+        long = {"action": "accept", "content": {"name": "x" * 20_000}}
+        await alice.until(asking, "input_required")
+        await alice.answer(asking, name=long)
+        await trio.sleep(1)
+        assert held.bytes > before + 20_000
+        assert type(await alice.answer(asking, color={**long, "content": {"color": "x" * 20_000}})) is Overloaded
+        await alice.ask("tasks/cancel", taskId=asking)
+        await alice.ended(asking)
+        await trio.sleep(1)
+        assert held.bytes == 0
+        store.down = True
+        assert type(await make(alice)) is StoreUnavailable
+        store.down = False
+        for _ in range(12):
+            await make(alice, seconds=0.0, pad=1)
+        await trio.sleep(1)
+        assert held.bytes == 0
+        assert held._of_share == {}
+
+
 async def test_a_task_is_forgotten_when_its_time_is_over(tmp_path: Path, autojump_clock: MockClock) -> None:
     """TSK-13: counted from its creation, and never before its client could come back."""
     shelf = TaskShelf(clock=clock)
@@ -559,6 +607,34 @@ async def test_a_task_that_has_ended_before_its_listener_came_is_told(
             await trio.sleep(5)
             nursery.cancel_scope.cancel()
         assert [params.get("status") for _, params in wire.said] == [None, "completed"]
+
+
+class Counting(MemoryTasks):
+    """A store that counts how often it is asked for a task with its outcome."""
+
+    reads = 0
+
+    async def get(self, task_id: str) -> Task | None:
+        """Get and count."""
+        self.reads += 1
+        return await super().get(task_id)
+
+
+async def test_a_listener_costs_one_reading_of_each_outcome(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Law 8: a hundred outcomes may be a hundred megabytes."""
+    store = Counting(TaskShelf(clock=clock))
+    async with tasking(tmp_path, store=store) as parts:
+        client = Client(parts)
+        ended = [await client.start("slow", seconds=0.0) for _ in range(3)]
+        for task_id in ended:
+            await client.ended(task_id)
+        store.reads = 0
+        flight, wire = listening(client, *ended)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(parts.manager.serve, flight)
+            await until(lambda: len(wire.said) == 4)
+            nursery.cancel_scope.cancel()
+        assert store.reads == 3
 
 
 @pytest.mark.parametrize("ids", [["x"] * 101, ["x" * 129], [7], "x", {}])

@@ -94,8 +94,8 @@ WRITE: Final = Script(
     LUA
     + _TELL
     + """
-local task, states, changes, owners = unpack(KEYS)
-local id, rev, fence, token, state, owner, record, outcome = unpack(ARGV)
+local task, states, changes, owners, all, mine = unpack(KEYS)
+local id, rev, fence, token, state, owner, record, expires, ttl, outcome = unpack(ARGV)
 local h = redis.call('HMGET', task, 'rev', 'token')
 if h[2] == token then return 1 end
 if h[1] ~= rev then return 0 end
@@ -103,6 +103,11 @@ if fence ~= '' and not is_open(owners, fence) then return 0 end
 redis.call('HSET', task, 'rev', rev + 1, 'owner', owner, 'token', token, 'record', record)
 if outcome then redis.call('HSET', task, 'outcome', outcome) end
 redis.call('HSET', states, id, state .. ' ' .. owner)
+if owner == '' then
+  redis.call('PEXPIRE', task, ttl)
+  redis.call('ZADD', all, 'XX', expires, id)
+  redis.call('ZADD', mine, 'XX', expires, id)
+end
 tell(changes, id, record)
 return 1
 """,

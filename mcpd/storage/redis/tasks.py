@@ -137,6 +137,12 @@ class RedisTasks:
         found = await self.apply(task_id, _LOOK)
         return found.task if isinstance(found, Refused) else found
 
+    async def peek(self, task_id: str) -> Task | None:
+        """See `TaskStore`."""
+        with _translated():
+            now_s, task, _ = await self._read(task_id, with_outcome=False)
+        return None if task is None or now_s >= task.expires_s else task
+
     async def apply(self, task_id: str, event: Event) -> Task | Refused:
         """See `TaskStore`."""
         with _translated():
@@ -165,15 +171,17 @@ class RedisTasks:
         self._tell(after)
         return Refused("ended", after) if dead else after
 
-    async def _read(self, task_id: str) -> _Found:
+    async def _read(self, task_id: str, *, with_outcome: bool = True) -> _Found:
         key = self._keys.task(task_id)
         keys = [key, *self._lease.keys]
-        seconds, micros, *rest = await self._as_owner(scripts.READ, keys, scripts.MAX_INLINE_BYTES)
+        seconds, micros, *rest = await self._as_owner(
+            scripts.READ, keys, scripts.MAX_INLINE_BYTES if with_outcome else -1
+        )
         now_s = _seconds(seconds, micros) if self._clock is None else self._clock()
         if not rest:
             return _Found(now_s)
         record, alive, size, outcome = rest
-        if size > scripts.MAX_INLINE_BYTES:
+        if with_outcome and size > scripts.MAX_INLINE_BYTES:
             async with self._redis.lease() as connection:
                 outcome = await connection.call("HGET", key, "outcome")
         return _Found(now_s, structs.replace(decode(record), outcome=outcome), bool(alive))
@@ -181,13 +189,22 @@ class RedisTasks:
     async def _write(self, before: Task, after: Task, *, fence: str) -> bool:
         record = msgspec.json.encode(structs.replace(after, outcome=None))
         outcome = () if after.outcome is None else (after.outcome,)
-        keys = [self._keys.task(after.id), *self._indexes, self._keys.owners]
-        token = secrets.token_hex(8)
-        return bool(
-            await self._run(
-                scripts.WRITE, keys, after.id, before.rev, fence, token, after.state, after.owner, record, *outcome
-            )
+        keys = self._keys
+        said = await self._run(
+            scripts.WRITE,
+            [keys.task(after.id), *self._indexes, keys.owners, keys.tasks, keys.tasks_of(after.share)],
+            after.id,
+            before.rev,
+            fence,
+            secrets.token_hex(8),
+            after.state,
+            after.owner,
+            record,
+            repr(after.expires_s),
+            max(1, round((after.expires_s - after.updated_s) * 1000)),
+            *outcome,
         )
+        return bool(said)
 
     async def recover(self) -> int:
         """See `TaskStore`. Whoever calls it beats from then on, so that there is no gap in all beats when one dies."""

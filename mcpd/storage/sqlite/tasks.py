@@ -105,6 +105,11 @@ class SqliteTasks(FileStore):
             task = await self._read(partial(_get_task, task_id=task_id))
         return task
 
+    async def peek(self, task_id: str) -> Task | None:
+        """See `TaskStore`."""
+        task = await self._read(partial(_peek_task, task_id=task_id))
+        return None if task is None or self._clock() >= task.expires_s else task
+
     def _is_alive(self, owner: str) -> bool:
         try:
             return self._owners.is_alive(owner)
@@ -201,6 +206,11 @@ def _put(connection: Connection, task: Task, *, writer: str) -> None:
 def _get_task(connection: Connection, task_id: str) -> Task | None:
     row = connection.one("SELECT record, outcome FROM tasks WHERE id = ?", (task_id,))
     return None if row is None else msgspec.structs.replace(_decode(row[0]), outcome=row[1])
+
+
+def _peek_task(connection: Connection, task_id: str) -> Task | None:
+    row = connection.one("SELECT record FROM tasks WHERE id = ?", (task_id,))
+    return None if row is None else _decode(row[0])
 
 
 def _change_task(
