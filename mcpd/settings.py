@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import math
 import re
 import tomllib
@@ -294,8 +295,9 @@ def _check_pairs(config: Config) -> None:
         (bool(server.tls_cert) == bool(server.tls_key), "server.tls_cert and server.tls_key must be given together"),
         (_is_bind(server.bind), "server.bind must be unix:PATH or fd://N"),
         (server.host != "", "server.host must not be empty; 0.0.0.0 means every address"),
+        (server.host[:1] != "[", "server.host must be an IPv6 address without brackets"),
         (_is_host(server.host), "server.host must be an address or the name of a host"),
-        (_is_place(server.metrics_bind), "server.metrics_bind must be HOST:PORT"),
+        (_is_place(server.metrics_bind), "server.metrics_bind must be HOST:PORT, an IPv6 address in brackets"),
         (_is_url(server.public_url), "server.public_url must begin with http:// or https://, then a host"),
         (_is_url(config.embeddings.url), "embeddings.url must begin with http:// or https://, then a host"),
         (
@@ -350,7 +352,15 @@ def _is_place(place: str | None) -> bool:
     if place is None:
         return True
     host, _, port = place.rpartition(":")
-    return _is_host(host) and port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= _MOST_PORT
+    sound = _is_ipv6(host[1:-1]) if host[:1] + host[-1:] == "[]" else _is_host(host) and ":" not in host
+    return sound and port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= _MOST_PORT
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return bool(ipaddress.IPv6Address(text))
+    except ValueError:
+        return False
 
 
 def _is_host(host: str) -> bool:

@@ -107,6 +107,11 @@ NO_HOSTS = ("a..b", "x" * 64, ".")
             ({"MCPD_SERVER__METRICS_BIND": place}, "HOST:PORT")
             for place in ("nonsense", ":9", "h:", "h:x", "h:65536", "h:" + "9" * 5000, "h:٣", *NO_HOSTS)
         ),
+        *(
+            ({"MCPD_SERVER__METRICS_BIND": place}, "an IPv6 address in brackets")
+            for place in ("::1:9090", "[::1]", "[::1]:", "[::1:9090", "[zz]:9090", "[]:9090", "[localhost]:9090")
+        ),
+        ({"MCPD_SERVER__HOST": "[::1]"}, "without brackets"),
         ({"REDIS_URL": "localhost:6379"}, "redis://"),
         ({"MCPD_LIMITS__RATE": "100"}, "limits.rate must be written as calls/time"),
         ({"MCPD_LIMITS__TOOL_RATE": "5/0s"}, "limits.tool_rate must be written as calls/time"),

@@ -110,8 +110,23 @@ class Binding(msgspec.Struct, frozen=True):
 
 
 def digest(arguments: Any) -> str:
-    """Return the digest of a JSON value; the order of the keys in its objects does not count."""
-    return _b64(hashlib.sha256(_encode_sorted(arguments)).digest())
+    """Return the digest of a JSON value, whatever the order of its keys, and however a number is written (1, 1.0)."""
+    return _b64(hashlib.sha256(_encode_sorted(_by_value(arguments))).digest())
+
+
+def _by_value(value: Any) -> Any:
+    """Return a JSON value with each whole number as an integer; a double is never rounded to another's value."""
+    kind = type(value)
+    if kind is float:
+        return int(value) if value.is_integer() else value
+    if kind is dict:
+        return {key: _by_value(member) for key, member in value.items()}
+    if kind is list and not _NESTING.isdisjoint(map(type, value)):
+        return [_by_value(item) for item in value]
+    return value
+
+
+_NESTING: Final = frozenset({float, dict, list})
 
 
 def seal(ring: KeyRing, claims: dict[str, Any], *, now: float, binding: Binding, ttl_s: float = 600.0) -> str:

@@ -22,6 +22,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mcpd.config import Server, Timeouts
+from mcpd.errors import ConfigurationError
+from mcpd.gateway.server.sockets import open_metrics_sockets, open_sockets
+
 PATIENCE_S = 20.0
 _META = (
     '"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}'
@@ -236,3 +240,16 @@ def test_the_limit_of_open_files_is_raised_to_what_the_limits_promise(tmp_path: 
         assert process.wait(PATIENCE_S) == 0
         process.stdout.close()
     assert "max_connections" not in (tmp_path / "log").read_text()
+
+
+def test_an_ipv6_address_is_written_in_brackets_beside_its_port() -> None:
+    """Configuration: `server.metrics_bind`; and what a failure calls the place."""
+    try:
+        (sock,) = open_metrics_sockets(Server(metrics_bind="[::1]:0"), Timeouts())
+    except ConfigurationError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    with sock:
+        host, port = sock.getsockname()[:2]
+        assert host == "::1"
+        with pytest.raises(ConfigurationError, match=rf"Cannot listen on \[::1\]:{port}: "):
+            open_sockets(Server(host="::1", port=port), Timeouts())

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpd.errors import ConfigurationError, InvalidParams
+from mcpd.wire.jsonrpc import decode
 from mcpd.wire.sealed import (
     Binding,
     KeyRing,
@@ -227,3 +228,24 @@ def test_too_little_randomness_is_refused_and_a_ring_does_not_show_its_secrets()
     with pytest.raises(ConfigurationError):
         new_key_text(b"x" * 31)
     assert "nnnn" not in repr(RING)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1", "1.0"), ("1", "1e0"), ("-0.0", "0"), ("1e20", "100000000000000000000"), ("[{}, 2.0]", "[{}, 2]")],
+)
+def test_a_number_has_one_digest_however_it_is_written(one: str, other: str) -> None:
+    assert digest({"a": decode(one)}) == digest({"a": decode(other)})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1", "true"), ("0", "false"), ("0.0", "null"), ("1.5", "1"), ("1", '"1"'), ("[1.0]", "[true]"),
+        ("9007199254740993", "9007199254740992.0"), ("18446744073709551617", "18446744073709551616.0"),
+        ("1e300", "1" + "0" * 300),
+    ],
+)  # fmt: skip
+def test_what_is_not_equal_has_another_digest(one: str, other: str) -> None:
+    """Among them large integers and the doubles beside them."""
+    assert digest({"a": decode(one)}) != digest({"a": decode(other)})

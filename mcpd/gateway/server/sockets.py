@@ -34,7 +34,8 @@ def open_sockets(server: Server, timeouts: Timeouts) -> list[socket.socket]:
             return [_tuned(socket.socket(fileno=os.dup(int(bind.removeprefix("fd://")))), timeouts)]
         return [_tuned(_tcp_socket(server.host, server.port), timeouts)]
     except OSError as error:
-        place = bind or f"{server.host}:{server.port}"
+        host = f"[{server.host}]" if ":" in server.host else server.host
+        place = bind or f"{host}:{server.port}"
         raise ConfigurationError(
             f"Cannot listen on {place}: {error.strerror or error}; choose another --{'bind' if bind else 'port'}"
         ) from error
@@ -45,6 +46,7 @@ def open_metrics_sockets(server: Server, timeouts: Timeouts) -> list[socket.sock
     if server.metrics_bind is None:
         return []
     host, _, port = server.metrics_bind.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
     return open_sockets(replace(server, host=host, port=int(port), bind=None), timeouts)
 
 
