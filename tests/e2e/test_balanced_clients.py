@@ -35,21 +35,8 @@ SETTINGS = """
 url = "{redis}"
 [server]
 public_url = "http://localhost:{port}"
-[timeouts]
-call_s = 8
-input_s = 2
 """
-"""Short, because what is not shared yet is ended by these."""
-
 BALANCED = [lane for lane in LANES if lane.transport == "http"]
-NOT_SHARED = {
-    "elicitation": "questions are known only to the replica that asks them",
-    "cancel_json": "a cancel is heard only by the replica that it comes to",
-    "cancel_stream": "a cancel is heard only by the replica that it comes to",
-    "subscribe": "an open stream learns of a subscription made elsewhere with the next request to its own replica",
-}
-"""Row of a stateful lane -> why it may fail: whether it does depends on which replica a connection has led to."""
-
 TASK_TOOLS = [
     *("hold_async", "hold_thread", "hold_process"),
     *("ask", "ask_in_thread", "ask_first_in_thread", "quick"),
@@ -114,8 +101,6 @@ def test_a_real_client_gets_what_it_asks_for_from_any_replica(
 ) -> None:
     """STA-1, ERA-1, DIS-1, INI-1, TOOL-3, PRG-1, MRT-4, SUB-1, SUB-3, CAN-1."""
     seen = report_of(lane)[row]
-    if lane.era == "stateful" and row in NOT_SHARED and not is_right(lane, row, seen):
-        pytest.xfail(NOT_SHARED[row])
     assert "failed" not in seen, seen["failed"]
     assert seen == wanted(lane, row, seen)
 
@@ -124,17 +109,6 @@ def wanted(lane: Lane, row: str, seen: Any) -> Any:
     """Return what a lane must see in a row: these servers have the tools that are tasks besides."""
     found = expected(lane, row, seen)
     return {**found, "tools": [*found["tools"], *TASK_TOOLS]} if row == "list" else found
-
-
-def is_right(lane: Lane, row: str, seen: Any) -> bool:
-    return "failed" not in seen and bool(seen == wanted(lane, row, seen))
-
-
-@pytest.mark.parametrize("row", NOT_SHARED)
-def test_what_is_not_shared_yet_still_fails(report_of: Callable[[Lane], Report], row: str) -> None:
-    """An entry of NOT_SHARED that no client needs any more is to be removed; the Python lane stands for the rest."""
-    lane = next(lane for lane in BALANCED if lane.era == "stateful")
-    assert not is_right(lane, row, report_of(lane)[row]), "it passes: remove its entry"
 
 
 async def run_program(site: Site, command: list[str], folder: Path) -> Any:

@@ -165,11 +165,11 @@ async def test_an_answer_goes_to_the_server_that_asked_and_counts_once(three: Se
         await trio.testing.wait_all_tasks_blocked()
         name = send.sent[0]["id"]
         assert asker_of(name) == three[0].inbox.address
-        for number in range(40):
+        await three[1].sessions.answer(loaded[1], Response(name, {"n": 0}, None))
+        for number in range(1, 40):
             parts, session = three[number % 3], loaded[number % 3]
             nursery.start_soon(parts.sessions.answer, session, Response(name, {"n": number}, None))
-    assert len(answers) == 1
-    assert answers[0]["q"]["n"] in range(40)
+    assert answers == [{"q": {"n": 0}}]
     assert len(send.sent) == 1, "the question was not withdrawn"
 
 
