@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from mcpd.storage.documents import Documents
-from tests.contract import idempotency_backends, inbox_backends, session_backends, task_backends
+from tests.contract import beating, idempotency_backends, inbox_backends, session_backends, task_backends
 from tests.contract.backends import BACKENDS, Clock
 
 
@@ -27,7 +27,7 @@ async def documents(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterat
         yield opened
 
 
-@pytest.fixture(scope="module", params=task_backends.BACKENDS)
+@pytest.fixture(scope="module", params=beating.BACKENDS)
 def task_backend(request: pytest.FixtureRequest) -> Iterator[task_backends.Backend]:
     with task_backends.backend(request.param) as found:
         yield found
@@ -39,7 +39,7 @@ async def owners(task_backend: task_backends.Backend, clock: Clock) -> AsyncIter
         yield opened
 
 
-@pytest.fixture(scope="module", params=idempotency_backends.BACKENDS)
+@pytest.fixture(scope="module", params=beating.BACKENDS)
 def key_backend(request: pytest.FixtureRequest) -> Iterator[idempotency_backends.Backend]:
     with idempotency_backends.backend(request.param) as found:
         yield found

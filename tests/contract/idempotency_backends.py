@@ -5,28 +5,23 @@ A contract test never asks which one it has. The servers are real ones, each for
 
 from __future__ import annotations
 
-import secrets
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
 import trio
 
-from mcpd.drivers.redis import Options, Redis
 from mcpd.storage.memory.idempotency import KeyShelf, MemoryIdempotency
 from mcpd.storage.redis.idempotency import RedisIdempotency
-from mcpd.storage.redis.keys import Keys
-from mcpd.storage.redis.lease import Lease
 from mcpd.storage.shared import Idempotency
 from mcpd.storage.sqlite.idempotency import SqliteIdempotency, open_idempotency
+from tests.contract import beating
 from tests.contract.backends import Clock
-from tests.redis_servers import KINDS, RedisServer, serving
+from tests.redis_servers import RedisServer
 
 LEASE_S = 0.4
-QUICK = Options(connect_s=2, stall_s=2, patience_s=1)
 
 
 class Processes(Protocol):
@@ -76,27 +71,14 @@ class RedisProcesses:
     """Processes with a short lease; time is the server's, so it has to pass."""
 
     def __init__(self, server: RedisServer, nursery: trio.Nursery) -> None:
-        self._server, self._nursery = server, nursery
-        self.keys = Keys(f"{secrets.token_hex(4)}:")
-        self._beating: dict[Idempotency, trio.CancelScope] = {}
+        self._beating = beating.Beating(server, nursery, RedisIdempotency, lease_s=LEASE_S)
 
     async def open(self) -> Idempotency:
-        redis = Redis(self._server.url, options=QUICK)
-        lease, scope = Lease(redis, self.keys, lease_s=LEASE_S), trio.CancelScope()
-        await self._nursery.start(redis.run)
-        store = RedisIdempotency(redis, self.keys, lease)
-        self._beating[store] = scope
-        self._nursery.start_soon(self._beat, lease, scope)
-        return store
-
-    async def _beat(self, lease: Lease, scope: trio.CancelScope) -> None:
-        with scope:
-            while True:
-                await trio.sleep(LEASE_S / 3)
-                await lease._beat()
+        return await self._beating.open()
 
     async def kill(self, store: Idempotency) -> None:
-        self._beating[store].cancel()
+        assert isinstance(store, RedisIdempotency)
+        self._beating.stop(store)
 
     async def elapse(self, seconds: float) -> None:
         await trio.sleep(seconds)
@@ -122,14 +104,8 @@ async def redis(clock: Clock, *, server: RedisServer) -> AsyncIterator[RedisProc
 
 
 Backend = Callable[[Clock], AbstractAsyncContextManager[Processes]]
-BACKENDS = ("memory", "sqlite", *KINDS)
 
 
-@contextmanager
-def backend(name: str) -> Iterator[Backend]:
+def backend(name: str) -> AbstractContextManager[Backend]:
     """Give a backend; a server of it runs until the body is done."""
-    if name in KINDS:
-        with serving(name) as server:
-            yield partial(redis, server=server)
-    else:
-        yield {"memory": memory, "sqlite": sqlite}[name]
+    return beating.backend(name, {"memory": memory, "sqlite": sqlite}, redis)

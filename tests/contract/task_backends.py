@@ -5,30 +5,28 @@ A contract test never asks which one it has. The servers are real ones, each for
 
 from __future__ import annotations
 
-import secrets
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import trio
 
-from mcpd.drivers.redis import Options, Redis, Script
+from mcpd.drivers.redis import Script
 from mcpd.storage.memory.tasks import MemoryTasks, TaskShelf
-from mcpd.storage.redis.keys import Keys
-from mcpd.storage.redis.lease import LUA, Lease
+from mcpd.storage.redis.lease import LUA
 from mcpd.storage.redis.tasks import RedisTasks
 from mcpd.storage.shared import Room, TaskStore
 from mcpd.storage.sqlite.tasks import SqliteTasks, open_tasks
 from mcpd.storage.task_states import Draft, Task
+from tests.contract import beating
 from tests.contract.backends import Clock
-from tests.redis_servers import KINDS, RedisServer, serving
+from tests.redis_servers import RedisServer
 
 ROOM = Room(1000, 1000)
 LEASE_S = 1.0
-QUICK = Options(connect_s=2, stall_s=2, patience_s=1)
 _ASK = Script(LUA + "return is_alive(KEYS[1], KEYS[2], now_ms(), ARGV[1]) and 1 or 0", "ask")
 
 
@@ -70,29 +68,14 @@ class RedisOwners:
     """Owners with a short lease, which has to lapse before one is dead."""
 
     def __init__(self, server: RedisServer, clock: Clock, nursery: trio.Nursery) -> None:
-        self._server, self._clock, self._nursery = server, clock, nursery
-        self._keys = Keys(f"{secrets.token_hex(4)}:")
-        self._beating: dict[TaskStore, trio.CancelScope] = {}
+        self._beating = beating.Beating(server, nursery, partial(RedisTasks, clock=clock), lease_s=LEASE_S)
 
     async def open(self) -> TaskStore:
-        redis = Redis(self._server.url, options=QUICK)
-        await self._nursery.start(redis.run)
-        lease, scope = Lease(redis, self._keys, lease_s=LEASE_S), trio.CancelScope()
-        await lease.hold()
-        store = RedisTasks(redis, self._keys, lease, clock=self._clock)
-        self._beating[store] = scope
-        self._nursery.start_soon(self._beat, lease, scope)
-        return store
-
-    async def _beat(self, lease: Lease, scope: trio.CancelScope) -> None:
-        with scope:
-            while True:
-                await trio.sleep(LEASE_S / 3)
-                await lease._beat()
+        return await self._beating.open()
 
     async def kill(self, store: TaskStore) -> None:
         assert isinstance(store, RedisTasks)
-        self._beating[store].cancel()
+        self._beating.stop(store)
         with trio.fail_after(20 * LEASE_S):
             while await store._redis.run_script(_ASK, keys=store._lease.keys, arguments=[store.owner]):  # noqa: ASYNC110
                 await trio.sleep(LEASE_S / 20)
@@ -118,17 +101,11 @@ async def redis(clock: Clock, *, server: RedisServer) -> AsyncIterator[Owners]:
 
 
 Backend = Callable[[Clock], AbstractAsyncContextManager[Owners]]
-BACKENDS = ("memory", "sqlite", *KINDS)
 
 
-@contextmanager
-def backend(name: str) -> Iterator[Backend]:
+def backend(name: str) -> AbstractContextManager[Backend]:
     """Give a backend; a server of it runs until the body is done."""
-    if name in KINDS:
-        with serving(name) as server:
-            yield partial(redis, server=server)
-    else:
-        yield {"memory": memory, "sqlite": sqlite}[name]
+    return beating.backend(name, {"memory": memory, "sqlite": sqlite}, redis)
 
 
 def draft(name: str = "one", **more: Any) -> Draft:
