@@ -17,7 +17,7 @@ import trio
 from mcpd import cli
 from mcpd.storage.redis.keys import CLAIM_MS
 from mcpd.storage.shared import MAX_VALUE_BYTES
-from mcpd.wire.envelope import PREFIX
+from mcpd.wire.envelope import TIMEOUT_KEY
 from tests.in_process import eventually
 from tests.redis_servers import RedisServer
 from tests.redis_servers import serving as redis_serving
@@ -101,7 +101,7 @@ async def others(folder: Path, **more: Any) -> AsyncIterator[tuple[RedisServer, 
 
 async def read(replica: Replica, uri: str, *, timeout_s: float | None = None, key: str = "") -> Reply:
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    meta = {} if timeout_s is None else {PREFIX + "timeoutMs": round(timeout_s * 1000)}
+    meta = {} if timeout_s is None else {TIMEOUT_KEY: round(timeout_s * 1000)}
     async with client_of(replica.server, **headers) as client:
         return await client.ask("resources/read", {"uri": uri}, meta=meta)
 

@@ -45,6 +45,9 @@ PATIENCE_S: Final = 0.5
 """Hundreds of times what a question takes; longer, and callers would notice that Redis is away."""
 
 REST_S: Final = 1.0
+SILENCE_S: Final = 0.1
+"""Who has waited so long in vain has met a server that is away; with less, it was a caller who had no time."""
+
 SHORTEST_PAUSE_S: Final = 0.005
 LONGEST_PAUSE_S: Final = 0.05
 """Between two looks at a load elsewhere: what it adds to loads of seconds."""
@@ -146,8 +149,8 @@ class RedisCache:
         return Apart(away=True)
 
     def _rest(self, waited_s: float) -> None:
-        """Leave Redis alone for a while, unless it was a caller who had no time."""
-        if waited_s >= PATIENCE_S:
+        """Leave Redis alone for a while after a wait in vain."""
+        if waited_s >= SILENCE_S:
             self._rests_until = trio.current_time() + REST_S
 
     def _is_there(self) -> bool:
