@@ -4,8 +4,8 @@
     └─ services   shared store, inbox, worker pool, disconnect watches, session reaper, prompt watcher   closes last
        └─ serving Hypercorn, or stdio
     stop: refuse new calls and say so on /readyz -> end listen streams -> let calls finish for `timeouts.grace_s`
-          -> cancel the rest (`drain`) -> close the listener -> tell replicas what they have not heard
-          and that nobody lives here -> stop services -> exit 0
+          -> cancel the rest (`drain`) -> close the listener -> keep replies that clients have not got, and tell
+          replicas what they have not heard and that nobody lives here -> stop services -> exit 0
 
 A second signal ends the process at once; so does a watchdog when a peer that has stopped reading would hold it, or
 afterwards a thread that a tool has left behind.
@@ -217,6 +217,7 @@ async def _start_services(parts: Parts, services: trio.Nursery) -> None:
 
 async def _stop_services(parts: Parts, services: trio.Nursery) -> None:
     with trio.move_on_after(parts.config.timeouts.cleanup_s):
+        await parts.sessions.kept.flush()
         await parts.shared.flush()
         await parts.inbox.leave()
     services.cancel_scope.cancel()

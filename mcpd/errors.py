@@ -19,6 +19,7 @@
     │   ├── Draining              the server is stopping
     │   ├── RateLimited           too many calls of one caller
     │   ├── StoreUnavailable      a backing store does not answer
+    │   ├── ReplyLost             the process that ran the call is gone, and its answer with it
     │   ├── ResultTooLarge        the answer is longer than the server may send
     │   ├── RpcError              an author's function ends its call with a JSON-RPC error of its own
     │   └── InternalError         a bug: the caller learns a request id and nothing else
@@ -202,6 +203,12 @@ class StoreUnavailable(Retryable):
         self.detail = detail
 
 
+class ReplyLost(Retryable):
+    """The process that ran a call is gone, and its answer with it; what the call has done is not known."""
+
+    reason = "owner_lost"
+
+
 class ResultTooLarge(WireError):
     """The answer is longer than the server may send."""
 
@@ -346,6 +353,7 @@ TABLE: dict[type[McpdError], Facing] = {
     Draining: _row(-32603, 503, 503, "DRAINING", "rejected", retryable=True),
     RateLimited: _row(-32603, 429, 429, "RATE_LIMITED", "rejected", retryable=True),
     StoreUnavailable: _row(-32603, 503, 503, "STORE_UNAVAILABLE", "internal_error", retryable=True),
+    ReplyLost: _row(-32603, 200, 503, "REPLY_LOST", "internal_error", retryable=True),
     ResultTooLarge: _row(-32603, 200, 500, "RESULT_TOO_LARGE", "internal_error"),
     RpcError: _row(-32603, 200, 500, "RPC_ERROR", "tool_error"),
     InternalError: _row(-32603, 200, 500, "INTERNAL", "internal_error"),

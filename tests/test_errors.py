@@ -26,6 +26,7 @@ from mcpd.errors import (
     ParseError,
     RateLimited,
     RegistrationError,
+    ReplyLost,
     ResourceNotFound,
     ResultTooLarge,
     RpcError,
@@ -54,6 +55,7 @@ ROWS = [
     (Draining("x"), -32603, -32603, 503, 503),
     (RateLimited("x"), -32603, -32603, 429, 429),
     (StoreUnavailable("x"), -32603, -32603, 503, 503),
+    (ReplyLost("x"), -32603, -32603, 200, 503),
     (ResultTooLarge(9, 5), -32603, -32603, 200, 500),
     (RpcError(7, "x"), 7, 7, 200, 500),
     (InternalError("r-1"), -32603, -32603, 200, 500),
@@ -108,7 +110,8 @@ def test_outcomes_are_those_that_dashboards_know() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [Overloaded("x", retry_after_ms=1500), Draining("x"), RateLimited("x"), StoreUnavailable("x")]
+    "error",
+    [Overloaded("x", retry_after_ms=1500), Draining("x"), RateLimited("x"), StoreUnavailable("x"), ReplyLost("x")],
 )
 def test_what_may_succeed_later_says_so(error: errors.Retryable) -> None:
     """RPC-12."""
@@ -118,7 +121,8 @@ def test_what_may_succeed_later_says_so(error: errors.Retryable) -> None:
 
 def test_other_errors_are_not_retryable() -> None:
     """RPC-12."""
-    assert {cls for cls, row in TABLE.items() if row.retryable} == {Overloaded, Draining, RateLimited, StoreUnavailable}
+    retryable = {Overloaded, Draining, RateLimited, StoreUnavailable, ReplyLost}
+    assert {cls for cls, row in TABLE.items() if row.retryable} == retryable
 
 
 def test_errors_carry_the_data_that_clients_read() -> None:

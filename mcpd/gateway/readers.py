@@ -21,14 +21,12 @@ import trio
 from mcpd.errors import CallCancelled
 from mcpd.gateway.asgi import Head, Receive, Responder, wait_disconnect
 from mcpd.messages.session import Session
+from mcpd.messages.stream_names import STANDALONE
 from mcpd.messages.streams import EventStream
 from mcpd.wire import jsonrpc, sse
 from mcpd.wire.call import Principal
 from mcpd.wire.headers import RoutingHeaders
 from mcpd.wire.versions import can
-
-STANDALONE = ".s"
-"""How the name of a stream ends whose messages belong to no call."""
 
 
 def is_standalone(stream: EventStream) -> bool:
@@ -92,6 +90,7 @@ class Reader:
             self._attend(nursery)
             if is_standalone(self._stream):
                 nursery.start_soon(self._session.notices.tell, self._tell)
+            nursery.start_soon(self._stream.run)
             try:
                 await self._events(after)
             finally:
@@ -120,10 +119,12 @@ class Reader:
             answers = [jsonrpc.failure_of(error, request.id, stateless=False) for request in requests]
         body = b"[" + b",".join(answers) + b"]" if batch else answers[0]
         await self._responder.whole(200, body)
+        self._stream.fetched = True
 
     async def _events(self, after: int) -> None:
         stream, responder = self._stream, self._responder
         await responder.start_events()
+        stream.named = stream.named or not is_standalone(stream)
         if self._primes and after == 0 and not is_standalone(stream):
             await responder.chunk(sse.prime(stream.event_id(0)))
         while not self._replaced():
@@ -145,3 +146,4 @@ class Reader:
         if stream.retry_ms is not None and not stream.finished and not self._replaced():
             await responder.chunk(b"retry: %d\n\n" % stream.retry_ms)
         await responder.end()
+        stream.fetched = stream.fetched or (stream.finished and not self._replaced())

@@ -15,7 +15,6 @@ Sources: MCP 2025-11-25 and 2025-03-26 transports; INI-5, SES-1..8, STR-1..7, RS
 
 from __future__ import annotations
 
-import re
 from itertools import count
 from typing import Any
 
@@ -26,11 +25,15 @@ from mcpd.errors import InvalidRequest, Retryable, WireError, facing
 from mcpd.gateway.asgi import Responder
 from mcpd.gateway.exchanges import StreamExchange, retry_after
 from mcpd.gateway.quotas import Quotas
-from mcpd.gateway.readers import STANDALONE, Post, Reader
+from mcpd.gateway.readers import Post, Reader
 from mcpd.messages.flight import Done, Failed, Flight, Outcome, Stopped, answer_to, encode_outcome, unheard
+from mcpd.messages.kept_replies import KeptReplies
 from mcpd.messages.manager import MessageManager
+from mcpd.messages.remote_streams import UnknownStream
+from mcpd.messages.resumption import Resumption
 from mcpd.messages.session import Session
 from mcpd.messages.sessions import Sessions
+from mcpd.messages.stream_names import reply_name
 from mcpd.messages.streams import EventStream
 from mcpd.wire import jsonrpc, sse
 from mcpd.wire.call import Call
@@ -38,15 +41,14 @@ from mcpd.wire.session import SessionState, parse_batch
 from mcpd.wire.versions import HEADERLESS, STATELESS, can
 
 _SESSION = b"mcp-session-id"
-_MAX_DIGITS = 16
-"""Of an event's number; no session has more events."""
-_ELSEWHERE = re.compile(rf"[0-9a-f]+{re.escape(STANDALONE)}-[0-9]{{1,{_MAX_DIGITS}}}")
-"""An event of a standalone stream; of another process, where the name is not known here."""
 
 _NO_SESSION = (
     "This request needs the header Mcp-Session-Id: initialize first, or go without a session and send"
     f" MCP-Protocol-Version: {STATELESS}"
 )
+
+
+_NO_STREAM = "This Last-Event-ID is unknown or its events are no longer kept; send the call again"
 
 
 class _NoSession(Exception):
@@ -74,6 +76,7 @@ class StatefulHttp:
         self._limits = limits
         self._timeouts = timeouts
         self._nursery = nursery
+        self._resumption = Resumption(sessions, max_remote=limits.max_streams_per_session, nursery=nursery)
         self._process = sessions.address
         """In the names of all streams, so that no event of another process is taken for one of here."""
         self._stream_names = count(1)
@@ -130,11 +133,15 @@ class StatefulHttp:
             return
         try:
             session = await self._session(post)
-            stream, after = self._find(session, post.headers.last_event_id)
+            async with self._resumption.stream(session, post.headers.last_event_id) as (stream, after):
+                try:
+                    await Reader(stream, post, session, self._timeouts.ping_s).follow(after)
+                finally:
+                    self._sessions.kept.want(stream)
+        except UnknownStream:
+            await self._refuse(InvalidRequest(_NO_STREAM), post, None, 400)
         except (_NoSession, WireError) as error:
             await self._turn_away(error, post)
-            return
-        await Reader(stream, post, session, self._timeouts.ping_s).follow(after)
 
     async def delete(self, post: Post) -> None:
         """End a session and everything in it (SES-4)."""
@@ -154,25 +161,6 @@ class StatefulHttp:
             raise _NoSession(404, "There is no such session; initialize again, without the header Mcp-Session-Id")
         post.responder.add([(_SESSION, key.encode("latin-1"))])
         return session
-
-    def _find(self, session: Session, last_event_id: str | None) -> tuple[EventStream, int]:
-        if last_event_id is None or self._is_elsewhere(last_event_id):
-            stream = self._standalone(session)
-            return stream, stream.delivered
-        name, _, number = last_event_id.rpartition("-")
-        found = session.streams.get(name)
-        sound = number.isascii() and number.isdecimal() and len(number) < _MAX_DIGITS
-        if found is None or not sound or not found.holds(int(number)):
-            raise _NoSession(400, "This Last-Event-ID is unknown or its events are no longer kept; send the call again")
-        return found, int(number)
-
-    def _is_elsewhere(self, event_id: str) -> bool:
-        """True for an event of a standalone stream that another process has had: the client is given a new one."""
-        return not event_id.startswith(self._process) and _ELSEWHERE.fullmatch(event_id) is not None
-
-    def _standalone(self, session: Session) -> EventStream:
-        name = f"{self._process}{STANDALONE}"
-        return session.streams.get(name) or self._sessions.open_stream(session, name)
 
     async def _turn_away(self, error: _NoSession | WireError, post: Post, message: Any = None) -> None:
         if isinstance(error, _NoSession):
@@ -200,7 +188,7 @@ class StatefulHttp:
         kept = False
         try:
             call = self._call(request, session, post.responder.request_id)
-            exchange = StreamExchange(session.peer, self._standalone(session), may_release=False)
+            exchange = StreamExchange(session.peer, self._resumption.standalone(session), may_release=False)
             outcome = await self._manager.serve(Flight(call, exchange, post.responder.client))
             kept = isinstance(outcome, Done)
         finally:
@@ -230,14 +218,24 @@ class StatefulHttp:
         if not requests:
             await post.responder.whole(202)
             return
-        stream = self._sessions.open_stream(session, f"{self._process}.{next(self._stream_names)}")
-        reply = _Reply(stream, len(requests), post.responder, streams=post.head.takes_events)
+        only = requests[0].id if len(requests) == 1 else None
+        name = reply_name(self._process, next(self._stream_names), only)
+        stream = self._sessions.open_stream(session, name)
+        reply = _Reply(stream, len(requests), post.responder, self._sessions.kept, streams=post.head.takes_events)
         for number, message in enumerate(requests):
             self._launch(message, session, reply, f"{post.responder.request_id}{f'.{number}' if number else ''}")
         reader = Reader(stream, post, session, self._timeouts.ping_s)
-        await reader.answer(requests, batch=batch)
-        if stream.finished and stream.quiet:
+        try:
+            await reader.answer(requests, batch=batch)
+        finally:
+            self._let_go(session, stream)
+
+    def _let_go(self, session: Session, stream: EventStream) -> None:
+        """Forget a reply that nobody can ask for; keep what is left of one that its client has not got."""
+        if stream.finished and stream.quiet and (stream.fetched or not stream.named):
             self._sessions.drop_stream(session, stream.name)
+        else:
+            self._sessions.kept.want(stream)
 
     async def _take(self, message: jsonrpc.Message, session: Session) -> None:
         if isinstance(message, jsonrpc.Notification):
@@ -285,8 +283,11 @@ def _encode(call: Call, outcome: Outcome) -> bytes | None:
 class _Reply:
     """The responses that one POST still waits for."""
 
-    def __init__(self, stream: EventStream, expected: int, responder: Responder, *, streams: bool) -> None:
+    def __init__(
+        self, stream: EventStream, expected: int, responder: Responder, kept: KeptReplies, *, streams: bool
+    ) -> None:
         self.stream = stream
+        self._kept = kept
         self.line = responder.line(200)
         """What the log says of each of its messages."""
         self.tell_quotas = Quotas(responder, with_wait=True).tell if expected == 1 else unheard
@@ -301,3 +302,4 @@ class _Reply:
         self._expected -= 1
         if self._expected == 0:
             self.stream.finish()
+            self._kept.want(self.stream)

@@ -46,6 +46,8 @@ class Session:
         self.hang_up: Callable[[], None] | None = None
         """Ends the connection that carries the session; None where sessions outlive connections (HTTP)."""
         self.streams: dict[str, EventStream] = {}
+        self.remote: set[EventStream] = set()
+        """Streams of other processes that are read here."""
         self.last_used = trio.current_time()
         self.renewed = self.last_used
         """What the store knows of that."""
@@ -78,7 +80,8 @@ class Session:
     @property
     def in_use(self) -> bool:
         """True while its connection is open, a call runs or somebody reads a stream."""
-        return self.hang_up is not None or len(self.calls) > 0 or any(s.attended for s in self.streams.values())
+        used = self.hang_up is not None or len(self.calls) > 0 or bool(self.remote)
+        return used or any(stream.attended for stream in self.streams.values())
 
     def tell(self, event: Changed) -> None:
         """Pass a change event on if this client asked for it. Not a checkpoint."""
@@ -90,7 +93,7 @@ class Session:
         self.ended = True
         self.calls.end(reason)
         self.peer.leave()
-        for stream in self.streams.values():
+        for stream in (*self.streams.values(), *self.remote):
             stream.finish()
         if self.hang_up is not None and reason == "admin":
             self.hang_up()

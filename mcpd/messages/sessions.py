@@ -33,6 +33,7 @@ from mcpd.errors import InvalidRequest, Overloaded, Reason
 from mcpd.events import Bus, Changed
 from mcpd.messages.inflight import InFlight
 from mcpd.messages.interprocess import Interprocess
+from mcpd.messages.kept_replies import KEEP_REPLIES_S, KeptReplies
 from mcpd.messages.methods import SessionMethods
 from mcpd.messages.peer import Peer
 from mcpd.messages.records import Endings, belongs, record_of, state_of
@@ -55,9 +56,6 @@ LOOK_S = 20.0
 
 BUSY_LOOKS = 3
 """For how many looks the store believes that a session is in use: until then its process has died."""
-
-KEEP_REPLIES_S = 300.0
-"""How long a finished reply waits for a client that lost its connection."""
 
 _ANYTHING = (Changed("tools"), Changed("prompts"), Changed("resources"), Changed("resource"))
 """What the client of a session that was elsewhere is told: nobody knows what it has heard."""
@@ -91,6 +89,7 @@ class Sessions:
         self.address = inbox.address
         """In what clients are given, so that it is known where it came from."""
         self._replays = Replays(partial(metrics.dropped, "unread"))
+        self.kept = KeptReplies(store.replies, partial(metrics.dropped, "unkept"))
         bus.subscribe(self._on_event)
         metrics.watch("sessions", lambda: len(self._by_key))
         self._others = Interprocess(inbox, self._by_key, self._unload)
@@ -196,6 +195,10 @@ class Sessions:
         if stream is not None:
             self._replays.forget(stream)
             stream.on_change = _ignore
+
+    def here(self, key: str) -> Session | None:
+        """Return a session that this process knows, whoever asks."""
+        return self._by_key.get(key)
 
     async def find(self, key: str, principal: Principal) -> Session | None:
         """Return the session `key` if it is this principal's, and note that it is in use.
@@ -325,6 +328,7 @@ class Sessions:
         """Tell the store what has ended or been used here. Raises nothing; what fails is told at the next look."""
         await self._settle(self._tell_ended)
         await self._settle(self._renew)
+        await self.kept.flush()
 
     async def _settle(self, work: Callable[[], Awaitable[object]]) -> None:
         try:

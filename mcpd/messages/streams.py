@@ -42,6 +42,10 @@ class EventStream:
         self._sent = trio.lowlevel.ParkingLot()
         self.reader: object | None = None
         """Who reads; whoever finds here somebody else has been replaced, and ends."""
+        self.named = False
+        """True once a client was given the id of an event: only then it can come back for the rest."""
+        self.fetched = False
+        """True once a reader was sent the end."""
         self.finished = False
         self.finished_at = 0.0
         self.delivered = 0
@@ -58,9 +62,12 @@ class EventStream:
         """True while nothing but responses was written: the reply can still be plain JSON."""
         return self.retry_ms is None and all(final for _, _, final in self._events) and self._last == len(self._events)
 
-    def append(self, data: bytes, *, final: bool = False) -> int:
-        """Write one message and return its number; `final` marks a response, which makes no room for others."""
-        self._last += 1
+    def append(self, data: bytes, *, final: bool = False, number: int | None = None) -> int:
+        """Write one message and return its number; `final` marks a response, which makes no room for others.
+
+        `number` is given where another process has numbered it.
+        """
+        self._last = self._last + 1 if number is None else number
         self._events.append((self._last, data, final))
         self.held_bytes += len(data)
         while len(self._events) > self._max_events or self.held_bytes > self._max_bytes:
@@ -87,6 +94,11 @@ class EventStream:
         self._lost = self._last
         return dropped
 
+    def let_go(self, number: int) -> None:
+        """Forget the events up to `number`."""
+        while self._events and self._events[0][0] <= number:
+            self.held_bytes -= len(self._events.popleft()[1])
+
     def finish(self) -> None:
         """Nothing more will be written."""
         self.finished = True
@@ -107,11 +119,23 @@ class EventStream:
         """Return the events after `number` that are still kept."""
         return [(n, data) for n, data, _ in self._events if n > number]
 
+    def held(self) -> list[tuple[int, bytes, bool]]:
+        """Return the events that are still kept, each with whether it is a response."""
+        return list(self._events)
+
+    @property
+    def lost(self) -> int:
+        """The last event that was given up with all before it."""
+        return self._lost
+
     def holds(self, number: int) -> bool:
         """True when a reader that has seen `number` misses nothing that was dropped."""
         return self._lost <= number <= self._last and (
             not self._events or number >= self._events[0][0] - 1 or number == 0
         )
+
+    async def run(self) -> None:
+        """Get what is to be read, where that is not written here. Cancellation: safe."""
 
     async def wait_news(self) -> None:
         """Wait until something is appended, or the stream is finished or released."""
@@ -127,7 +151,7 @@ class EventStream:
         while self.delivered < number:
             await self._sent.park()
 
-    def take_over(self, reader: object) -> None:
+    def take_over(self, reader: object | None) -> None:
         """Make `reader` the only reader; an earlier one is woken to find that out (its connection may be dead)."""
         self.reader = reader
         self.retry_ms = None

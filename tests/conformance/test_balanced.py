@@ -1,9 +1,7 @@
 """The official conformance suite against three servers that share Redis and a data folder, through a plain balancer.
 
 The balancer deals out connections in turn and the suite opens one for each request, so that no two requests of a
-scenario in a row are served by the same replica. 2026-07-28 has to be as clean as with one server. Sessions are shared
-by replicas, and streams that can be resumed are not: what fails for that reason is expected to, by name, and the day
-that it passes the test fails, for its entry is to go.
+scenario in a row are served by the same replica. Both revisions have to be as clean as with one server.
 
 The suite cannot see everything: it is content when a question of a tool has reached it and does not look at what became
 of its answer, so that is tested here besides.
@@ -37,11 +35,6 @@ url = "{redis}"
 [server]
 public_url = "http://localhost:{port}"
 """
-
-NOT_SHARED = {
-    ("2025-11-25", "server-sse-polling"): "streams that can be resumed are known only to the replica that began them",
-}
-"""(revision, scenario) -> why it cannot be clean yet."""
 
 
 class Site(NamedTuple):
@@ -93,23 +86,16 @@ def test_every_required_scenario_is_clean_through_a_balancer(runs: Runs, revisio
     """STA-1: a request depends on nothing that one replica alone knows."""
     found, scenarios = runs.found[revision], required(revision)
     assert set(scenarios) <= found.checks.keys(), found.printed
-    expected = {name for version, name in NOT_SHARED if version == revision}
-    unclean = {name: found.complaints(name) for name in scenarios if not found.proven(name) and name not in expected}
+    unclean = {name: found.complaints(name) for name in scenarios if not found.proven(name)}
     assert unclean == {}
     assert len(scenarios) == SCORED[revision]
 
 
-@pytest.mark.parametrize(("revision", "scenario"), [pair for pair in PROMISED if pair not in NOT_SHARED])
+@pytest.mark.parametrize(("revision", "scenario"), PROMISED)
 def test_a_promised_scenario_is_clean_through_a_balancer(runs: Runs, revision: str, scenario: str) -> None:
     """Tasks among them: any replica tells of, answers and cancels those that another one runs."""
     assert runs.found[revision].complaints(scenario) == []
     assert runs.found[revision].proven(scenario)
-
-
-@pytest.mark.parametrize(("revision", "scenario"), NOT_SHARED)
-def test_what_is_not_shared_yet_still_fails(runs: Runs, revision: str, scenario: str) -> None:
-    """An entry of NOT_SHARED that is clean now is to be removed."""
-    assert runs.found[revision].complaints(scenario), "it passes: remove its entry"
 
 
 def test_the_requests_of_the_suite_were_dealt_out_to_all_replicas(runs: Runs) -> None:

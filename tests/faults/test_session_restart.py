@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from mcpd.gateway.keys import KeyStore
 from tests.faults.restarting import HOWS, Restarting, restarting
+from tests.in_process import eventually
 from tests.replicas.replica import Ear, attending
 from tests.served import CLIENT, Mcp, client_at
 
 pytestmark = pytest.mark.slow
 WAIT_S = 90.0
 NOTE = "note:///one"
-SETTINGS = "[limits]\nmax_sessions_per_principal = 3\n"
+SETTINGS = "[limits]\nmax_sessions_per_principal = 3\n[timeouts]\ngrace_s = 0.5\n"
 
 
 @pytest.fixture
@@ -120,7 +123,7 @@ async def asked_and_answered(mcp: Mcp) -> None:
 
 @pytest.mark.parametrize("how", HOWS)
 async def test_old_streams_are_gone_and_the_session_lives(server: Restarting, how: signal.Signals) -> None:
-    """RSM-1, RSM-2, STR-4: a new stream in place of the session's own, a refusal for a reply that cannot come."""
+    """RSM-1, RSM-2, STR-4: a new stream in place of the session's own, an error for a reply that cannot come."""
     with trio.fail_after(WAIT_S):
         async with client_at(server.url) as mcp:
             await mcp.initialize()
@@ -133,14 +136,71 @@ async def test_old_streams_are_gone_and_the_session_lives(server: Restarting, ho
         server.restart(how)
         async with client_at(server.url) as again:
             again.session = mcp.session
-            resumed = {**again.session, "accept": "text/event-stream", "last-event-id": counted.events[0]["id"]}
-            gone = await again.http.get("/mcp", headers=resumed)
-            assert (gone.status_code, gone.json()["error"]["code"]) == (400, -32600)
+            gone = await resumed(again, counted.events[0]["id"])
+            assert (gone[0]["id"], gone[0]["error"]["data"]["reason"]) == (1, "owner_lost")
+            assert await resumed(again, counted.events[0]["id"]) == gone
             async with hearing(again, **{"last-event-id": event["id"]}) as ear:
                 await ear.wait(NOTE)
             fresh = await again.call("tools/call", {"name": "count", "_meta": {"progressToken": 1}})
             names = [{one["id"].rpartition("-")[0] for one in reply.events} for reply in (counted, fresh)]
             assert not names[0] & names[1], "no event of before has the name of one of now"
+
+
+async def resumed(mcp: Mcp, event_id: str) -> list[Any]:
+    """Return what a resumed reply has still to say."""
+    headers = {**mcp.session, "accept": "text/event-stream", "last-event-id": event_id}
+    found = []
+    async with mcp.streaming("GET", None, headers) as reader:
+        while (message := await reader.message()) is not None:
+            found.append(message)
+    return found
+
+
+async def cut(mcp: Mcp, name: str) -> str:
+    """Call a tool and cut the connection after its first event; return that event's id."""
+    params = {"name": name, "arguments": {"name": "cut"}, "_meta": {"progressToken": 1}}
+    body = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}
+    async with mcp.streaming("POST", body, mcp.session) as reader:
+        event = await reader.event()
+        assert event is not None
+        return event["id"]
+
+
+@pytest.mark.parametrize("how", HOWS)
+async def test_an_answer_that_nobody_has_fetched_is_there_after_a_restart(
+    server: Restarting, how: signal.Signals
+) -> None:
+    """STR-3, RSM-2, RSM-5: also after a second one."""
+    with trio.fail_after(WAIT_S):
+        async with client_at(server.url) as mcp:
+            await mcp.initialize()
+            at = await cut(mcp, "tell_and_wait")
+            await mcp.call("tools/call", {"name": "go_on", "arguments": {"name": "cut"}})
+            await eventually(lambda: kept(server), "it is kept")
+        for _ in range(2):
+            server.restart(how)
+            async with client_at(server.url) as again:
+                again.session = mcp.session
+                assert [message.get("id") for message in await resumed(again, at)][-1] == 7
+                assert "result" in (await resumed(again, at))[-1]
+
+
+def kept(server: Restarting) -> bool:
+    with closing(sqlite3.connect(server.folder / "data" / "sessions.db")) as connection:
+        return bool(connection.execute("SELECT 1 FROM replies").fetchall())
+
+
+async def test_a_call_that_was_cut_off_by_a_stop_says_so_after_the_restart(server: Restarting) -> None:
+    """STR-3, RPC-12: the last word of a server that stops in order is kept, too."""
+    with trio.fail_after(WAIT_S):
+        async with client_at(server.url) as mcp:
+            await mcp.initialize()
+            at = await cut(mcp, "tell_and_wait")
+        server.restart(signal.SIGTERM)
+        async with client_at(server.url) as again:
+            again.session = mcp.session
+            last = (await resumed(again, at))[-1]
+            assert (last["id"], last["error"]["data"]["reason"]) == (7, "draining")
 
 
 @pytest.mark.parametrize("how", HOWS)

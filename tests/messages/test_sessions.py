@@ -15,8 +15,8 @@ from trio.testing import MockClock
 from mcpd.errors import InvalidParams, InvalidRequest, Overloaded, ResourceNotFound
 from mcpd.events import Changed
 from mcpd.messages.flight import Flight
+from mcpd.messages.kept_replies import KEEP_REPLIES_S
 from mcpd.messages.replays import MAX_BYTES, MAX_SESSION_BYTES
-from mcpd.messages.sessions import KEEP_REPLIES_S
 from mcpd.wire.call import ANONYMOUS, Principal
 from tests.messages.memory import Wire, make_server, open_session, session_call
 

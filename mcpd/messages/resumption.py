@@ -1,0 +1,113 @@
+"""Where a client goes on reading: the stream that a `Last-Event-ID` names, wherever it is written.
+
+What is kept of a stream comes first, because its first word stands; then a stream of this process; then one of another
+process, which is asked for it. An event of a standalone stream of another process leads to the session's own here.
+
+Called by: `gateway.stateful_http`. Calls: `messages.remote_streams`, `messages.kept_replies`. Deliberately not: reading
+the stream, or who may, which is the session's matter: a stream is only ever found in the session of its caller.
+
+Laws: a client's stream is bound to session and principal (RSM-5); a store that is away never makes a stream that is
+here unknown.
+
+Sources: MCP 2025-11-25 transports; RSM-2, RSM-4, RSM-5, STR-4.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from mcpd.errors import Overloaded, counted
+from mcpd.messages.kept_replies import Rest
+from mcpd.messages.lending import Lending
+from mcpd.messages.remote_streams import RemoteStreams, UnknownStream
+from mcpd.messages.session import Session
+from mcpd.messages.sessions import Sessions
+from mcpd.messages.stream_names import STANDALONE, Position, position_of
+from mcpd.messages.streams import EventStream
+from mcpd.storage.documents import StorageError
+from mcpd.storage.refusals import SESSIONS, answering
+
+
+class Resumption:
+    """Finds streams for clients that come back, and lends those of this process to others."""
+
+    def __init__(self, sessions: Sessions, *, max_remote: int, nursery: trio.Nursery) -> None:
+        """`max_remote` bounds the streams of other processes that one session reads here."""
+        self._sessions = sessions
+        self._max_remote = max_remote
+        self._remote = RemoteStreams(sessions.inbox, sessions.kept)
+        self._lending = Lending(sessions.inbox, sessions.kept, sessions.here, nursery)
+        nursery.start_soon(sessions.kept.run)
+
+    def standalone(self, session: Session) -> EventStream:
+        """Return the stream of what belongs to no call. Raises: Overloaded when all streams are in use."""
+        name = f"{self._sessions.address}{STANDALONE}"
+        return session.streams.get(name) or self._sessions.open_stream(session, name)
+
+    @asynccontextmanager
+    async def stream(self, session: Session, last_event_id: str | None) -> AsyncIterator[tuple[EventStream, int]]:
+        """Give the stream to read, and the number of the event behind which to begin.
+
+        Raises: UnknownStream; Overloaded; StoreUnavailable.
+        """
+        position = None if last_event_id is None else position_of(last_event_id)
+        if last_event_id is None or (position is not None and self._is_elsewhere(position) and position.standalone):
+            own = self.standalone(session)
+            yield own, own.delivered
+        elif position is None:
+            raise UnknownStream
+        elif (found := await self._here(session, position)) is not None:
+            yield found, position.number
+        else:
+            async with self._from_elsewhere(session, position) as remote:
+                yield remote, position.number
+
+    def _is_elsewhere(self, position: Position) -> bool:
+        return position.address != self._sessions.address
+
+    async def _here(self, session: Session, position: Position) -> EventStream | None:
+        """Return what can be read without asking anybody else. Raises: UnknownStream; StoreUnavailable."""
+        if not position.standalone and (rest := await self._kept(session, position)) is not None:
+            if not rest.holds(position.number):
+                raise UnknownStream
+            return _restored(position.name, rest)
+        if self._is_elsewhere(position):
+            return None
+        found = session.streams.get(position.name)
+        if found is None or not found.holds(position.number):
+            raise UnknownStream
+        return found
+
+    async def _kept(self, session: Session, position: Position) -> Rest | None:
+        try:
+            return await self._sessions.kept.find(session.key, position.name)
+        except StorageError:
+            if position.name not in session.streams:
+                with answering(SESSIONS):
+                    raise
+        return None
+
+    @asynccontextmanager
+    async def _from_elsewhere(self, session: Session, position: Position) -> AsyncIterator[EventStream]:
+        if len(session.remote) >= self._max_remote:
+            raise Overloaded(f"This session reads {counted(len(session.remote), 'stream')} of other servers here")
+        with answering(SESSIONS):
+            async with self._remote.open(session, position) as stream:
+                yield stream
+
+
+def _restored(name: str, rest: Rest) -> EventStream:
+    """Return a finished stream with what was kept of it."""
+    stream = EventStream(name, max_events=sys.maxsize, max_bytes=sys.maxsize, on_drop=_never)
+    for number, data in rest.events:
+        stream.append(data, number=number)
+    stream.finish()
+    return stream
+
+
+def _never() -> None:
+    """Nothing is dropped of what is read and not written."""
