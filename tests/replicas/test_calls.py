@@ -1,6 +1,6 @@
 """Calls of sessions over several processes: whatever a client says of a call reaches it, whoever takes the request.
 
-On replicas that share a Redis, and on the workers of one server that share a data folder.
+On replicas that share a Redis, and on the workers of one server, which share a data folder, with a Redis and without.
 """
 
 from __future__ import annotations
@@ -47,17 +47,23 @@ def on_redis(folder: Path) -> Iterator[Site]:
 
 
 @contextmanager
-def on_one_folder(folder: Path) -> Iterator[Site]:
+def workers(folder: Path, settings: str = "") -> Iterator[Site]:
     @asynccontextmanager
     async def clients() -> AsyncIterator[list[Mcp]]:
         async with at_each(server) as found:
             yield list(found.values())
 
-    with crew(folder, "", *TOOLS, *PUT) as server:
+    with crew(folder, settings, *TOOLS, *PUT) as server:
         yield Site(clients, folder / "data")
 
 
-SITES = {"redis": on_redis, "one folder": on_one_folder}
+@contextmanager
+def workers_on_redis(folder: Path) -> Iterator[Site]:
+    with redis_serving("redis-7") as redis, workers(folder, f'[redis]\nurl = "{redis.url}"\n') as site:
+        yield site
+
+
+SITES = {"redis": on_redis, "workers": workers, "workers on redis": workers_on_redis}
 
 
 @pytest.fixture(scope="module", params=SITES)
