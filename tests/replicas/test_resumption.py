@@ -5,13 +5,15 @@ The balancer deals out connections in turn, so that a GET comes to another repli
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h11
 import pytest
 import trio
 
@@ -95,7 +97,7 @@ def told(message: dict[str, Any]) -> Any:
 
 @asynccontextmanager
 async def site_at(
-    redis: RedisServer | None, folder: Path, settings: str = "", *, count: int = 3
+    redis: RedisServer | None, folder: Path, settings: str = "", *flags: str, count: int = 3
 ) -> AsyncIterator[Site]:
     url = "" if redis is None else f'[redis]\nurl = "{redis.url}"\n'
     places, port = [folder / str(number) for number in range(count)], free_port()
@@ -104,7 +106,7 @@ async def site_at(
         servers = []
         for place in places:
             place.mkdir()
-            words = ("--tools", CALLS, "--data", str(folder / "data"))
+            words = ("--tools", CALLS, "--data", str(folder / "data"), *flags)
             text = f"{url}[timeouts]\nlease_s = {LEASE_S}\n{settings}"
             servers.append(running.enter_context(killable(place, text, *words)))
         async with (
@@ -282,3 +284,31 @@ async def test_a_reply_is_its_callers_and_no_others(tmp_path: Path) -> None:
             site.client.session = own
             site.touch("go", "end")
             assert await site.rest(at) == [2, 3, 4, 5, "answer"]
+
+
+async def test_workers_without_redis_resume_each_others_replies(tmp_path: Path) -> None:
+    """RSM-2, RPC-12: whichever takes the connection; and when the one that ran the call is killed, it is said."""
+    async with site_at(None, tmp_path, "", "--workers", "3", count=1) as site:
+        for killed in (False, True):
+            at = await site.cut_post()
+            async with AsyncExitStack() as opened:
+                readers = [await opened.enter_async_context(site.getting(at)) for _ in range(6)]
+                for older in readers[:-1]:
+                    assert await older.message() is None
+                if killed:
+                    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+                    assert await read_or_lose(readers[-1]) in ([LOST], [])
+                    assert await site.rest(at) == [LOST]
+                else:
+                    site.touch("go", "end")
+                    assert await read(readers[-1]) == [2, 3, 4, 5, "answer"]
+            for name in ("go", "end"):
+                (tmp_path / name).unlink(missing_ok=True)
+
+
+async def read_or_lose(reader: ReplyReader) -> list[Any]:
+    """Read to the end; nothing where the connection was the killed worker's own."""
+    try:
+        return await read(reader)
+    except (h11.RemoteProtocolError, trio.BrokenResourceError):
+        return []
