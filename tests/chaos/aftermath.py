@@ -79,7 +79,7 @@ async def _look_at_session(actor: Actor, session: Session) -> None:
 
 
 async def _let_end(actor: Actor, held: Held) -> None:
-    """See a task to its end whose client was cut off; one that waits for 300 s is cancelled."""
+    """See a task to its end whose client was cut off; one that still runs is cancelled."""
     if (await ask(actor, task_roles.getting(held)) or {}).get("status") == "working":
         await ask(actor, task_roles.cancelling(held))
     task = await task_roles.poll(actor, held)

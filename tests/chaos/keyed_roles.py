@@ -26,7 +26,7 @@ JOINED = 0.3
 async def keyed(actor: Actor) -> None:
     """Call with a key until there is an outcome, sometimes from two connections at once; then call again."""
     name, since = actor.fresh("key"), time.monotonic()
-    what = keyed_call(actor, name, actor.chance.choice([0.0, 0.1, 0.7, 2.0]))
+    what = keyed_call(actor, name, actor.chance.choice([0.0, 0.1, 0.7, 2.0, 6.0]))
     told: list[Any] = []
     async with trio.open_nursery() as both:
         for _ in range(2 if actor.chance.random() < JOINED else 1):

@@ -34,6 +34,8 @@ SPARED = 0
 """The replica that is never killed, for its memory and descriptors to be compared."""
 KILL_EVERY_S = 3.0
 LEASE_S = 2.0
+LEAST_AWAY_S = 2.5
+"""A shorter outage goes unnoticed: whoever needs Redis waits for 2 s."""
 STALL_S = 5.0
 """After so long without an answer the Redis client gives a connection up; some pauses are longer, some not."""
 KEEPS = ("--appendonly", "yes", "--appendfsync", "always")
@@ -116,7 +118,7 @@ class RedisPlace:
             await self.end(signal.SIGTERM if kind in {"stopped", "restarted"} else signal.SIGKILL)
             if kind == "emptied":
                 shutil.rmtree(self.folder)
-            await trio.sleep(0 if kind == "restarted" else away_s)
+            await trio.sleep(0 if kind == "restarted" else max(away_s, LEAST_AWAY_S))
             await self.start()
 
     def close(self) -> None:

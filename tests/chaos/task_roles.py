@@ -21,6 +21,8 @@ from tests.tasks.memory import KNOWS
 
 ENDED = {"completed", "failed", "cancelled"}
 POLL_S = 0.1
+LONG_S = 20.0
+"""Of a task that is to be cancelled. One whose client left before it knew of it ends by itself, before it is missed."""
 LOST_S = 2 * LEASE_S + 3.0
 """After a death: lease, grace, and what polling on a busy machine adds."""
 STOP_S = 10.0
@@ -29,7 +31,7 @@ STOP_S = 10.0
 
 async def tasks(actor: Actor) -> None:
     """Create a task and poll it to its end."""
-    held = await create(actor, actor.chance.choice([0.05, 0.3, 1.5, 4.0]))
+    held = await create(actor, actor.chance.choice([0.05, 0.3, 1.5, 4.0, 9.0]))
     if held is not None:
         await finish(actor, held, await poll(actor, held))
 
@@ -104,7 +106,7 @@ def _measure_loss(actor: Actor, pids: list[int], now: float) -> None:
 
 async def cancelled_tasks(actor: Actor) -> None:
     """Create a long task, and cancel it on another replica once it runs."""
-    held = await create(actor, 300.0)
+    held = await create(actor, LONG_S)
     if held is None:
         return
     name = held.told
