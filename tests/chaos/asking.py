@@ -24,6 +24,8 @@ from tests.soak.world import GONE, describe
 
 RETRY_S = 0.1
 NEEDS_STORE = Owed(store=True)
+WRITES = {"notifications/initialized", "resources/subscribe"}
+"""What changes the record of a session; DELETE ends it, and is written out by its role."""
 FREE = Owed()
 
 
@@ -53,7 +55,7 @@ def calling(label: str, tool: str, arguments: dict[str, Any], owed: Owed = FREE,
 async def ask(actor: Actor, what: Order) -> Any:
     """Return the result; None when there is none, and then `what.failure` and `what.excused` say why."""
     begin = time.monotonic()
-    what.failure, answer = None, None
+    what.failure = what.excused = answer = None
     try:
         async with opened(actor.url, "POST", json.dumps(what.body).encode(), what.headers) as reader:
             answer = await _answer(reader)
@@ -130,7 +132,8 @@ class Session:
         message = {"jsonrpc": "2.0", "method": method, "params": params or {}}
         if request_id is not None:
             message["id"] = request_id
-        return Order(label, message, self.headers, self.owed)
+        writes = method in WRITES
+        return Order(label, message, self.headers, self.owed._replace(only_entry=not writes))
 
 
 async def begin_session(actor: Actor) -> Session | None:

@@ -145,7 +145,8 @@ async def subscribed(actor: Actor) -> None:
     for number, uri in enumerate(uris, 1):
         subscribe = session.order("subscribe", "resources/subscribe", {"uri": uri}, number)
         if await ask_until(actor, subscribe) is None:
-            _gone(actor, session)
+            if subscribe.excused == "gone":
+                _gone(actor, session)
             return
     ear, told = Ear(), list[Announced | None]()
     async with trio.open_nursery() as nursery:
@@ -175,7 +176,8 @@ async def _keep_reading(actor: Actor, session: Session, ear: Ear) -> None:
             ear.cut = error
         _judge_cut(actor, ear, begin)
         if what.failure is not None and what.excused != "store":
-            _gone(actor, session)
+            if what.excused == "gone":
+                _gone(actor, session)
             ear.ended.set()
             return
         await trio.sleep(0.1)

@@ -5,6 +5,7 @@
     lost owner   a task failed, `owner_lost`    the process that ran it is dead
     gone         404 of a session               Redis was emptied after the session had begun
                  -32600, "has ended"            Redis was emptied while the call was under way
+                 -32800 of a session's call     as for 404: its session was lost while it was under way
     unknown      -32602 of a task               Redis was emptied after the task was made
     limited      429                            the caller wanted to find out how far it can go
 
@@ -25,6 +26,7 @@ from tests.chaos.history import History
 ENTRY_S = 2.0
 """A session's call that has got so far has found its session, and needs the store no more."""
 UNKNOWN = -32602
+CANCELLED = -32800
 CLASSES = ("cut", "store", "lost owner", "gone", "unknown", "limited")
 
 
@@ -72,7 +74,7 @@ def excuse(failure: Failure, begin: float, end: float, owed: Owed, history: Hist
         return "limited" if owed.limited and failure.retryable and failure.status in {0, 429} else None
     if "session has ended" in failure.text:
         return "gone" if history.emptied(begin - ENTRY_S, end) else None
-    if failure.status == 404 or "no such session" in failure.text:
+    if failure.status == 404 or failure.code == CANCELLED or "no such session" in failure.text:
         since = owed.session_since
         return "gone" if since is not None and history.emptied(since, end) else None
     if failure.code == UNKNOWN and owed.task_since is not None:

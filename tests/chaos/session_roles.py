@@ -13,7 +13,7 @@ import trio
 
 from tests.chaos.asking import Order, Session, ask, ask_until, begin_session, judge, refused
 from tests.chaos.call_roles import said
-from tests.chaos.oracle import Failure
+from tests.chaos.oracle import Failure, Owed
 from tests.chaos.world import KEPT_SESSIONS, Actor, Held
 from tests.served import opened
 from tests.soak.world import GONE, describe
@@ -48,10 +48,9 @@ async def _use(actor: Actor, session: Session, number: int) -> bool:
         what = session.order("rest in a session", "tools/call", params, number)
         result = await ask(actor, what)
         actor.expect(result is None or said(result) == "rested", f"wrong: {result}")
-    if what.failure and what.failure.status == GONE_STATUS:
+    if what.excused == "gone":
         actor.world.lose("sessions", Held(session.key, session.since), "a replica does not know it")
-        return False
-    return True
+    return what.excused != "gone"
 
 
 async def end(actor: Actor, session: Session) -> None:
@@ -90,6 +89,7 @@ async def ask_gone(actor: Actor, what: Order) -> bool:
 
 async def _delete(actor: Actor, session: Session) -> Order:
     what = session.order("DELETE", "")
+    what.owed = Owed(store=True, session_since=session.since)
     begin = time.monotonic()
     try:
         async with opened(actor.url, "DELETE", b"", what.headers) as reader:

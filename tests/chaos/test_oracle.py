@@ -15,6 +15,7 @@ BROKEN, SILENT = Failure("broken"), Failure("silent")
 AWAY = Failure("refused", "", 503, -32603, STORE)
 NO_SESSION = Failure("refused", "There is no such session", 404, -32600)
 UNKNOWN_TASK = Failure("refused", "Unknown task", 400, -32602)
+STOPPED_CALL = Failure("refused", "The call was cancelled", 200, -32800, {"reason": "admin"})
 LIMITED = Failure("refused", "", 429, -32603, RATE)
 SESSION, TASK = Owed(store=True, only_entry=True, session_since=50.0), Owed(store=True, task_since=50.0)
 
@@ -43,6 +44,8 @@ STOPPED, EMPTIED = Trouble("stopped", 101, 103), Trouble("emptied", 60, 61)
         (NO_SESSION, SESSION, history(EMPTIED), "gone"),
         (NO_SESSION, SESSION, history(STOPPED, deaths=(101,)), None),
         (NO_SESSION, SESSION, history(Trouble("emptied", 30, 31)), None),
+        (STOPPED_CALL, SESSION, history(EMPTIED), "gone"),
+        (STOPPED_CALL, SESSION, history(STOPPED, deaths=(101,)), None),
         (UNKNOWN_TASK, TASK, history(Trouble("flushed", 60, 60)), "unknown"),
         (UNKNOWN_TASK, TASK, history(STOPPED), None),
         (UNKNOWN_TASK, Owed(), history(EMPTIED), None),
