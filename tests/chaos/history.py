@@ -58,8 +58,17 @@ class History:
         return any(trouble.begin <= end and begin <= trouble.end + RECOVER_S for trouble in self.troubles)
 
     def recovered(self, since: float) -> float:
-        """Return from when on Redis has been there: `since`, or the end of the last trouble that began until now."""
-        return max([since, *(trouble.end for trouble in self.troubles if trouble.end + RECOVER_S >= since)])
+        """Return from when on a replica that needed Redis at `since` has it: then, or when its trouble is over."""
+        ends = [one.end + RECOVER_S for one in self.troubles if one.begin <= since <= one.end + RECOVER_S]
+        return max([since, *ends])
+
+    def calm(self, since: float, now: float) -> float:
+        """Return how long Redis has been there without a break, at most, between these moments."""
+        longest = 0.0
+        for trouble in self.troubles:
+            longest = max(longest, min(trouble.begin, now) - since)
+            since = max(since, trouble.end)
+        return max(longest, now - since)
 
     def emptied(self, begin: float, end: float = math.inf) -> bool:
         """Return whether Redis lost everything between these moments."""

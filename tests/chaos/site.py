@@ -224,7 +224,7 @@ async def trouble_redis(site: Site, until: float, span_s: float, chance: random.
     """Let Redis have its troubles in turns of about `span_s`, half of it well, each once and on until `until`."""
     for turn in count():
         for kind in chance.sample(TURNS, len(TURNS)):
-            await trio.sleep(chance.uniform(0.3, 0.7) * span_s)
+            await trio.sleep(chance.uniform(0.4, 0.8) * span_s)
             if turn and trio.current_time() >= until:
                 return
             await site.redis.suffer(kind, chance.uniform(0.2, 0.6) * span_s)

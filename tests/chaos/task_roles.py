@@ -25,8 +25,9 @@ LONG_S = 20.0
 """Of a task that is to be cancelled. One whose client left before it knew of it ends by itself, before it is missed."""
 LOST_S = 2 * LEASE_S + 3.0
 """After a death: lease, grace, and what polling on a busy machine adds."""
-STOP_S = 10.0
-"""A cancelled task's work has ended after this, if nothing stood in the way."""
+BEGIN_S = 10.0
+STOP_S = 5.0
+"""A cancelled task's work has ended when Redis has been there for so long."""
 
 
 async def tasks(actor: Actor) -> None:
@@ -110,12 +111,13 @@ async def cancelled_tasks(actor: Actor) -> None:
     if held is None:
         return
     name = held.told
-    with trio.move_on_after(STOP_S):
+    with trio.move_on_after(BEGIN_S):
         while not witness.read(actor.world.witnesses, name):  # noqa: ASYNC110 - a file rings no bell
             await trio.sleep(0.02)
     await actor.think(0.5)
+    wished = await ask_until(actor, cancelling(held))
     asked = time.monotonic()
-    if await ask_until(actor, cancelling(held)) is None:
+    if wished is None:
         actor.world.ledger.tasks.pop(held.name, None)
         actor.world.lose("tasks", held, "it cannot be cancelled")
         return
@@ -135,7 +137,7 @@ async def _wait_stopped(actor: Actor, name: str, asked: float) -> None:
             if run and run.end and not history.troubled(asked, now):
                 actor.world.delay("cancel to stopped", now - asked)
             return
-        if now - history.recovered(asked) > STOP_S:
+        if history.calm(asked, now) > STOP_S:
             actor.expect(False, "the work of a cancelled task goes on", f"{name} {run}, asked at {asked:.3f}")
             return
         await trio.sleep(0.02)

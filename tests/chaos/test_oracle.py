@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.history import Death, History, Trouble
+from tests.chaos.history import RECOVER_S, Death, History, Trouble
 from tests.chaos.oracle import Failure, Owed, Run, excuse, lost_owner, runs_too_many
 
 STORE = {"reason": "store_unavailable", "retryable": True, "retryAfterMs": 1000}
@@ -84,6 +84,17 @@ def test_a_key_may_run_again_only_after_a_death_before_it_was_told_or_a_loss(
     runs: list[Run], told: float | None, past: History, fine: bool
 ) -> None:
     assert (runs_too_many(runs, told, past) is None) == fine
+
+
+def test_what_is_late_is_held_against_the_longest_calm_and_not_the_last() -> None:
+    """Else troubles that follow each other would excuse that something never comes."""
+    past = history(Trouble("stopped", 101, 103), Trouble("paused", 110, 112), Trouble("killed", 113))
+    assert past.calm(102.0, 120.0) == 7.0
+    assert past.calm(104.0, 107.0) == 3.0
+    assert past.calm(114.0, 120.0) == 0.0
+    assert history().calm(100.0, 104.0) == 4.0
+    assert past.recovered(102.0) == 103 + RECOVER_S
+    assert past.recovered(108.0) == 108.0
 
 
 @pytest.mark.parametrize(

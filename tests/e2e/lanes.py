@@ -24,7 +24,7 @@ from tests.e2e import websocket
 from tests.e2e.server import Server
 
 CLIENTS = Path(__file__).with_name("clients")
-LANE_S = 60.0
+LANE_S = 120.0
 STATELESS, NEWEST_STATEFUL = "2026-07-28", "2025-11-25"
 
 

@@ -27,6 +27,8 @@ PASSAGE = "# Tides\n\nThe tide turns at noon."
 """What a search for the tide must lead to, and nothing before it."""
 PATIENCE_S = 10.0
 POLL_S = 0.01
+IDLE_S = 5.0
+"""A busy machine takes a second to read the metrics of three servers."""
 IN_FLIGHT = "mcpd_calls_in_flight"
 
 
@@ -142,9 +144,9 @@ def _is_there(path: Path, *, whole: bool) -> bool:
 
 
 async def _wait_idle(server: Server) -> float:
-    """Return how many calls are in flight once there are none, or after a second if there still are some."""
+    """Return how many calls are in flight once there are none, or after some seconds if there still are some."""
     calls = -1.0
-    with trio.move_on_after(1):
+    with trio.move_on_after(IDLE_S):
         while calls := await _read(server, IN_FLIGHT):  # noqa: ASYNC110 - another process counts them
             await trio.sleep(POLL_S)
     return calls
@@ -165,6 +167,6 @@ async def _read(server: Server, metric: str) -> float:
 
 
 async def _metrics(server: Server) -> str:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=False) as client:
         bases = server.replicas or (server.base,)
         return "".join([(await client.get(f"http://{base}/metrics")).raise_for_status().text for base in bases])
