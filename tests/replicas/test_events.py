@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from mcpd.sealing import new_key
+from mcpd.storage.redis.shared import AWAY as SAYS_AWAY
 from tests.redis_servers import KINDS, RedisServer, free_port, make_certificate, tls_options
 from tests.redis_servers import serving as redis_serving
 from tests.replicas.replica import Ear, Replica, listening, replicas, subscribed
@@ -18,14 +20,17 @@ from tests.served import client_of, environment
 
 pytestmark = pytest.mark.slow
 WAIT_S = 90.0
+SEALS = f'[auth]\nseal_keys = "{new_key().strip()}"\n'
+"""For replicas with data folders of their own."""
+
 NOTES = ("note:///one", "note:///two/copy")
 DOCUMENTS = ("docs:///d/1.md", "docs:///d/2.md")
 READY = r"^ready\n(.*\n)*redis ok \S+ (redis|valkey) \d"
-AWAY = r"^degraded: redis\n(.*\n)*redis down \S+ redis://127.0.0.1:\d+ is not there"
+AWAY = rf"^degraded: redis\n(.*\n)*redis down \S+ {SAYS_AWAY}"
 
 
-def settings(url: str) -> str:
-    return f'[redis]\nurl = "{url}"\n'
+def settings(url: str, more: str = "") -> str:
+    return f'[redis]\nurl = "{url}"\n{more}'
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -212,9 +217,9 @@ async def test_a_redis_that_turns_us_down_is_an_error_of_the_configuration(tmp_p
 
 async def test_what_was_announced_last_is_told_before_a_server_ends(tmp_path: Path) -> None:
     with trio.fail_after(WAIT_S):
-        with redis_serving("redis-7") as redis, replicas(tmp_path / "one", settings(redis.url), 1) as (one,):
+        with redis_serving("redis-7") as redis, replicas(tmp_path / "one", settings(redis.url, SEALS), 1) as (one,):
             async with listening(one, *NOTES) as ear:
-                with replicas(tmp_path / "two", settings(redis.url), 1) as (two,):
+                with replicas(tmp_path / "two", settings(redis.url, SEALS), 1) as (two,):
                     await two.wait_ready(READY)
                     redis.ask("CLIENT", "PAUSE", "1000", "WRITE")
                     await two.change(NOTES[0])
@@ -231,8 +236,8 @@ async def test_tls_passwords_and_unix_sockets_lead_to_redis_too(
         with redis_serving("redis-7", *tls_options(certificate, port), "--requirepass", "s3cret/") as redis:
             urls = [f"rediss://:s3cret%2F@localhost:{port}", f"unix://:s3cret%2F@{redis.folder}/redis.sock"]
             with (
-                replicas(tmp_path / "tls", settings(urls[0]), 1) as (one,),
-                replicas(tmp_path / "unix", settings(urls[1]), 1) as (two,),
+                replicas(tmp_path / "tls", settings(urls[0], SEALS), 1) as (one,),
+                replicas(tmp_path / "unix", settings(urls[1], SEALS), 1) as (two,),
             ):
                 await one.wait_ready(READY)
                 await two.wait_ready(READY)
