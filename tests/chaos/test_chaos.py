@@ -31,6 +31,6 @@ async def test_nothing_acknowledged_is_lost_in_a_short_storm(tmp_path: Path) -> 
     assert "no violation" in said
     for turn in TURNS:
         assert re.search(rf"^Redis {turn} +[1-9]", said, re.MULTILINE), f"Redis was not {turn}"
-    assert int(re.findall(r"^SIGKILL of a replica +(\d+)", said, re.MULTILINE)[0]) >= 2
+    assert int(re.findall(r"^SIGKILL of a replica +(\d+)", said, re.MULTILINE)[0]) >= 1
     for kind in ("sessions", "tasks", "keys", "events"):
         assert re.search(rf"^{kind} +[1-9]\d* +\d+ +0$", said, re.MULTILINE), f"no {kind} were acknowledged"
