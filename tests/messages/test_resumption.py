@@ -113,6 +113,7 @@ class Site:
 @asynccontextmanager
 async def site_of(folder: Path) -> AsyncIterator[Site]:
     with trio.fail_after(LONGEST_S):
+        await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
             yield Site(folder, nursery)
             nursery.cancel_scope.cancel()

@@ -155,9 +155,8 @@ async def play(role: Role, actor: Actor, pause_s: float) -> None:
             with trio.fail_after(SCENE_S):
                 await role(actor)
             actor.add("scenes")
-        except trio.Cancelled:
-            # trio-websocket raises the first error of a group alone, be it the cancellation of a scope of its own.
-            await trio.lowlevel.checkpoint_if_cancelled()
+        except trio.Cancelled:  # noqa: ASYNC103 - trio-websocket may raise that of a scope of its own, alone
+            await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC102 - raises that of the phase
             actor.add("ended by the WebSocket client")
         except Exception as error:  # noqa: BLE001 - whatever a scene raises is what the soak has to report
             actor.world.tally.violation(f"{actor.name}: {describe(error)}", "".join(traceback.format_exception(error)))
