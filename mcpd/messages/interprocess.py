@@ -2,7 +2,8 @@
 
     cancel    a client cancels a call that is not in flight here: whoever has it cancels it
     ended     sessions have ended, as the store knows by now: whoever has one loaded ends it, too
-    changed   a session's record was changed and committed: whoever has it loaded takes it
+    changed   a session's record was changed and committed: whoever has it loaded takes it, and tells its client of
+              what it watches now and has changed since
     answer    a client's answer to a question of another process, whose address is in its id
 
 Called by: `messages.sessions`, which owns the sessions. Calls: an `Inbox`. Deliberately not: streams that are read from
@@ -27,6 +28,7 @@ import msgspec
 
 from mcpd.errors import Reason
 from mcpd.messages.peer import asker_of
+from mcpd.messages.recent import RecentEvents
 from mcpd.messages.session import Session
 from mcpd.storage.documents import StorageError
 from mcpd.storage.inbox import Inbox, Message
@@ -59,10 +61,17 @@ class _Answer(msgspec.Struct, array_like=True, frozen=True):
 class Interprocess:
     """The link between the sessions `here`, by key, and those of other processes."""
 
-    def __init__(self, inbox: Inbox, here: Mapping[str, Session], unload: Callable[[Session, Reason], object]) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        here: Mapping[str, Session],
+        recent: RecentEvents,
+        unload: Callable[[Session, Reason], object],
+    ) -> None:
         """`unload` ends what a session has in this process."""
         self._inbox = inbox
         self._here = here
+        self._recent = recent
         self._unload = unload
         self._heard: OrderedDict[str, float] = OrderedDict()
         """Key of a session that is not here -> the `rev` that its record has by now, without end for an ended one."""
@@ -138,7 +147,7 @@ class Interprocess:
         if session is None:
             self._note(record.key, record.rev)
         else:
-            session.take(record)
+            self._recent.tell(session, session.take(record))
 
     def _on_answer(self, message: Message) -> None:
         told = msgspec.json.decode(message.body, type=_Answer)

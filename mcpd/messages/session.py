@@ -57,13 +57,19 @@ class Session:
         """As it is known to be stored; None for a session that is in no store."""
         self.ended = False
 
-    def take(self, record: SessionRecord) -> None:
-        """Take over what is stored, unless it is older than what is known. Not a checkpoint."""
-        if self.record is not None and self.record.rev < record.rev:
-            self.record = record
-            self.state.adopt(state_of(record))
-            if record.initialized:
-                self.initialized()
+    def take(self, record: SessionRecord) -> dict[str, str]:
+        """Take over what is stored, unless it is older than what is known; return what is watched only from now on.
+
+        Not a checkpoint.
+        """
+        if self.record is None or self.record.rev >= record.rev:
+            return {}
+        watched = {form: uri for form, uri in record.subscriptions.items() if form not in self.state.subscriptions}
+        self.record = record
+        self.state.adopt(state_of(record))
+        if record.initialized:
+            self.initialized()
+        return watched
 
     def note_use(self, now: float) -> bool:
         """Tell whether the store should hear of a use; a session in use is used now."""

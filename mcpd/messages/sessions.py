@@ -36,6 +36,7 @@ from mcpd.messages.interprocess import Interprocess
 from mcpd.messages.kept_replies import KEEP_REPLIES_S, KeptReplies
 from mcpd.messages.methods import SessionMethods
 from mcpd.messages.peer import Peer
+from mcpd.messages.recent import RecentEvents
 from mcpd.messages.records import Endings, belongs, record_of, state_of
 from mcpd.messages.replays import Replays
 from mcpd.messages.session import Session
@@ -92,7 +93,8 @@ class Sessions:
         self.kept = KeptReplies(store.replies, partial(metrics.dropped, "unkept"))
         bus.subscribe(self._on_event)
         metrics.watch("sessions", lambda: len(self._by_key))
-        self._others = Interprocess(inbox, self._by_key, self._unload)
+        self._recent = RecentEvents()
+        self._others = Interprocess(inbox, self._by_key, self._recent, self._unload)
         self._methods = SessionMethods(service, store, self._others, max_uris=limits.max_subscription_uris)
 
     def open(
@@ -236,7 +238,8 @@ class Sessions:
         if session is None and belongs(record, principal):
             session = self._restore(record, principal)
         if session is not None:
-            session.take(record)
+            for uri in session.take(record).values():
+                session.tell(Changed("resource", uri))
         return session
 
     def _restore(self, record: SessionRecord, principal: Principal) -> Session:
@@ -306,6 +309,7 @@ class Sessions:
                 self.close(session, "admin")
 
     def _on_event(self, event: Changed) -> None:
+        self._recent.add(event)
         for session in list(self._by_key.values()):
             session.tell(event)
 

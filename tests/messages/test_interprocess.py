@@ -13,7 +13,8 @@ from trio.testing import MockClock
 
 from mcpd.assembly import Parts
 from mcpd.errors import StoreUnavailable
-from mcpd.messages import interprocess
+from mcpd.events import Changed
+from mcpd.messages import interprocess, recent
 from mcpd.messages.flight import Flight
 from mcpd.messages.peer import asker_of
 from mcpd.messages.session import Session
@@ -133,6 +134,48 @@ async def test_a_session_that_gives_way_on_one_server_ends_on_all(tmp_path: Path
     first = await made(one)
     await made(two)
     assert first.ended
+
+
+def waiting(session: Session) -> list[str | None]:
+    """The resources of which its client has still to be told, each once."""
+    return [uri for kind, uri in session.notices._pending.take() if kind == "resource"]
+
+
+async def test_an_event_that_came_before_the_subscription_was_heard_of_is_told(three: Sequence[Parts]) -> None:
+    """STR-6: the client has its answer from another server, and its stream is open here."""
+    _, there, _ = await begun(three[0], three[1:])
+    waiting(there)
+    three[1].bus.publish(Changed("resource", "note:///old/copy"))
+    await trio.sleep(recent.KEEP_S + 1)
+    three[1].bus.publish(Changed("resource", "note:///one"))
+    three[1].bus.publish(Changed("tools"))
+    for uri in ("note:///one", "note:///two/copy", "note:///old/copy"):
+        await apply(three[0], there, "resources/subscribe", uri=uri)
+    assert waiting(there) == ["note:///one"]
+    await apply(three[0], there, "logging/setLevel", level="error")
+    assert waiting(there) == []
+
+
+async def test_more_events_than_are_kept_are_told_as_all(three: Sequence[Parts]) -> None:
+    """Law 8."""
+    _, there, _ = await begun(three[0], three[1:])
+    waiting(there)
+    for number in range(recent.MAX_EVENTS):
+        three[1].bus.publish(Changed("resource", f"note:///{number}/x"))
+    await apply(three[0], there, "resources/subscribe", uri="note:///one")
+    assert waiting(there) == ["note:///one"]
+
+
+async def test_a_subscription_that_nobody_told_of_may_have_missed_a_change(three: Sequence[Parts]) -> None:
+    """STR-6: the message was lost; the next request of the session finds it."""
+    session, there = await begun(three[0], three[1:2])
+    await apply(three[0], session, "resources/subscribe", uri="note:///two/copy")
+    waiting(there)
+    link(three[0]).away = True
+    await apply(three[0], session, "resources/subscribe", uri="note:///one")
+    assert waiting(there) == []
+    await found(three[1], session)
+    assert waiting(there) == ["note:///one"]
 
 
 async def test_a_change_is_taken_where_the_session_is_loaded(three: Sequence[Parts]) -> None:
