@@ -115,7 +115,7 @@ class Reader:
     async def _whole(self, requests: list[Any], *, batch: bool) -> None:
         answers = [data for _, data in self._stream.since(0)]
         if not answers:
-            error = CallCancelled("explicit")
+            error = CallCancelled(self._session.end_reason)
             answers = [jsonrpc.failure_of(error, request.id, stateless=False) for request in requests]
         body = b"[" + b",".join(answers) + b"]" if batch else answers[0]
         await self._responder.whole(200, body)

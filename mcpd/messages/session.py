@@ -56,6 +56,8 @@ class Session:
         self.record: SessionRecord | None = None
         """As it is known to be stored; None for a session that is in no store."""
         self.ended = False
+        self.end_reason: Reason = "explicit"
+        """Why its calls have no answer."""
 
     def take(self, record: SessionRecord) -> dict[str, str]:
         """Take over what is stored, unless it is older than what is known; return what is watched only from now on.
@@ -96,7 +98,7 @@ class Session:
 
     def end(self, reason: Reason) -> None:
         """Cancel everything this session has in flight and release whoever waits for its client."""
-        self.ended = True
+        self.ended, self.end_reason = True, reason
         self.calls.end(reason)
         self.peer.leave()
         for stream in (*self.streams.values(), *self.remote):

@@ -119,3 +119,27 @@ async def test_a_session_over_http_does_not_outlive_its_key(tmp_path: Path) -> N
             KeyStore(server.parts.keys.path).revoke("laptop")
             reload_keys(server.parts)
             assert server.metric("mcpd_sessions") == 0
+
+
+@pytest.mark.parametrize("reason", ["admin", "explicit"])
+async def test_a_reply_without_events_says_why_its_session_has_ended(tmp_path: Path, reason: str) -> None:
+    """SES-4: the client has cancelled nothing when its key has gone."""
+    async with running(tmp_path, HERE) as (server, key):
+        fake: Any = type("Address", (), {"url": f"http://127.0.0.1:{server.port}"})
+        async with client_of(fake, authorization=f"Bearer {key}") as mcp, trio.open_nursery() as nursery:
+            await mcp.initialize()
+            said: list[Any] = []
+
+            async def linger() -> None:
+                message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "linger"}}
+                said.append((await mcp.post(message, {**mcp.session, "accept": "application/json"})).last)
+
+            nursery.start_soon(linger)
+            await eventually(lambda: server.in_flight() == 1, "the call runs")
+            if reason == "explicit":
+                await mcp.http.delete("/mcp", headers=mcp.session)
+            else:
+                KeyStore(server.parts.keys.path).revoke("laptop")
+                reload_keys(server.parts)
+            await eventually(lambda: bool(said), "the call is answered")
+            assert said[0]["error"]["data"]["reason"] == reason
