@@ -14,10 +14,13 @@ from typing import Any
 
 import trio
 
+from mcpd.sealing import new_key
 from tests.in_process import eventually
 from tests.served import Mcp, ReplyReader, Server, client_of, serving, stateless
 
 TOOLS = Path(__file__).parent / "tools.py"
+SEALS = f'[auth]\nseal_keys = "{new_key().strip()}"\n'
+"""Settings of replicas with data folders of their own."""
 
 
 class Replica:

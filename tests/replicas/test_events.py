@@ -11,18 +11,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from mcpd.sealing import new_key
 from mcpd.storage.redis.shared import AWAY as SAYS_AWAY
 from tests.redis_servers import KINDS, RedisServer, free_port, make_certificate, tls_options
 from tests.redis_servers import serving as redis_serving
-from tests.replicas.replica import Ear, Replica, listening, replicas, subscribed
+from tests.replicas.replica import SEALS, Ear, Replica, listening, replicas, subscribed
 from tests.served import client_of, environment
 
 pytestmark = pytest.mark.slow
 WAIT_S = 90.0
-SEALS = f'[auth]\nseal_keys = "{new_key().strip()}"\n'
-"""For replicas with data folders of their own."""
-
 NOTES = ("note:///one", "note:///two/copy")
 DOCUMENTS = ("docs:///d/1.md", "docs:///d/2.md")
 READY = r"^ready\n(.*\n)*redis ok \S+ (redis|valkey) \d"

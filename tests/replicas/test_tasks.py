@@ -13,6 +13,7 @@ import trio
 from tests.in_process import eventually
 from tests.redis_servers import KINDS, free_port
 from tests.redis_servers import serving as redis_serving
+from tests.replicas.replica import SEALS
 from tests.served import Server, killable
 from tests.tasks.served import WORK, TaskClient, task_client
 
@@ -45,7 +46,7 @@ class Pair:
 
 @asynccontextmanager
 async def pair_at(url: str, folder: Path) -> AsyncIterator[Pair]:
-    settings = f'[redis]\nurl = "{url}"\n[timeouts]\nlease_s = {LEASE_S}\n'
+    settings = f'{SEALS}[redis]\nurl = "{url}"\n[timeouts]\nlease_s = {LEASE_S}\n'
     places = [folder / name for name in ("one", "two")]
     for place in places:
         place.mkdir()
