@@ -69,7 +69,7 @@ def test_the_commands_are_those_that_are_promised() -> None:
         if len(path) == 2:
             groups.setdefault(path[0], set()).add(path[1])
     assert groups == {
-        "keys": {"new", "list", "revoke"},
+        "keys": {"new", "list", "revoke", "seal"},
         "documents": {"list", "show", "remove"},
         "migrate": {"status", "up", "down"},
     }

@@ -384,7 +384,7 @@ def test_content_that_is_no_text_is_described() -> None:
         "one",
         "[image, image/png, 3 bytes; --json shows it]",
         "two",
-        "[resource, a/b, 1 bytes; --json shows it]",
+        "[resource, a/b, 1 byte; --json shows it]",
         "[link to docs:///x]",
     ]
 
