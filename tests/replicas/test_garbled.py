@@ -6,9 +6,9 @@ the same bytes. Deliberately not a fake of Redis: none of its answers is right.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, cast
 
 import pytest
 import trio
@@ -19,10 +19,13 @@ from mcpd.drivers.redis import Redis as Client
 from mcpd.drivers.redis.subscription import SHORTEST_PAUSE_S
 from mcpd.rates import Rate
 from mcpd.secret import SecretUrl
+from mcpd.storage.documents import StorageError
 from mcpd.storage.open import open_shared
 from mcpd.storage.redis import cache
 from mcpd.storage.replicas import Shared
-from mcpd.storage.shared import Apart, Place
+from mcpd.storage.session_records import SessionRoom, Use
+from mcpd.storage.shared import Apart, Claim, Place, Room
+from tests.contract.session_backends import session
 from tests.in_process import eventually
 
 GREETING: Final = b"%2\r\n+server\r\n+redis\r\n+version\r\n+7.2.0\r\n"
@@ -51,6 +54,9 @@ GREETINGS: Final = {
     "a server that is an array": b"%1\r\n+server\r\n*1\r\n:1\r\n",
     "a version that is a number": b"%2\r\n+server\r\n+redis\r\n+version\r\n:1\r\n",
 }
+ASKED_S: Final = 0.5
+"""Some are asked again and again, as of an owner that was given up."""
+
 PUSHES: Final = {
     "a message without a channel": CONFIRMED + b">1\r\n+message\r\n",
     "a message of two parts": CONFIRMED + b">2\r\n+message\r\n+a\r\n",
@@ -130,6 +136,53 @@ async def test_a_reply_that_cannot_be_understood_is_an_outage_and_no_more(
             assert set((await shared.cache.find(names)).values()) <= {b"OK"}
         await eventually(lambda: asked.count(b"EVALSHA") > 2, "it is asked again")
         assert (await shared.check()).state != "ok"
+
+
+def asking(shared: Shared) -> dict[str, Callable[[], Awaitable[object]]]:
+    """Return what everybody asks the stores of: each of them takes a reply apart."""
+    stores = shared.sessions, shared.tasks, shared.idempotency, shared.inbox
+    assert None not in stores
+    sessions, tasks, keys, inbox = cast("tuple[Any, Any, Any, Any]", stores)
+    one, use = session("one"), Use(0.0, 60.0)
+    return {
+        "create a session": lambda: sessions.create(one, use, SessionRoom(9, 9)),
+        "find a session": lambda: sessions.get("one"),
+        "replace a session": lambda: sessions.replace(one),
+        "renew a session": lambda: sessions.renew({"one": use}),
+        "remove a session": lambda: sessions.remove(["one"]),
+        "purge sessions": sessions.purge,
+        "count sessions": sessions.count,
+        "keep a reply": lambda: sessions.replies.keep("one", "stream", b"rest", 60.0),
+        "find a reply": lambda: sessions.replies.get("one", "stream"),
+        "begin a keyed call": lambda: keys.begin(Claim("id", "share", "digest", "token"), Room(9, 9), 60.0),
+        "purge keys": keys.purge,
+        "tell a process": lambda: inbox.send("0" * 12, "topic", b"body"),
+        "tell all processes": lambda: inbox.send_all("topic", b"body"),
+        "find a task": lambda: tasks.get("one"),
+        "recover tasks": tasks.recover,
+        "purge tasks": tasks.purge,
+        "count tasks": tasks.count,
+    }
+
+
+@pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)
+async def test_a_store_whose_reply_cannot_be_understood_fails_as_one_that_is_away(reply: bytes) -> None:
+    """Anything but an answer or a StorageError would end a request with a traceback, or the server."""
+    async with answering(reply) as (url, _), shared_at(url) as shared, trio.open_nursery() as nursery:
+        assert shared.tasks is not None
+        assert shared.inbox is not None
+        await nursery.start(shared.tasks.watch, print)
+        await nursery.start(shared.inbox.run)
+        with trio.move_on_after(ASKED_S):
+            async with trio.open_nursery() as asked:
+                for ask in asking(shared).values():
+                    asked.start_soon(refused, ask)
+        nursery.cancel_scope.cancel()
+
+
+async def refused(ask: Callable[[], Awaitable[object]]) -> None:
+    with suppress(StorageError):
+        await ask()
 
 
 @pytest.mark.parametrize("greeting", GREETINGS.values(), ids=GREETINGS)

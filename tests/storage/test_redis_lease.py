@@ -121,3 +121,14 @@ async def test_a_process_that_owns_nothing_says_nothing(server: RedisServer) -> 
         async with process_of(server):
             await trio.sleep(2 * LEASE_S)
             assert server.ask("DBSIZE") == b":0\r\n"
+
+
+@pytest.mark.parametrize("junk", [b"\xff", b"", b"9" * 5000])
+async def test_a_beat_replaces_what_another_program_has_written(server: RedisServer, junk: bytes) -> None:
+    async with process_of(server) as one:
+        await one.lease.hold()
+        await one.redis.execute("HSET", KEYS.lease, "last", junk, "grace", junk)
+        await one.holds()
+        last = await one.redis.execute("HGET", KEYS.lease, "last")
+        assert last != junk
+        assert int(last) > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import msgspec
 import pytest
@@ -216,3 +217,26 @@ async def test_an_owner_that_was_given_up_changes_nothing_and_goes_on_under_anot
         again = await made(owner.store, "again")
         assert again.owner not in ("", epoch)
         assert await other.store.get("again") == again
+
+
+JUNK: Final = b"\xff not what we write"
+
+
+@pytest.mark.parametrize("score", [b"1e300", b"inf", b"-inf", b"1"])
+async def test_what_another_program_has_written_among_tasks_hides_no_other_task(
+    server: RedisServer, keys: Keys, score: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_notices, "POLL_S", 0.02)
+    async with owner_at(server.url, keys) as owner:
+        await made(owner.store, "junk")
+        for name in (JUNK, "junk"):
+            await owner.redis.execute("ZADD", keys.task_changes, score, name)
+            await owner.redis.execute("HSET", keys.task_states, name, "working gone" if name == "junk" else JUNK)
+        await owner.redis.execute("HSET", keys.task("junk"), "record", JUNK, "owner", JUNK)
+        await owner.redis.execute("PUBLISH", keys.task_changes, b"1 0 x " + JUNK)
+        await owner.redis.execute("ZREM", keys.task_changes, JUNK)
+        assert await owner.store.get("junk") is None
+        await made(owner.store, "sound")
+        await eventually(lambda: any(task.id == "sound" for task in owner.told), "the next one is told")
+        assert await owner.store.recover() == 0
+        assert (await owner.store.count())["working"] == 2

@@ -6,7 +6,7 @@ These names are all of its public interface. It could be published by itself: it
 from mcpd.drivers.redis.client import Options, Redis, Script, Statistics
 from mcpd.drivers.redis.connection import Connection
 from mcpd.drivers.redis.errors import Garbled, NotExecuted, OutcomeUnknown, RedisError, Refused, Unreachable
-from mcpd.drivers.redis.replies import shaped
+from mcpd.drivers.redis.replies import number, shaped
 from mcpd.drivers.redis.subscription import GAP, Gap, Message, Subscription
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "Statistics",
     "Subscription",
     "Unreachable",
+    "number",
     "shaped",
 ]

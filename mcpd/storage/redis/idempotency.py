@@ -13,13 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from mcpd.drivers.redis import Redis, RedisError, Script
+import msgspec
+
+from mcpd.drivers.redis import Redis, RedisError, Script, number, shaped
 from mcpd.storage.documents import StoreUnreachable
 from mcpd.storage.redis.keys import Keys
 from mcpd.storage.redis.lease import LUA, Lease
 from mcpd.storage.shared import Begun, Busy, Claim, Kept, Mismatch, New, NoRoom, Room
+
+_Said = Annotated[list[bytes], msgspec.Meta(min_length=1)]
 
 _INDEX: Final = """
 local function enter(set, name, now, ms)
@@ -124,7 +128,7 @@ class RedisIdempotency:
                 self._lease.lose(epoch)
 
     async def _begin(self, claim: Claim, room: Room, hold_s: float, epoch: str) -> list[bytes]:
-        said: list[bytes] = await self._run(
+        reply = await self._run(
             _BEGIN,
             [*self._of(claim), self._keys.owners, self._keys.lease],
             claim.id,
@@ -136,7 +140,7 @@ class RedisIdempotency:
             room.most_of_share,
             self._lease.lease_ms,
         )
-        return said
+        return shaped(reply, _Said)
 
     async def finish(self, claim: Claim, holder: str, outcome: bytes, ttl_s: float) -> bool:
         """See `Idempotency`."""
@@ -153,7 +157,7 @@ class RedisIdempotency:
     async def purge(self) -> int:
         """See `Idempotency`; keys go by themselves, their entries here."""
         with _translated():
-            return int(await self._run(_PURGE, [self._keys.idempotency_keys]))
+            return number(await self._run(_PURGE, [self._keys.idempotency_keys]))
 
 
 def _begun(said: list[bytes], room: Room) -> Begun:
@@ -166,7 +170,7 @@ def _begun(said: list[bytes], room: Room) -> Begun:
         return Kept(rest[0])
     if kind == b"MISMATCH":
         return Mismatch()
-    return New(rest[0].decode()) if kind == b"NEW" else Busy(rest[0].decode())
+    return New(rest[0].decode()) if kind == b"NEW" else Busy(rest[0].decode("utf-8", "replace"))
 
 
 @contextmanager

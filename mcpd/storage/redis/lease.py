@@ -38,7 +38,7 @@ local function now_ms()
 end
 local function beat(owners, state, now, lease, epoch)
   local h = redis.call('HMGET', state, 'last', 'grace')
-  local last, grace = tonumber(h[1] or '0'), tonumber(h[2] or '0')
+  local last, grace = tonumber(h[1] or '0') or 0, tonumber(h[2] or '0') or 0
   if now - last > lease * 2 / 3 then grace = now + lease end
   if last > now then
     grace = now + lease

@@ -15,9 +15,9 @@ Laws: 5, 7. Every script may run twice: after an unknown outcome it finds its ow
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from mcpd.drivers.redis import Redis, Script
+from mcpd.drivers.redis import Garbled, Redis, Script, number, shaped
 from mcpd.storage.documents import StoreUnreachable
 from mcpd.storage.redis.errors import translated
 from mcpd.storage.redis.keys import Keys, digest
@@ -63,7 +63,7 @@ local total, of_share, changed = redis.call('ZCARD', all), redis.call('ZCARD', m
 for at = 14, #ARGV, 2 do
   local loser = prefix .. ARGV[at]
   if redis.call('EXISTS', loser) == 1 then
-    changed = changed or number(loser, 'used') ~= tonumber(ARGV[at + 1])
+    changed = changed or (redis.call('HGET', loser, 'used') or '') ~= ARGV[at + 1]
     total = total - 1
     if redis.call('HGET', loser, 'share') == share then of_share = of_share - 1 end
   end
@@ -148,7 +148,7 @@ for at = 5, #ARGV do
   redis.call('ZREM', KEYS[1], ARGV[at])
   redis.call('DEL', one, ARGV[3] .. ARGV[at], ARGV[4] .. ARGV[at])
 end
-return 0
+return {}
 """,
     "remove_sessions",
 )
@@ -157,6 +157,21 @@ _PURGE: Final = Script(
     _PRELUDE + "return {redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now), redis.call('ZCARD', KEYS[1])}",
     "purge_sessions",
 )
+
+
+class _Taken(NamedTuple):
+    key: bytes
+    share: bytes
+    used: bytes | None
+    busy: bytes | None
+
+
+class _Held(NamedTuple):
+    record: bytes | None
+    created: bytes | None
+    used: bytes | None
+    expires: bytes | None
+    busy: bytes | None
 
 
 class RedisSessions:
@@ -169,9 +184,10 @@ class RedisSessions:
         self._prefixes_of_replies = keys.replies("")
         self.replies = RedisReplies(redis, keys)
 
-    async def _run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
+    async def _run(self, script: Script, keys: Sequence[str], *arguments: Any) -> list[Any]:
         with translated():
-            return await self._redis.run_script(script, keys=keys, arguments=arguments, idempotent=True)
+            reply = await self._redis.run_script(script, keys=keys, arguments=arguments, idempotent=True)
+            return shaped(reply, list[Any])
 
     async def create(self, record: SessionRecord, use: Use, room: SessionRoom) -> list[str]:
         """See `SessionStore`."""
@@ -184,15 +200,16 @@ class RedisSessions:
             going = [place for place in room.others if place.key in gone]
             most = room.most - len(room.others) + len(going)
             most_of_share = room.most_of_share - of_share + sum(place.share == share for place in going)
-            now, *taken = await self._run(
+            said = await self._run(
                 _CREATE,
                 [self._keys.sessions, self._keys.sessions_of(share), self._keys.session(record.key)],
                 *(record.key, share, data, record.rev, *_milliseconds(use), most, most_of_share),
                 *(*self._prefixes, *self._prefixes_of_replies, *losers),
             )
+            now, taken = _moment(said), _taken(said[1:])
             if not taken:
                 return gone
-            used = {_text(taken[at]): _text(taken[at + 2]) for at in range(0, len(taken), 4)}
+            used = {_text(place.key): place.used or b"" for place in taken}
             gone = giving_way([*room.elsewhere(now / 1000), *_places(taken, room, now)], share, room)
             losers = [word for key in gone if key in used for word in (key, used[key])]
         raise StoreUnreachable("too many replicas make room for sessions at once")
@@ -200,16 +217,17 @@ class RedisSessions:
     async def get(self, key: str) -> SessionRecord | None:
         """See `SessionStore`."""
         with translated():
-            held = await self._redis.execute(
+            reply = await self._redis.execute(
                 "HMGET", self._keys.session(key), *("record", "created", "used", "expires", "busy"), idempotent=True
             )
-        return _record(*held)
+            return _record(*shaped(reply, _Held))
 
     async def replace(self, record: SessionRecord) -> SessionRecord | None:
         """See `SessionStore`."""
-        rev, *held = await self._run(_REPLACE, [self._keys.session(record.key)], record.rev, encode(record))
-        stored = _record(*held)
-        if stored is None or int(rev) != record.rev - 1:
+        said = await self._run(_REPLACE, [self._keys.session(record.key)], record.rev, encode(record))
+        with translated():
+            stored = _record(*shaped(said[1:], _Held))
+        if stored is None or _time(said[0]) != record.rev - 1:
             return stored
         return retimed(record, stored)
 
@@ -228,33 +246,49 @@ class RedisSessions:
 
     async def purge(self) -> int:
         """See `SessionStore`. The hashes have ended by themselves."""
-        purged, _ = await self._run(_PURGE, [self._keys.sessions])
-        return int(purged)
+        return _moment(await self._run(_PURGE, [self._keys.sessions]))
 
     async def count(self) -> int:
         """See `SessionStore`."""
-        _, left = await self._run(_PURGE, [self._keys.sessions])
-        return int(left)
+        return _moment((await self._run(_PURGE, [self._keys.sessions]))[1:])
 
 
 def _milliseconds(use: Use) -> list[int]:
     return [round(seconds * 1000) for seconds in use]
 
 
-def _places(taken: Sequence[Any], room: SessionRoom, now: int) -> list[Place]:
-    """Read what `create` returns of each session: key, share, and when it was used and is in use, in ms."""
-    found = []
-    for at in range(0, len(taken), 4):
-        key, share, used, busy = map(_text, taken[at : at + 4])
-        found.append(room.place(key, share, int(used) / 1000, int(busy) / 1000, now / 1000))
-    return found
+def _taken(said: list[Any]) -> list[_Taken]:
+    """Return what `create` says of each session. Raises: StorageError."""
+    with translated():
+        return [shaped(said[at : at + 4], _Taken) for at in range(0, len(said), 4)]
+
+
+def _places(taken: Sequence[_Taken], room: SessionRoom, now: int) -> list[Place]:
+    return [
+        room.place(_text(one.key), _text(one.share), _time(one.used) / 1000, _time(one.busy) / 1000, now / 1000)
+        for one in taken
+    ]
 
 
 def _record(data: bytes | None, *times: bytes | None) -> SessionRecord | None:
     if data is None:
         return None
     names = ("created_s", "used_s", "expires_s", "busy_s")
-    return decode(data, **{name: int(time or 0) / 1000 for name, time in zip(names, times, strict=True)})
+    return decode(data, **{name: _time(time) / 1000 for name, time in zip(names, times, strict=True)})
+
+
+def _moment(said: Sequence[Any]) -> int:
+    """Return the number that a script's answer begins with. Raises: StorageError."""
+    with translated():
+        return number(said[0] if said else None)
+
+
+def _time(value: Any) -> int:
+    """Return a number of a record; what is none is 0, as it is to the scripts."""
+    try:
+        return number(value or 0)
+    except Garbled:
+        return 0
 
 
 def _batches(items: list[str]) -> list[list[str]]:

@@ -22,7 +22,7 @@ import msgspec
 import trio
 from msgspec import structs
 
-from mcpd.drivers.redis import Message, Redis, RedisError
+from mcpd.drivers.redis import Message, Redis, RedisError, number, shaped
 from mcpd.storage.redis import task_scripts as scripts
 from mcpd.storage.redis.keys import Keys
 from mcpd.storage.task_states import Task
@@ -144,18 +144,25 @@ class Watch:
             if top < after or len(found) < 2 * READ_ITEMS:
                 self._last = top if top < after else max(top, self._last)
                 return
-            after = int(found[-1])
+            after = number(found[-1])
 
     async def _changed(self, after: int) -> tuple[int, list[bytes]]:
         """Return the number of the last change, and names and numbers of tasks that have changed after `after`."""
         arguments, keys = (after, OVERLAP_US, READ_ITEMS), [self._keys.task_changes]
-        top, found = await self._redis.run_script(scripts.CHANGED, keys=keys, arguments=arguments, idempotent=True)
-        return int(top), found
+        reply = await self._redis.run_script(scripts.CHANGED, keys=keys, arguments=arguments, idempotent=True)
+        top, found = shaped(reply, tuple[bytes, list[bytes]])
+        return number(top), found
 
     async def _tell(self, names: list[bytes]) -> None:
-        keys = [self._keys.task(name.decode()) for name in names]
+        keys = [self._keys.task(name.decode("utf-8", "replace")) for name in names]
         for record in await self._redis.pipeline([("HGET", key, "record") for key in keys]):
             if isinstance(record, RedisError):
                 raise record
             if record is not None:
-                self.offer(decode(record))
+                self._offer_written(record)
+
+    def _offer_written(self, record: object) -> None:
+        try:
+            self.offer(decode(shaped(record, bytes)))
+        except msgspec.MsgspecError as error:
+            _log.warning("a task that has changed cannot be read: %s", error)

@@ -124,7 +124,7 @@ local now, alive, lost, mine = now_ms(), {}, {}, {}
 beat(owners, state, now, tonumber(lease), own)
 local found = redis.call('HGETALL', states)
 for i = 1, #found, 2 do
-  local owner = string.match(found[i + 1], ' (.*)$')
+  local owner = string.match(found[i + 1], ' (.*)$') or ''
   if owner == own then
     mine[#mine + 1] = found[i]
   elseif owner ~= '' then
@@ -155,7 +155,7 @@ COUNT: Final = Script(
     """
 local counts, told = {}, {}
 for _, value in ipairs(redis.call('HVALS', KEYS[1])) do
-  local state = string.match(value, '^%S+')
+  local state = string.match(value, '^%S+') or ''
   counts[state] = (counts[state] or 0) + 1
 end
 for state, count in pairs(counts) do

@@ -25,7 +25,7 @@ import msgspec
 import trio
 from msgspec import structs
 
-from mcpd.drivers.redis import Redis, RedisError, Script
+from mcpd.drivers.redis import Redis, RedisError, Script, number, shaped
 from mcpd.storage.documents import StoreUnreachable
 from mcpd.storage.redis import task_scripts as scripts
 from mcpd.storage.redis.keys import Keys
@@ -39,6 +39,13 @@ ATTEMPTS: Final = 100
 
 _LOOK: Final = Answer({})
 """Changes nothing."""
+
+
+class _Written(NamedTuple):
+    record: bytes
+    alive: int
+    size: int
+    outcome: bytes | None
 
 
 class _Found(NamedTuple):
@@ -130,7 +137,7 @@ class RedisTasks:
     async def _now(self) -> float:
         if self._clock is not None:
             return self._clock()
-        return _seconds(*await self._redis.execute("TIME", idempotent=True))
+        return _seconds(await self._redis.execute("TIME", idempotent=True))
 
     async def get(self, task_id: str) -> Task | None:
         """See `TaskStore`."""
@@ -174,17 +181,16 @@ class RedisTasks:
     async def _read(self, task_id: str, *, with_outcome: bool = True) -> _Found:
         key = self._keys.task(task_id)
         keys = [key, *self._lease.keys]
-        seconds, micros, *rest = await self._as_owner(
-            scripts.READ, keys, scripts.MAX_INLINE_BYTES if with_outcome else -1
-        )
-        now_s = _seconds(seconds, micros) if self._clock is None else self._clock()
-        if not rest:
+        reply = await self._as_owner(scripts.READ, keys, scripts.MAX_INLINE_BYTES if with_outcome else -1)
+        said = shaped(reply, list[Any])
+        now_s = _seconds(said[:2]) if self._clock is None else self._clock()
+        if not said[2:]:
             return _Found(now_s)
-        record, alive, size, outcome = rest
+        record, alive, size, outcome = shaped(said[2:], _Written)
         if with_outcome and size > scripts.MAX_INLINE_BYTES:
             async with self._redis.lease() as connection:
                 outcome = await connection.call("HGET", key, "outcome")
-        return _Found(now_s, structs.replace(decode(record), outcome=outcome), bool(alive))
+        return _found(now_s, record, outcome, bool(alive))
 
     async def _write(self, before: Task, after: Task, *, fence: str) -> bool:
         record = msgspec.json.encode(structs.replace(after, outcome=None))
@@ -209,9 +215,10 @@ class RedisTasks:
     async def recover(self) -> int:
         """See `TaskStore`. Whoever calls it beats from then on, so that there is no gap in all beats when one dies."""
         with _translated():
-            dead, mine = await self._as_owner(scripts.LOST, [self._keys.task_states, *self._lease.keys])
-        ended = [await self.apply(name.decode(), _LOOK) for name in dead]
-        nobodys = [name.decode() for name in mine if name.decode() not in self._running]
+            reply = await self._as_owner(scripts.LOST, [self._keys.task_states, *self._lease.keys])
+            dead, mine = (list(map(_text, names)) for names in shaped(reply, tuple[list[bytes], list[bytes]]))
+        ended = [await self.apply(name, _LOOK) for name in dead]
+        nobodys = [name for name in mine if name not in self._running]
         for name in nobodys:
             await self.apply(name, End(self.owner, "failed", None, "It has never begun"))
         return len(nobodys) + sum(isinstance(after, Refused) and after.why == "ended" for after in ended)
@@ -220,13 +227,14 @@ class RedisTasks:
         """See `TaskStore`. Records are gone by themselves, their entries go here."""
         with _translated():
             keys = [self._keys.tasks, *self._indexes]
-            return int(await self._run(scripts.PURGE, keys, repr(await self._now()), scripts.MAX_PURGED_ITEMS))
+            return number(await self._run(scripts.PURGE, keys, repr(await self._now()), scripts.MAX_PURGED_ITEMS))
 
     async def count(self) -> Mapping[State, int]:
         """See `TaskStore`."""
         with _translated():
-            told = await self._run(scripts.COUNT, [self._keys.task_states])
-        return {cast("State", state.decode()): count for state, count in zip(told[0::2], told[1::2], strict=True)}
+            told = shaped(await self._run(scripts.COUNT, [self._keys.task_states]), list[Any])
+            counts = zip(map(_text, told[0::2]), map(number, told[1::2]), strict=False)
+            return {cast("State", state): count for state, count in counts}
 
     async def watch(
         self, notice: Callable[[Task], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -253,8 +261,21 @@ class RedisTasks:
                 watch.tell(ended or structs.replace(task, owner="", state="failed"))
 
 
-def _seconds(seconds: bytes, micros: bytes) -> float:
-    return int(seconds) + int(micros) / 1_000_000
+def _found(now_s: float, record: bytes, outcome: bytes | None, alive: bool) -> _Found:
+    """Return what was read; what another version wrote and this one cannot read is not there."""
+    try:
+        return _Found(now_s, structs.replace(decode(record), outcome=outcome), alive)
+    except msgspec.MsgspecError:
+        return _Found(now_s)
+
+
+def _seconds(reply: object) -> float:
+    seconds, micros = shaped(reply, tuple[bytes, bytes])
+    return number(seconds) + number(micros) / 1_000_000
+
+
+def _text(name: object) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
 
 
 @contextmanager
