@@ -23,6 +23,10 @@ MAX_REPLY_BYTES: Final = 4 << 20
 MAX_SESSION_BYTES: Final = 8 << 20
 """Of all streams of one session; the oldest give way. As much as one process holds of a session for nobody."""
 
+MAX_SESSION_REPLIES: Final = 256
+"""Of one session; the oldest give way. A client that names streams of a process that is gone has a few words kept of
+each, and whoever keeps one looks at all. Eight processes have no more at `limits.max_streams_per_session`."""
+
 
 class Replies(Protocol):
     """The rests of streams, by session and name of the stream."""

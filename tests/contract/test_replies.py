@@ -6,7 +6,7 @@ from functools import partial
 
 import trio
 
-from mcpd.storage.replies import MAX_REPLY_BYTES, MAX_SESSION_BYTES
+from mcpd.storage.replies import MAX_REPLY_BYTES, MAX_SESSION_BYTES, MAX_SESSION_REPLIES
 from mcpd.storage.session_records import SessionRoom, Use
 from mcpd.storage.shared import SessionStore
 from tests.contract.session_backends import ROOM, USE, Servers, session
@@ -100,3 +100,17 @@ async def test_the_bytes_of_a_stream_and_of_a_session_are_bounded(servers: Serve
     assert await other.replies.keep("one", "small", b"y", TTL_S) == b"y"
     assert await found(other, names[1], "small") == [None, b"y"]
     assert await found(other, "a.0", key="two") == [b"small"]
+
+
+async def test_how_many_replies_a_session_has_is_bounded_however_short_they_are(servers: Servers) -> None:
+    """Law 8, SEC-4: a client that names ever new streams makes no session whose replies take long to look through."""
+    one, other = await begun(servers, "one", "two")
+    names = [f"a.{number}" for number in range(MAX_SESSION_REPLIES + 2)]
+    await one.replies.keep("two", "a.0", b"other", TTL_S)
+    for name in names:
+        assert await one.replies.keep("one", name, b"x", TTL_S) == b"x"
+    assert [data is not None for data in await found(other, *names)] == [False] * 2 + [True] * MAX_SESSION_REPLIES
+    assert await other.replies.keep("one", names[-1], b"y", TTL_S) == b"x"
+    assert await found(other, "a.0", key="two") == [b"other"]
+    assert await other.replies.keep("one", "long", b"x" * MAX_REPLY_BYTES, TTL_S) is not None
+    assert [data is not None for data in await found(one, *names[2:4], "long")] == [False, True, True]

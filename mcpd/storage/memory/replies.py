@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import trio
 
-from mcpd.storage.replies import MAX_REPLY_BYTES, MAX_SESSION_BYTES
+from mcpd.storage.replies import MAX_REPLY_BYTES, MAX_SESSION_BYTES, MAX_SESSION_REPLIES
 
 
 class KeptReply(NamedTuple):
@@ -48,8 +48,7 @@ class MemoryReplies:
         now_s = self._shelf.clock()
         kept = {name: one for name, one in self._shelf.replies.get(session, {}).items() if one.expires_s > now_s}
         if stream not in kept:
-            while sum(len(one.data) for one in kept.values()) + len(data) > MAX_SESSION_BYTES:
-                del kept[next(iter(kept))]
+            _make_room(kept, len(data))
             kept[stream] = KeptReply(data, now_s + ttl_s)
         self._shelf.replies[session] = kept
         return kept[stream].data
@@ -59,3 +58,9 @@ class MemoryReplies:
         await trio.lowlevel.checkpoint()
         found = self._shelf.replies.get(session, {}).get(stream)
         return None if found is None or found.expires_s <= self._shelf.clock() else found.data
+
+
+def _make_room(kept: dict[str, KeptReply], size: int) -> None:
+    over = sum(len(one.data) for one in kept.values()) + size - MAX_SESSION_BYTES
+    while over > 0 or len(kept) >= MAX_SESSION_REPLIES:
+        over -= len(kept.pop(next(iter(kept))).data)

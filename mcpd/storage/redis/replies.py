@@ -15,12 +15,13 @@ from typing import Final
 from mcpd.drivers.redis import Redis, Script
 from mcpd.storage.redis.errors import translated
 from mcpd.storage.redis.keys import Keys
-from mcpd.storage.replies import MAX_REPLY_BYTES, MAX_SESSION_BYTES
+from mcpd.storage.replies import MAX_REPLY_BYTES, MAX_SESSION_BYTES, MAX_SESSION_REPLIES
 
 _KEEP: Final = Script(
     """
 local session, rests, ends = unpack(KEYS)
-local stream, data, ttl, most = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local stream, data, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local most, most_replies = tonumber(ARGV[4]), tonumber(ARGV[5])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if redis.call('EXISTS', session) == 0 then return false end
@@ -32,8 +33,8 @@ local stored = redis.call('HGET', rests, stream)
 if stored then return stored end
 local sum, held = #data, redis.call('ZRANGE', ends, 0, -1)
 for _, other in ipairs(held) do sum = sum + redis.call('HSTRLEN', rests, other) end
-for _, other in ipairs(held) do
-  if sum <= most then break end
+for place, other in ipairs(held) do
+  if sum <= most and #held - place + 1 < most_replies then break end
   sum = sum - redis.call('HSTRLEN', rests, other)
   redis.call('HDEL', rests, other)
   redis.call('ZREM', ends, other)
@@ -74,7 +75,7 @@ class RedisReplies:
         """See `Replies`."""
         if len(data) > MAX_REPLY_BYTES:
             return None
-        arguments = (stream, data, round(ttl_s * 1000), MAX_SESSION_BYTES)
+        arguments = (stream, data, round(ttl_s * 1000), MAX_SESSION_BYTES, MAX_SESSION_REPLIES)
         with translated():
             said = await self._redis.run_script(_KEEP, keys=self._of(session), arguments=arguments, idempotent=True)
         return said if said is None or isinstance(said, bytes) else data

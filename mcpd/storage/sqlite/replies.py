@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from mcpd.drivers.sqlite import Connection, Database
-from mcpd.storage.replies import MAX_REPLY_BYTES, MAX_SESSION_BYTES
+from mcpd.storage.replies import MAX_REPLY_BYTES, MAX_SESSION_BYTES, MAX_SESSION_REPLIES
 from mcpd.storage.sqlite import schema
 from mcpd.storage.sqlite.files import FileStore
 
@@ -70,8 +70,8 @@ def _make_room(connection: Connection, session: str, size: int) -> None:
     sql = "SELECT id, length(data) FROM replies WHERE session = ? ORDER BY id"
     held = connection.execute(sql, (session,)).fetchall()
     over = sum(length for _, length in held) + size - MAX_SESSION_BYTES
-    for number, length in held:
-        if over <= 0:
+    for left, (number, length) in zip(range(len(held), 0, -1), held, strict=True):
+        if over <= 0 and left < MAX_SESSION_REPLIES:
             break
         connection.execute("DELETE FROM replies WHERE id = ?", (number,))
         over -= length
