@@ -134,7 +134,7 @@ class ClientGone(Exception):
 
 async def read_body(head: Head, receive: Receive, *, max_bytes: int, timeout_s: float) -> bytes:
     """Return the whole body, and let go of it: some calls run for days. Raises: BodyRefused, ClientGone."""
-    encoding = head.named.get(b"content-encoding")
+    encoding = head.repeated.get(b"content-encoding") or head.named.get(b"content-encoding")
     if encoding is not None and encoding.lower() != b"identity":
         raise BodyRefused(415, "Send the body as it is, without Content-Encoding")
     length = head.named.get(b"content-length", b"")

@@ -797,3 +797,11 @@ async def test_what_no_route_takes_is_answered_in_json(server: Server, method: s
         assert reply.json()["detail"]
         assert ("/mcp" in reply.json()["detail"]) == (status == 404)
         assert ("allow" in reply.headers) == (status == 405)
+
+
+@pytest.mark.parametrize("second", ["identity", "gzip"])
+def test_a_coding_is_noticed_in_whichever_of_two_lines_it_stands(server: Server, second: str) -> None:
+    """RFC 9110 section 5.3: two lines are one list, so a coding in the first is there, too."""
+    body, headers = stateless("tools/call", ECHO)
+    first = "gzip" if second == "identity" else "identity"
+    assert raw_post(server, body, {**headers, **JSON, "Content-Encoding": first, "content-encoding": second}) == b"415"
