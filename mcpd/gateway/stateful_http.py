@@ -21,7 +21,7 @@ from typing import Any
 import trio
 
 from mcpd.config import Limits, Timeouts
-from mcpd.errors import InvalidRequest, Retryable, WireError, facing
+from mcpd.errors import InvalidRequest, ResultTooLarge, Retryable, WireError, facing
 from mcpd.gateway.asgi import Responder
 from mcpd.gateway.exchanges import StreamExchange, retry_after
 from mcpd.gateway.quotas import Quotas
@@ -269,7 +269,10 @@ class StatefulHttp:
             outcome = await self._manager.serve(flight)
         finally:
             session.calls.leave(flight)
-        reply.close(_encode(flight.call, outcome))
+        answer, most = _encode(flight.call, outcome), self._limits.max_result_bytes
+        if answer is not None and (size := reply.size_with(answer)) > most:
+            answer = jsonrpc.failure_of(ResultTooLarge(size, most), flight.call.id, stateless=False)
+        reply.close(answer)
 
 
 def _encode(call: Call, outcome: Outcome) -> bytes | None:
@@ -294,10 +297,17 @@ class _Reply:
         self.streams = streams
         """True when the client takes an event stream."""
         self._expected = expected
+        self._size = 0
+        """Of the answers of a batch that are written."""
+
+    def size_with(self, answer: bytes) -> int:
+        """Return how long a batch's answers are with one more; the only answer has been measured before."""
+        return self._size + len(answer) if self._size else 0
 
     def close(self, answer: bytes | None) -> None:
         """Write one response, or none for a cancelled call; the last one finishes the stream."""
         if answer is not None:
+            self._size += len(answer)
             self.stream.append(answer, final=True)
         self._expected -= 1
         if self._expected == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -488,6 +489,21 @@ async def test_a_batch_is_answered_with_a_batch_where_it_was_negotiated(server: 
         for bad in ([], [ping(number) for number in range(6)]):
             refused = await mcp.post(bad, mcp.session)
             assert (refused.status, refused.code) == (400, -32600)
+
+
+async def test_the_answers_of_a_batch_are_bounded_together(tmp_path: Path) -> None:
+    """Law 8, SEC-4: what does not fit any more is an error, and the others are answered."""
+    with serving(tmp_path, "[limits]\nmax_result_bytes = 4000\n") as running:
+        async with client_of(running) as mcp:
+            await mcp.initialize(BATCHING)
+            params = {"name": "echo", "arguments": {"text": "x" * 1500}}
+            calls = [{"jsonrpc": "2.0", "id": id_, "method": "tools/call", "params": params} for id_ in range(4)]
+            answers = (await mcp.post([*calls, ping(9)], mcp.session)).last
+            alone = await mcp.post(calls[0], mcp.session)
+    assert sorted(one["id"] for one in answers) == [0, 1, 2, 3, 9]
+    errors = [one["error"] for one in answers if "error" in one]
+    assert [error["data"]["reason"] for error in errors] == ["result_too_large"] * 2
+    assert "result" in alone.last
 
 
 async def test_initialize_cannot_be_part_of_a_batch(server: Server) -> None:
