@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from mcpd.sealing import new_key
+from mcpd.storage.redis.keys import Keys
 from tests.redis_servers import free_port, program
 from tests.redis_servers import serving as redis_serving
 from tests.replicas.replica import Replica
@@ -20,6 +21,7 @@ from tests.served import Server, client_of, command, environment, serving
 
 pytestmark = pytest.mark.slow
 WAIT_S = 60.0
+SEALS = Keys().seals
 OLD, NEW = new_key().strip(), new_key().strip()
 KNOWS: dict[str, Any] = {"elicitation": {"form": {}}}
 
@@ -88,6 +90,16 @@ async def test_a_replica_that_seals_with_a_key_of_its_own_does_not_serve(tmp_pat
             assert NEW.partition(":")[2] not in said
         with replica(tmp_path / "b", redis.url, NEW) as late:
             assert "replicas" not in await late.ready()
+
+
+def test_what_no_replica_has_written_hides_no_difference(tmp_path: Path) -> None:
+    with redis_serving("redis-7") as redis, replica(tmp_path / "a", redis.url, OLD):
+        junk = {"empty": "", "word": "word", "two": "no number", "time": "9999999999999"}
+        for name, value in junk.items():
+            redis.ask("HSET", SEALS, name, value)
+        assert kid(NEW) in refused(tmp_path / "b", redis.url, NEW)
+        left = redis.ask("HKEYS", SEALS).decode().split()
+        assert not junk.keys() & set(left)
 
 
 async def test_a_key_is_changed_in_two_rolls(tmp_path: Path) -> None:

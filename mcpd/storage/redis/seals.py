@@ -7,7 +7,8 @@ replica that finds out later, because Redis was away when it started, goes on to
 
 Called by: `storage.redis.shared`. Deliberately not: the secrets, which never leave a process (`sealing`).
 
-Laws: time is the server's; a replica that has died is forgotten after one lease.
+Laws: time is the server's; a replica that has died is forgotten after one lease, what no replica has
+written at once.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ local all = redis.call('HGETALL', KEYS[1])
 for at = 1, #all, 2 do
   local words = {}
   for word in string.gmatch(all[at + 1], '%S+') do words[#words + 1] = word end
+  words[1] = words[2] and tonumber(words[1]) or 0
   if tonumber(words[1]) <= now then
     redis.call('HDEL', KEYS[1], all[at])
   elseif all[at] ~= id then
