@@ -21,11 +21,12 @@ from typing import Any
 import trio
 
 from mcpd.config import Limits, Timeouts
-from mcpd.errors import InvalidRequest, ResultTooLarge, Retryable, WireError, facing
+from mcpd.errors import InvalidRequest, Retryable, WireError, facing
 from mcpd.gateway.asgi import Responder
 from mcpd.gateway.exchanges import StreamExchange, retry_after
 from mcpd.gateway.quotas import Quotas
 from mcpd.gateway.readers import Post, Reader
+from mcpd.messages.batches import BatchBound
 from mcpd.messages.flight import Done, Failed, Flight, Outcome, Stopped, answer_to, encode_outcome, unheard
 from mcpd.messages.kept_replies import KeptReplies
 from mcpd.messages.manager import MessageManager
@@ -221,7 +222,8 @@ class StatefulHttp:
         only = requests[0].id if len(requests) == 1 else None
         name = reply_name(self._process, next(self._stream_names), only)
         stream = self._sessions.open_stream(session, name)
-        reply = _Reply(stream, len(requests), post.responder, self._sessions.kept, streams=post.head.takes_events)
+        bound, kept = BatchBound(self._limits.max_result_bytes), self._sessions.kept
+        reply = _Reply(stream, len(requests), post.responder, kept, bound, streams=post.head.takes_events)
         for number, message in enumerate(requests):
             self._launch(message, session, reply, f"{post.responder.request_id}{f'.{number}' if number else ''}")
         reader = Reader(stream, post, session, self._timeouts.ping_s)
@@ -269,10 +271,8 @@ class StatefulHttp:
             outcome = await self._manager.serve(flight)
         finally:
             session.calls.leave(flight)
-        answer, most = _encode(flight.call, outcome), self._limits.max_result_bytes
-        if answer is not None and (size := reply.size_with(answer)) > most:
-            answer = jsonrpc.failure_of(ResultTooLarge(size, most), flight.call.id, stateless=False)
-        reply.close(answer)
+        answer = _encode(flight.call, outcome)
+        reply.close(None if answer is None else reply.bound.fitted(answer, flight.call.id))
 
 
 def _encode(call: Call, outcome: Outcome) -> bytes | None:
@@ -287,7 +287,14 @@ class _Reply:
     """The responses that one POST still waits for."""
 
     def __init__(
-        self, stream: EventStream, expected: int, responder: Responder, kept: KeptReplies, *, streams: bool
+        self,
+        stream: EventStream,
+        expected: int,
+        responder: Responder,
+        kept: KeptReplies,
+        bound: BatchBound,
+        *,
+        streams: bool,
     ) -> None:
         self.stream = stream
         self._kept = kept
@@ -296,18 +303,12 @@ class _Reply:
         self.tell_quotas = Quotas(responder, with_wait=True).tell if expected == 1 else unheard
         self.streams = streams
         """True when the client takes an event stream."""
+        self.bound = bound
         self._expected = expected
-        self._size = 0
-        """Of the answers of a batch that are written."""
-
-    def size_with(self, answer: bytes) -> int:
-        """Return how long a batch's answers are with one more; the only answer has been measured before."""
-        return self._size + len(answer) if self._size else 0
 
     def close(self, answer: bytes | None) -> None:
         """Write one response, or none for a cancelled call; the last one finishes the stream."""
         if answer is not None:
-            self._size += len(answer)
             self.stream.append(answer, final=True)
         self._expected -= 1
         if self._expected == 0:

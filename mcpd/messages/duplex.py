@@ -24,6 +24,7 @@ import trio
 
 from mcpd.config import Limits
 from mcpd.errors import InvalidRequest, Overloaded, ParseError, WireError
+from mcpd.messages.batches import BatchBound
 from mcpd.messages.flight import Done, Flight, Stopped, answer_to, encode_outcome
 from mcpd.messages.inflight import InFlight
 from mcpd.messages.manager import MessageManager
@@ -257,11 +258,12 @@ class Duplex:
 
     async def _serve_batch(self, messages: list[jsonrpc.Message]) -> None:
         answers: list[bytes] = []
+        bound = BatchBound(self._limits.max_result_bytes)
 
         async def collect(flight: Flight) -> None:
             answer = await self._answer(flight)
             if answer is not None:
-                answers.append(answer)
+                answers.append(bound.fitted(answer, flight.call.id))
 
         async with trio.open_nursery() as nursery:
             for message in messages:

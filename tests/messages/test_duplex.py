@@ -285,3 +285,15 @@ async def test_a_connection_that_is_stopped_before_it_runs_has_nothing_to_write(
     """A signal may come while the services are still starting."""
     with trio.fail_after(1):
         await Line(make_server(tmp_path)).duplex.flush()
+
+
+async def test_the_answers_of_a_batch_are_bounded_together(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Law 8, SEC-4: what does not fit any more is an error, and the others are answered."""
+    async with line(tmp_path, max_result_bytes=4000) as client:
+        await client.say({"id": 99, "method": "initialize", "params": {**HELLO, "protocolVersion": HEADERLESS}})
+        params = {"name": "echo", "arguments": {"text": "x" * 1500}}
+        calls = [{"jsonrpc": "2.0", "id": id_, "method": "tools/call", "params": params} for id_ in range(4)]
+        await client.say(json.dumps(calls))
+        (batch,) = [sent for sent in client.heard.sent if isinstance(sent, list)]
+    assert sorted(one["id"] for one in batch) == [0, 1, 2, 3]
+    assert [one["error"]["data"]["reason"] for one in batch if "error" in one] == ["result_too_large"] * 2
