@@ -1,7 +1,8 @@
 """Fixtures for all tests; nothing heavy, so that one pure test starts at once.
 
-`need` is `tests.needs.need` as a fixture; `free_port` is for servers that cannot be given port 0. Servers, clients and
-stores have their fixtures beside the tests that use them.
+`need` is `tests.needs.need` as a fixture; `free_port` is for servers that cannot be given port 0; `elasticsearch` is
+the one server of that kind, since its start takes as long as many tests. Other servers, clients and stores have their
+fixtures beside the tests that use them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import needs
+from tests import elasticsearch_server, needs
 
 
 @pytest.fixture
@@ -29,3 +30,13 @@ def free_port() -> int:
         port = probe.getsockname()[1]
     assert isinstance(port, int)
     return port
+
+
+@pytest.fixture
+def elasticsearch() -> elasticsearch_server.ElasticsearchServer:
+    """Return the server of this test run, which the first test that needs it starts."""
+    return elasticsearch_server.shared()
+
+
+def pytest_unconfigure() -> None:
+    elasticsearch_server.end_shared()

