@@ -191,7 +191,7 @@ def test_a_package_imports_only_what_its_line_allows() -> None:
 
 def test_only_one_module_names_backends() -> None:
     """Which stores there are is the configuration's to say and `storage.open`'s to know."""
-    backends = ("mcpd.storage.sqlite", "mcpd.storage.memory", "mcpd.storage.redis")
+    backends = ("mcpd.storage.sqlite", "mcpd.storage.memory", "mcpd.storage.redis", "mcpd.storage.elasticsearch")
     wrong = []
     for found in OURS:
         home = next((one for one in backends if f"{found.imported}.".startswith(f"{one}.")), None)
@@ -280,6 +280,17 @@ def test_a_supervisor_loads_neither_an_event_loop_nor_a_transport() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_the_embedded_default_loads_no_backend_of_a_server_that_must_be_configured() -> None:
+    """Each of its modules costs one or two milliseconds of every start."""
+    program = "import sys, mcpd.app; print(*(n for n in sys.modules if n.startswith(('httpx', 'mcpd.')))) "
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = set(done.stdout.split())
+    assert "mcpd.storage.sqlite.documents" in loaded
+    servers = ("redis", "elasticsearch")
+    others = ("httpx", *(f"mcpd.{package}.{server}" for package in ("drivers", "storage") for server in servers))
+    assert [name for name in loaded if name.startswith(others)] == []
 
 
 @pytest.mark.parametrize("box", BOXES)

@@ -2,9 +2,10 @@
 
 Documents are in SQLite, in the data folder. What replicas share besides is in Redis when `redis.url` names one, else in
 this process; tasks, HTTP sessions, idempotency keys and what processes tell each other are in Redis
-then, else in the data folder. Whoever
-needs documents, the state of their schema, tasks, sessions, keys, or what is shared asks here and gets the contract
-(`storage.documents`, `storage.shared`, `storage.replicas`), never a backend.
+then, else in the data folder. Whoever needs documents, the state of their schema, tasks, sessions, keys, or what is
+shared asks here and gets the contract (`storage.documents`, `storage.shared`, `storage.replicas`), never a backend.
+
+A backend of a server that must be configured is loaded when it is: the embedded default starts without its code.
 
 Called by: `assembly` and the commands. Deliberately not: the memory stores of documents and tasks, which are for tests.
 """
@@ -12,27 +13,18 @@ Called by: `assembly` and the commands. Deliberately not: the memory stores of d
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-import trio
-
 from mcpd.config import Config
-from mcpd.drivers.redis import NotExecuted, Redis, Refused
 from mcpd.drivers.timing import Observe
-from mcpd.errors import ConfigurationError
-from mcpd.secret import SecretUrl
 from mcpd.storage.documents import Documents, Schema
 from mcpd.storage.inbox import Inbox
 from mcpd.storage.memory.inbox import MemoryInbox
 from mcpd.storage.memory.rates import MemoryRates
 from mcpd.storage.memory.sessions import MemorySessions
 from mcpd.storage.memory.shared import LocalShared
-from mcpd.storage.redis.examining import examine
-from mcpd.storage.redis.keys import Keys
-from mcpd.storage.redis.rates import RedisRates
-from mcpd.storage.redis.shared import RedisShared
 from mcpd.storage.replicas import Advice, Shared
 from mcpd.storage.shared import Idempotency, SessionStore, TaskStore
 from mcpd.storage.sqlite.documents import SqliteSchema
@@ -44,18 +36,12 @@ from mcpd.storage.sqlite.tasks import FILE_NAME as TASKS_FILE
 from mcpd.storage.sqlite.tasks import open_tasks as open_sqlite_tasks
 
 T = TypeVar("T")
-NAME: Final = "mcpd"
-"""What `CLIENT LIST` shows of our connections."""
-
-KNOCK_S: Final = 2.0
-"""How long the start of a server waits for a Redis that accepts connections and says nothing."""
 
 REPLICA_POLL_S: Final = 0.2
 """How soon replicas on one data folder notice each other's changes: 3 ms of processor time a second."""
 
 ALONE_POLL_S: Final = 0.9
 """The same for a server that has no replicas: 0.8 ms."""
-
 
 WORKER_POLL_S: Final = 0.05
 """How soon workers on one data folder hear what they tell each other: a cancel, an answer."""
@@ -158,43 +144,21 @@ async def open_shared(
     """
     if config.redis.url is None:
         return alone(observer)
-    try:
-        return await _open_redis(config, config.redis.url, observer, normal)
-    except Refused as error:
-        raise ConfigurationError(f"redis.url: {error}") from None
+    from mcpd.storage.redis.opening import open_redis
+
+    observe = _observing(observer, "redis")
+    return await open_redis(config, config.redis.url, normal, MemoryRates(), observer=observer, observe=observe)
 
 
 async def examine_shared(config: Config) -> list[Advice]:
     """Ask the store that replicas share whether it will do; nothing when there is none. Raises: ConfigurationError."""
     if config.redis.url is None:
         return []
-    try:
-        redis = Redis(config.redis.url.reveal(), name=NAME)
-    except Refused as error:
-        raise ConfigurationError(f"redis.url: {error}") from None
-    return await examine(redis, Keys(config.redis.prefix))
+    from mcpd.storage.redis.opening import examine_redis
+
+    return await examine_redis(config, config.redis.url)
 
 
 def alone(observer: Observer | None = None) -> Shared:
     """Return what a server without replicas shares with nobody."""
     return LocalShared(_observing(observer, "memory"))
-
-
-async def _open_redis(
-    config: Config, url: SecretUrl, observer: Observer | None, normal: Callable[[str], str]
-) -> RedisShared:
-    observe = _observing(observer, "redis")
-    redis = Redis(url.reveal(), name=NAME, observe=observe)
-    if observer is not None:
-        observer.watch_store("redis", "shared", lambda: redis.statistics().connected)
-        observer.watch_store("redis", "subscribed", lambda: redis.statistics().subscribed)
-        observer.watch_store("redis", "leased", lambda: redis.statistics().leased)
-        observer.watch_store("redis", "idle", lambda: redis.statistics().idle)
-    with trio.move_on_after(KNOCK_S), suppress(NotExecuted):
-        async with redis.lease():
-            pass
-    keys = Keys(config.redis.prefix)
-    decided_alone = None if observe is None else partial(observe, "take_alone", "ok", 0.0)
-    rates = RedisRates(redis, keys, MemoryRates(), alone=decided_alone)
-    cached = (lambda _: None) if observer is None else partial(observer.cache_asked, "resources")
-    return RedisShared(redis, keys, rates, lease_s=config.timeouts.lease_s, normal=normal, observe=cached)

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,8 @@ from tests.bench import call, install, lanes, machine
 ROOT = Path(__file__).parents[2]
 SERVER_CORE = 1
 START_S = 60.0
+UNCOMPILED = "PYTHONDONTWRITEBYTECODE"
+"""Would have mcpd alone compiled at each start: the peers were compiled when pip installed them."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,11 @@ def mcpd_with_redis(url: str) -> Server:
     return replace(MCPD, name="mcpd, with Redis", environment={"REDIS_URL": url})
 
 
+def mcpd_apart(number: int) -> list[Server]:
+    """Rows of so many servers that have nothing to do with each other, on all cores: what the machine itself allows."""
+    return [replace(ANYWHERE, name=f"mcpd, alone {place}") for place in range(1, number + 1)]
+
+
 def mcpd_with_workers(number: int) -> Server:
     """The row of mcpd with so many worker processes, on all cores, as `ANYWHERE` is."""
     command = MCPD.command
@@ -152,9 +159,13 @@ def spawn(server: Server, port: int, data: str, log: Path) -> subprocess.Popen[b
         install.Missing: it cannot be installed or is not written yet.
     """
     arguments = server.command(port, data)
-    environment = {**os.environ, **server.environment}
+    environment = {**_without(os.environ, UNCOMPILED), **server.environment}
     with machine.on_core(server.core), log.open("wb") as output:
         return subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+
+
+def _without(environment: Mapping[str, str], name: str) -> dict[str, str]:
+    return {key: value for key, value in environment.items() if key != name}
 
 
 def wait_answered(server: Server, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
