@@ -15,6 +15,7 @@ Sources: RPC-3, RPC-5, CAN-3, IO-7, INI-3.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mcpd.errors import InvalidRequest, Overloaded, Reason, counted
@@ -25,8 +26,10 @@ from mcpd.wire.call import RequestId
 class InFlight:
     """One client's calls. Nothing here is a checkpoint."""
 
-    def __init__(self, *, max_items: int) -> None:
+    def __init__(self, *, max_items: int, cancelled: Callable[[RequestId], bool] = lambda _: False) -> None:
+        """`cancelled` tells, once, whether the cancel of a call has come before the call."""
         self._max_items = max_items
+        self._cancelled = cancelled
         self._flights: dict[RequestId, Flight] = {}
 
     def __len__(self) -> int:
@@ -40,9 +43,11 @@ class InFlight:
             raise Overloaded(f"This client has {counted(len(self._flights), 'call')} in flight; wait for one to end")
 
     def enter(self, flight: Flight) -> None:
-        """Enter a call that `check` has let pass."""
+        """Enter a call that `check` has let pass; one whose cancel came first is cancelled."""
         assert flight.call.id is not None
         self._flights[flight.call.id] = flight
+        if self._cancelled(flight.call.id):
+            self.cancel(flight.call.id)
 
     def leave(self, flight: Flight) -> None:
         """Take a call out that has ended."""

@@ -1,6 +1,6 @@
 """What the sessions of this process tell those of other processes, and hear from them: one file, so that both agree.
 
-    cancel    a client cancels a call that is not in flight here: whoever has it cancels it
+    cancel    a client cancels a call that is not in flight here: whoever has it, or gets it, cancels it
     ended     sessions have ended, as the store knows by now: whoever has one loaded ends it, too
     changed   a session's record was changed and committed: whoever has it loaded takes it, and tells its client of
               what it watches now and has changed since
@@ -27,6 +27,7 @@ from typing import Any, Final
 import msgspec
 
 from mcpd.errors import Reason
+from mcpd.messages.early_cancels import EarlyCancels
 from mcpd.messages.peer import asker_of
 from mcpd.messages.recent import RecentEvents
 from mcpd.messages.session import Session
@@ -73,6 +74,7 @@ class Interprocess:
         self._here = here
         self._recent = recent
         self._unload = unload
+        self.early = EarlyCancels()
         self._heard: OrderedDict[str, float] = OrderedDict()
         """Key of a session that is not here -> the `rev` that its record has by now, without end for an ended one."""
         inbox.on("cancel", self._on_cancel)
@@ -86,6 +88,7 @@ class Interprocess:
         Raises: StoreUnavailable.
         """
         if session.record is not None and type(request_id) in (str, int):
+            self.early.note(session.key, request_id)
             with answering(PROCESSES):
                 await self._inbox.send_all("cancel", msgspec.json.encode(_Cancel(session.key, request_id)))
 
@@ -127,8 +130,8 @@ class Interprocess:
     def _on_cancel(self, message: Message) -> None:
         wish = msgspec.json.decode(message.body, type=_Cancel)
         session = self._here.get(wish.session)
-        if session is not None:
-            session.calls.cancel(wish.request)
+        if session is None or not session.calls.cancel(wish.request):
+            self.early.note(wish.session, wish.request)
 
     def _on_ended(self, message: Message) -> None:
         told = msgspec.json.decode(message.body, type=_Ended)

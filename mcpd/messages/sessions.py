@@ -129,7 +129,8 @@ class Sessions:
     def _enter(self, key: str, state: SessionState, principal: Principal) -> Session:
         peer = Peer(input_s=self._timeouts.input_s, cleanup_s=self._timeouts.cleanup_s, origin=self.address)
         session = self._by_key[key] = Session(key, state, principal, peer)
-        session.calls = InFlight(max_items=self._limits.max_calls_per_connection)
+        early = partial(self._others.early.take, key)
+        session.calls = InFlight(max_items=self._limits.max_calls_per_connection, cancelled=early)
         return session
 
     async def keep(self, session: Session) -> None:

@@ -15,6 +15,7 @@ from mcpd.assembly import Parts
 from mcpd.errors import StoreUnavailable
 from mcpd.events import Changed
 from mcpd.messages import interprocess, recent
+from mcpd.messages.early_cancels import KEEP_S, MAX_ITEMS
 from mcpd.messages.flight import Flight
 from mcpd.messages.peer import asker_of
 from mcpd.messages.session import Session
@@ -95,6 +96,32 @@ async def test_a_cancel_reaches_the_call_on_whatever_server_it_runs(three: Seque
     assert [flight.reason for flight in (*flights, foreign)] == [None] * 5
     await three[0].sessions.cancel(here, 2)
     assert [flight.reason for flight in (*flights, foreign)] == [None, "explicit", None, "explicit", None]
+
+
+async def test_a_cancel_that_overtakes_its_call_cancels_it_when_it_comes(three: Sequence[Parts]) -> None:
+    """CAN-3: on the server that has heard it and on any other, whether the session is loaded there or not; once."""
+    here, there = await begun(three[0], three[1:2])
+    for request_id in (1, 2, 3, "4"):
+        await three[0].sessions.cancel(here, request_id)
+    elsewhere = await found(three[2], here)
+    flights = [flying(here, 1), flying(there, 2), flying(elsewhere, 3), flying(elsewhere, 4)]
+    assert [flight.reason for flight in flights] == ["explicit", "explicit", "explicit", None]
+    here.calls.leave(flights[0])
+    assert flying(here, 1).reason is None
+
+
+async def test_a_cancel_that_no_call_follows_is_soon_forgotten(three: Sequence[Parts]) -> None:
+    here, there = await begun(three[0], three[1:2])
+    await three[0].sessions.cancel(here, 1)
+    await trio.sleep(KEEP_S)
+    assert [flying(session, 1).reason for session in (here, there)] == [None, None]
+
+
+async def test_cancels_that_no_call_follows_are_bounded_in_number(three: Sequence[Parts]) -> None:
+    here = (await begun(three[0], []))[0]
+    for request_id in range(MAX_ITEMS + 1):
+        await three[0].sessions.cancel(here, request_id)
+    assert [flying(here, request_id).reason for request_id in (0, 1)] == [None, "explicit"]
 
 
 async def test_a_cancel_of_a_call_that_is_here_tells_nobody(three: Sequence[Parts]) -> None:
