@@ -1,0 +1,48 @@
+"""What goes out: a request's target and body, with the time that is left.
+
+The server gives up a little before the caller does, so that its answer still arrives: a search says that it ran out of
+time, a write that its shard was not there.
+
+Called by: `client`. Pure: the time that is left is an argument. Deliberately not: headers.
+Source: `timeout` of _search, _bulk, _doc, _aliases and indices; `_msearch` takes it in each search's body.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+from urllib.parse import quote
+
+from mcpd.drivers.elasticsearch_api import Request
+
+SHARE: Final = 0.1
+MOST_S: Final = 0.25
+"""What is kept back of the time for the answer: a tenth, and at most so much."""
+
+
+def target_and_body(request: Request, left_s: float) -> tuple[str, bytes]:
+    """Return the request's target and body; `left_s` is infinite for a caller without a deadline."""
+    body = request.body
+    query = [f"{name}={quote(value, safe=',*')}" for name, value in request.query.items()]
+    if request.deadline != "none" and left_s != inf:
+        left = f"{server_ms(left_s)}ms"
+        if request.deadline == "query":
+            query.append(f"timeout={left}")
+        else:
+            body = _timed(body, left)
+    return (f"{request.path}?{'&'.join(query)}" if query else request.path), body
+
+
+def server_ms(left_s: float) -> int:
+    """Return how long the server may take."""
+    return max(1, int((left_s - min(left_s * SHARE, MOST_S)) * 1000))
+
+
+def _timed(body: bytes, left: str) -> bytes:
+    """Return the lines of an `_msearch`, each search (every second line) with its `timeout`."""
+    lines = body.split(b"\n")
+    first = f'{{"timeout":"{left}"'.encode()
+    for number in range(1, len(lines), 2):
+        rest = lines[number].lstrip()[1:].lstrip()
+        lines[number] = first + (rest if rest.startswith(b"}") else b"," + rest)
+    return b"\n".join(lines)
