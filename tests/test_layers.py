@@ -99,6 +99,7 @@ PURE = (
     "mcpd.drivers.redis.address",
     "mcpd.drivers.redis.errors",
     "mcpd.drivers.elasticsearch_api",
+    "mcpd.drivers.elasticsearch_bulk",
     "mcpd.drivers.elasticsearch_errors",
     "mcpd.drivers.elasticsearch.wire",
     "mcpd.storage.redis.keys",

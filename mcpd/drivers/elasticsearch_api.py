@@ -92,7 +92,8 @@ def shaped(body: bytes, form: type[T]) -> T:
         raise Garbled(f"the answer cannot be understood: {error}") from None
 
 
-def _encoded(body: Body) -> bytes:
+def encoded(body: Body) -> bytes:
+    """Return a body as it is sent."""
     return body if isinstance(body, bytes) else msgspec.json.encode(body)
 
 
@@ -124,7 +125,7 @@ def put_document(
 ) -> Request:
     """Write one document; see `written`. Repeatable if it has a condition."""
     query = _write_query(condition, routing, refresh)
-    return _write("index", "PUT", _path(index, "_doc", key), query, _encoded(source), repeatable=condition != ALWAYS)
+    return _write("index", "PUT", _path(index, "_doc", key), query, encoded(source), repeatable=condition != ALWAYS)
 
 
 def delete_document(
@@ -157,12 +158,12 @@ def search(indices: Sequence[str], body: Body, **query: str) -> Request:
     """Search. With a `pit` in the body `indices` are empty. Partial results are errors, never answers."""
     path = _path(_names(indices), "_search") if indices else "/_search"
     asked = {"allow_partial_search_results": "false", **query}
-    return Request("search", "POST", path, asked, _encoded(body), repeatable=True, deadline="query")
+    return Request("search", "POST", path, asked, encoded(body), repeatable=True, deadline="query")
 
 
 def search_many(searches: Iterable[tuple[Mapping[str, Any], Body]], **query: str) -> Request:
     """Do several searches, each a header (`{"index": ..., "routing": ...}`) and a body without `timeout`."""
-    lines = [line for header, body in searches for line in (_header(header), _encoded(body), b"\n")]
+    lines = [line for header, body in searches for line in (_header(header), encoded(body), b"\n")]
     return Request("msearch", "POST", "/_msearch", query, b"".join(lines), NDJSON, repeatable=True, deadline="lines")
 
 
@@ -172,7 +173,7 @@ def _header(header: Mapping[str, Any]) -> bytes:
 
 def count(indices: Sequence[str], body: Body) -> Request:
     """Count what a query finds."""
-    return Request("count", "POST", _path(_names(indices), "_count"), body=_encoded(body), repeatable=True)
+    return Request("count", "POST", _path(_names(indices), "_count"), body=encoded(body), repeatable=True)
 
 
 def open_pit(indices: Sequence[str], keep_alive: str = "1m") -> Request:
@@ -191,7 +192,7 @@ def close_pit(identifier: str) -> Request:
 
 def create_index(index: str, body: Body) -> Request:
     """Create an index; 400 resource_already_exists_exception where there is one."""
-    return _write("create_index", "PUT", _path(index), {}, _encoded(body), repeatable=False)
+    return _write("create_index", "PUT", _path(index), {}, encoded(body), repeatable=False)
 
 
 def delete_index(index: str) -> Request:
@@ -206,13 +207,13 @@ def get_index(*indices: str) -> Request:
 
 def put_mapping(index: str, body: Body) -> Request:
     """Add fields to a mapping, or change its `_meta`."""
-    return _write("put_mapping", "PUT", _path(index, "_mapping"), {}, _encoded(body), repeatable=True)
+    return _write("put_mapping", "PUT", _path(index, "_mapping"), {}, encoded(body), repeatable=True)
 
 
 def put_template(name: str, body: Body) -> Request:
     """Write a composable index template."""
     path = _path("_index_template", name)
-    return Request("put_template", "PUT", path, body=_encoded(body), repeatable=True, writes=True)
+    return Request("put_template", "PUT", path, body=encoded(body), repeatable=True, writes=True)
 
 
 def delete_template(name: str) -> Request:
@@ -238,7 +239,7 @@ def put_block(index: str, block: str = "write") -> Request:
 
 def put_settings(index: str, body: Body) -> Request:
     """Change an index's dynamic settings."""
-    return _write("put_settings", "PUT", _path(index, "_settings"), {}, _encoded(body), repeatable=True)
+    return _write("put_settings", "PUT", _path(index, "_settings"), {}, encoded(body), repeatable=True)
 
 
 def refresh(*indices: str) -> Request:
@@ -249,7 +250,7 @@ def refresh(*indices: str) -> Request:
 def analyze(body: Body, index: str = "") -> Request:
     """Ask what an analyser makes of a text; 400 for one that the cluster does not have."""
     path = _path(index, "_analyze") if index else "/_analyze"
-    return Request("analyze", "POST", path, body=_encoded(body), repeatable=True)
+    return Request("analyze", "POST", path, body=encoded(body), repeatable=True)
 
 
 # The cluster

@@ -145,6 +145,17 @@ def _class(status: int, kind: str) -> type[ElasticsearchError]:
 _REFUSALS: Final[dict[int, type[Refused]]] = {404: Missing, 409: Conflict}
 
 
+def passes(error: OutcomeUnknown) -> bool:
+    """Return whether asking again soon may have another outcome: the connection was lost, or a node was overtaxed."""
+    return error.status in PASSING or not error.status
+
+
+def twice(error: ElasticsearchError) -> OutcomeUnknown:
+    """Return what `error` means for a write that has been sent before, without an answer."""
+    text = f"sent twice: the first time no answer came, then: {error}"
+    return OutcomeUnknown(text, status=error.status, kind=error.kind)
+
+
 def _cause(body: bytes) -> Cause:
     """Return what the body says went wrong, its root where it names one; empty when this is no error of theirs."""
     try:

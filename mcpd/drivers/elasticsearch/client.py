@@ -21,17 +21,21 @@ Called by: adapters in `storage`. Knows nothing of MCP. Deliberately not: what i
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, NamedTuple
 
 import trio
 
+from mcpd.drivers.elasticsearch.bulk import Bulk
 from mcpd.drivers.elasticsearch.nodes import Node, Nodes
 from mcpd.drivers.elasticsearch.options import Options
 from mcpd.drivers.elasticsearch.transport import Headers, Transport, parse
 from mcpd.drivers.elasticsearch.wire import target_and_body
-from mcpd.drivers.elasticsearch_api import Answer, Request
+from mcpd.drivers.elasticsearch_api import Answer, Refresh, Request
+from mcpd.drivers.elasticsearch_bulk import Action
+from mcpd.drivers.elasticsearch_bulk import Outcome as ItemOutcome
 from mcpd.drivers.elasticsearch_errors import (
     PASSING,
     ElasticsearchError,
@@ -42,6 +46,8 @@ from mcpd.drivers.elasticsearch_errors import (
     Refused,
     Unreachable,
     classify,
+    passes,
+    twice,
 )
 from mcpd.drivers.timing import Observe, Outcome, Timed
 
@@ -84,6 +90,16 @@ class Elasticsearch:
         with Timed(self._observe, request.name, _outcome):
             async with self._places:
                 return await self._perform(request, opaque_id)
+
+    async def bulk(
+        self, actions: Iterable[Action] | AsyncIterable[Action], *, refresh: Refresh = "", opaque_id: str = ""
+    ) -> list[ItemOutcome]:
+        """Write many documents and return what became of each, in the order given.
+
+        Actions are drawn from their source as fast as they can be sent. See `bulk` for what is sent again.
+        Cancellation: closes the connections; what has been sent may have been done.
+        """
+        return await Bulk(partial(self.perform, opaque_id=opaque_id), self._options, refresh).run(actions)
 
     async def _perform(self, request: Request, opaque_id: str) -> Answer:
         deadline = trio.current_time() + self._options.patience_s
@@ -170,16 +186,15 @@ class Elasticsearch:
 def _again(error: ElasticsearchError, request: Request) -> bool:
     if isinstance(error, NotExecuted):
         return not isinstance(error, OutOfTime)
-    return request.repeatable and isinstance(error, OutcomeUnknown) and (error.status in PASSING or not error.status)
+    return request.repeatable and isinstance(error, OutcomeUnknown) and passes(error)
 
 
 def _meaning(error: ElasticsearchError, request: Request, *, doubtful: bool) -> ElasticsearchError:
     """Return what an attempt's error means for its caller. `doubtful`: an earlier attempt may have been done."""
     if doubtful and not isinstance(error, OutcomeUnknown):
-        text = f"sent twice: the first time no answer came, then: {error}"
-        return OutcomeUnknown(text, status=error.status, kind=error.kind)
+        return twice(error)
     if isinstance(error, OutcomeUnknown) and not request.writes:
-        kind = Unreachable if error.status in PASSING or not error.status else Refused
+        kind = Unreachable if passes(error) else Refused
         return kind(str(error), status=error.status, kind=error.kind)
     return error
 

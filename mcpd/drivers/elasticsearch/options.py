@@ -44,6 +44,8 @@ class Options:
     bulk_items: int = 1_000
     bulk_parallel: int = 2
     """Chunks of one `bulk` in flight at once."""
+    bulk_patience_s: float = 30.0
+    """How long items that the cluster has no room for are sent again while none gets through."""
     user_agent: str = "mcpd"
 
     def authorization(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -10,6 +11,14 @@ from mcpd.drivers.elasticsearch import Elasticsearch, Options, open_elasticsearc
 from tests.elasticsearch_server import ElasticsearchServer, fresh_prefix
 
 QUICK = Options(connect_s=5, silence_s=20, patience_s=2)
+PRODUCT = (("X-Elastic-Product", "Elasticsearch"), ("Content-Type", "application/json"))
+"""Headers of every answer of the real one."""
+
+
+def error_body(kind: str, reason: str = "") -> bytes:
+    """Return the body of a refusal as Elasticsearch writes it."""
+    cause = {"type": kind, "reason": reason}
+    return json.dumps({"error": {"root_cause": [cause], **cause}}).encode()
 
 
 @pytest.fixture
@@ -24,3 +33,8 @@ def prefix(elasticsearch: ElasticsearchServer) -> Iterator[str]:
 async def client(elasticsearch: ElasticsearchServer) -> AsyncIterator[Elasticsearch]:
     async with open_elasticsearch([elasticsearch.url], QUICK) as opened:
         yield opened
+
+
+@pytest.fixture
+def elasticsearch_url(elasticsearch: ElasticsearchServer) -> str:
+    return elasticsearch.url
