@@ -2,6 +2,7 @@
 
 What is kept of a stream comes first, because its first word stands; then a stream of this process; then one of another
 process, which is asked for it. An event of a standalone stream of another process leads to the session's own here.
+A session has one reader of what belongs to no call, the newest: other processes are told of it, and end theirs.
 
 Called by: `gateway.stateful_http`. Calls: `messages.remote_streams`, `messages.kept_replies`. Deliberately not: reading
 the stream, or who may, which is the session's matter: a stream is only ever found in the session of its caller.
@@ -9,11 +10,12 @@ the stream, or who may, which is the session's matter: a stream is only ever fou
 Laws: a client's stream is bound to session and principal (RSM-5); a store that is away never makes a stream that is
 here unknown.
 
-Sources: MCP 2025-11-25 transports; RSM-2, RSM-4, RSM-5, STR-4.
+Sources: MCP 2025-11-25 transports; RSM-2, RSM-4, RSM-5, STR-4, STR-6.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,7 +31,11 @@ from mcpd.messages.sessions import Sessions
 from mcpd.messages.stream_names import STANDALONE, Position, position_of
 from mcpd.messages.streams import EventStream
 from mcpd.storage.documents import StorageError
+from mcpd.storage.inbox import Message
 from mcpd.storage.refusals import SESSIONS, answering
+
+_READING = "reading"
+_log = logging.getLogger(__name__)
 
 
 class Resumption:
@@ -38,15 +44,16 @@ class Resumption:
     def __init__(self, sessions: Sessions, *, max_remote: int, nursery: trio.Nursery) -> None:
         """`max_remote` bounds the streams of other processes that one session reads here."""
         self._sessions = sessions
+        self._standalone = f"{sessions.address}{STANDALONE}"
         self._max_remote = max_remote
         self._remote = RemoteStreams(sessions.inbox, sessions.kept)
         self._lending = Lending(sessions.inbox, sessions.kept, sessions.here, nursery)
+        sessions.inbox.on(_READING, self._on_reading)
         nursery.start_soon(sessions.kept.run)
 
     def standalone(self, session: Session) -> EventStream:
         """Return the stream of what belongs to no call. Raises: Overloaded when all streams are in use."""
-        name = f"{self._sessions.address}{STANDALONE}"
-        return session.streams.get(name) or self._sessions.open_stream(session, name)
+        return session.streams.get(self._standalone) or self._sessions.open_stream(session, self._standalone)
 
     @asynccontextmanager
     async def stream(self, session: Session, last_event_id: str | None) -> AsyncIterator[tuple[EventStream, int]]:
@@ -57,14 +64,30 @@ class Resumption:
         position = None if last_event_id is None else position_of(last_event_id)
         if last_event_id is None or (position is not None and self._is_elsewhere(position) and position.standalone):
             own = self.standalone(session)
+            await self._tell_reading(session)
             yield own, own.delivered
         elif position is None:
             raise UnknownStream
         elif (found := await self._here(session, position)) is not None:
+            if position.standalone:
+                await self._tell_reading(session)
             yield found, position.number
         else:
             async with self._from_elsewhere(session, position) as remote:
                 yield remote, position.number
+
+    async def _tell_reading(self, session: Session) -> None:
+        if session.record is not None:
+            try:
+                await self._sessions.inbox.send_all(_READING, session.key.encode())
+            except StorageError as error:
+                _log.warning("other processes are not told that a stream is read here: %s", error)
+
+    def _on_reading(self, message: Message) -> None:
+        session = self._sessions.here(message.body.decode())
+        stream = None if session is None else session.streams.get(self._standalone)
+        if stream is not None:
+            stream.take_over(None)
 
     def _is_elsewhere(self, position: Position) -> bool:
         return position.address != self._sessions.address

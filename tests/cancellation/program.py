@@ -49,8 +49,12 @@ class Program:
         return children(self.pid)
 
     def processor_ticks(self) -> int:
-        """Return the clock ticks of CPU that it and its workers have used."""
-        return sum(_ticks(pid) for pid in (self.pid, *self.workers()))
+        """Return the clock ticks of CPU that it and its workers have used; a worker may end meanwhile."""
+        ticks = _ticks(self.pid)
+        for worker in self.workers():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                ticks += _ticks(worker)
+        return ticks
 
     def descriptors(self) -> int:
         """Return how many files and sockets it has open beside its databases, whose readers are few and open late."""

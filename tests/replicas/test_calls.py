@@ -116,6 +116,18 @@ async def test_a_session_that_is_ended_anywhere_ends_its_calls_everywhere(client
         assert (await client.call("tools/list")).status == 404
 
 
+async def test_the_newest_reader_of_a_session_ends_the_one_before_wherever_that_is(clients: list[Mcp]) -> None:
+    """STR-6: what belongs to no call is told once, however many streams a client opens on however many processes."""
+    headers = {**clients[0].session, "accept": "text/event-stream"}
+    async with AsyncExitStack() as opened:
+        readers = []
+        for client in (clients[0], clients[1], clients[0]):
+            readers.append(await opened.enter_async_context(client.streaming("GET", None, headers)))
+            if len(readers) > 1:
+                while await readers[-2].message() is not None:
+                    pass
+
+
 async def test_an_answer_is_taken_once_wherever_it_comes_and_however_often(clients: list[Mcp]) -> None:
     """S2C-1, S2C-2: 40 duplicates over all processes."""
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "ask_name", "arguments": {}}}
