@@ -201,6 +201,8 @@ async def _start_services(parts: Parts, services: trio.Nursery) -> None:
     await services.start(parts.inbox.run)
     await services.start(LoopWatch(parts.metrics, partial(_running, parts.manager)).run)
     await services.start(parts.workers.run)
+    if parts.manager.recorder is not None:
+        await services.start(parts.manager.recorder.run)
     services.start_soon(parts.sessions.expire)
     if parts.documents is not None:
         await services.start(follow, parts.documents, parts.bus)

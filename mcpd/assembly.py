@@ -37,6 +37,7 @@ from mcpd.idempotency import KeyedCalls
 from mcpd.messages.listens import Listens
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.rates import Rates
+from mcpd.messages.recorder import Recorder
 from mcpd.messages.sessions import Sessions
 from mcpd.monitoring.health import Finding, Health
 from mcpd.monitoring.logs import Logs
@@ -65,7 +66,9 @@ from mcpd.storage.open import (
     open_tasks,
     own_inbox,
     passing_sessions,
+    recording,
 )
+from mcpd.storage.records import Records
 from mcpd.storage.replicas import Shared
 from mcpd.storage.shared import Idempotency, SessionStore, TaskStore
 from mcpd.tasks import Tasks
@@ -85,8 +88,8 @@ from mcpd.wire.versions import STATEFUL, STATELESS
 
 _log = logging.getLogger("mcpd")
 D = TypeVar("D")
-Policies = tuple[Rates | None, KeyedCalls | None]
-"""What bounds how often callers call, and what lets calls be sent again."""
+Policies = tuple[Rates | None, KeyedCalls | None, Recorder | None]
+"""What bounds how often callers call, what lets calls be sent again, and what records them."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ class Stores:
     shared: Shared
     metrics: Metrics
     """Counts what the others are asked, from their opening on."""
+    records: Records | None = None
 
 
 @asynccontextmanager
@@ -150,11 +154,12 @@ async def open_stores(config: Config) -> AsyncIterator[Stores]:
         open_idempotency(config, shared, metrics) as idempotency,
         open_sessions(config, shared, metrics) as sessions,
         open_inbox(config, shared, metrics) as inbox,
+        recording(config, metrics) as records,
         open_provider(
             config.embeddings, observe=partial(metrics.cache_asked, "vectors"), second=shared.cache
         ) as provider,
     ):
-        yield Stores(documents, provider, tasks, idempotency, sessions, inbox, shared, metrics)
+        yield Stores(documents, provider, tasks, idempotency, sessions, inbox, shared, metrics, records)
 
 
 def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
@@ -166,8 +171,7 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
     metrics = _metrics() if stores is None else stores.metrics
     metrics.log_lines_dropped.follow(lambda: logs.dropped)
     shared = alone() if stores is None else stores.shared
-    bus, health = shared.bus, Health()
-    limits, timeouts = config.limits, config.timeouts
+    bus, health, limits, timeouts = shared.bus, Health(), config.limits, config.timeouts
     declarations = load_declarations(config)
     searcher = None
     if stores is not None:
@@ -192,9 +196,11 @@ def build(config: Config, logs: Logs, stores: Stores | None = None) -> Parts:
         sealing=Sealing(ring, ttl_s=timeouts.request_state_s),
         bus=bus,
     )
-    policies = _rates(config, shared, service, metrics, known), _keyed(stores, config)
+    policies = _rates(config, shared, service, metrics, known), _keyed(stores, config), _recorder(stores, config)
     between = _between_processes(stores)
     manager, sessions = _messages(service, bus, between, config, metrics=metrics, logs=logs, policies=policies)
+    if manager.recorder is not None:
+        health.add("records", manager.recorder.check, required=False)
     loader = None if config.prompts.folder is None else PromptLoader([config.prompts.folder])
     keys = KeyStore(config.keys_file, config.auth.api_key)
     return Parts(
@@ -220,7 +226,7 @@ def _messages(
     logs: Logs,
     policies: Policies,
 ) -> tuple[MessageManager, Sessions]:
-    limits, timeouts, (rates, keyed) = config.limits, config.timeouts, policies
+    limits, timeouts, (rates, keyed, recorder) = config.limits, config.timeouts, policies
     listens = Listens(service, bus, limits=limits, metrics=metrics)
     sessions = Sessions(service, bus, *between, limits=limits, timeouts=timeouts, metrics=metrics)
     manager = MessageManager(
@@ -233,6 +239,7 @@ def _messages(
         logs=logs,
         rates=rates,
         keyed=keyed,
+        recorder=recorder,
     )
     return manager, sessions
 
@@ -241,6 +248,12 @@ def _keyed(stores: Stores | None, config: Config) -> KeyedCalls | None:
     if stores is None:
         return None
     return KeyedCalls(stores.idempotency, limits=config.limits, timeouts=config.timeouts, metrics=stores.metrics)
+
+
+def _recorder(stores: Stores | None, config: Config) -> Recorder | None:
+    if stores is None or stores.records is None:
+        return None
+    return Recorder(stores.records, config.records, stores.metrics, cleanup_s=config.timeouts.cleanup_s)
 
 
 def _rates(
@@ -366,8 +379,7 @@ def _watch_tasks(health: Health, tasks: TaskStore) -> None:
 
 def _watch_shared(health: Health, shared: Shared) -> None:
     async def check_shared() -> Finding:
-        standing = await shared.check()
-        return Finding(*standing)
+        return Finding(*await shared.check())
 
     if shared.name:
         health.add(shared.name, check_shared, required=False)
@@ -376,8 +388,7 @@ def _watch_shared(health: Health, shared: Shared) -> None:
 def load_declarations(config: Config) -> list[Declaration]:
     """Return the built-in tools and everything that `--tools` and the entry points name. Raises: RegistrationError."""
     modules = [*config.tools.modules, *(point.value for point in entry_points(group="mcpd.tools"))]
-    loaded = [declaration for module in modules for declaration in load(module)]
-    return [*_built_in(config, modules), *loaded]
+    return [*_built_in(config, modules), *(found for module in modules for found in load(module))]
 
 
 def _built_in(config: Config, modules: list[str]) -> list[ToolDeclaration]:

@@ -1,4 +1,4 @@
-"""The command line: `mcpd serve | stdio | call | check | keys`, and the commands on the document store.
+"""The command line: `mcpd serve | stdio | call | check | keys`, and the commands on what is stored.
 
 Each command family has a file in `commands` that says what it is called and takes; here they are put together, and each
 end of a command becomes an exit code. What a command needs is imported when it runs, so that `mcpd --help` is quick and
@@ -27,6 +27,7 @@ from mcpd.commands.ingest import ingest
 from mcpd.commands.keys import keys
 from mcpd.commands.migrate import migrate
 from mcpd.commands.options import FAILED, INTERRUPTED, WRONG_USAGE, examples
+from mcpd.commands.records import records
 from mcpd.commands.search import search
 from mcpd.commands.serve import serve, stdio, worker
 from mcpd.descriptors import ensure_open
@@ -99,5 +100,5 @@ def cli() -> None:
     """
 
 
-for _command in (serve, worker, stdio, call, check, keys, ingest, documents, search, migrate):
+for _command in (serve, worker, stdio, call, check, keys, ingest, documents, search, records, migrate):
     cli.add_command(_command)

@@ -58,6 +58,7 @@ def _seconds(reason: str, *, minimum: float = 0.001) -> Mapping[str, About]:
 TOOL_ERRORS = ("shown", "masked")
 MAX_WORKERS = 64
 LOG_LEVELS = ("debug", "info", "warning", "error")
+RECORDED_ARGUMENTS = ("digest", "redacted", "full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +226,30 @@ class Embeddings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    """What is kept of calls that have ended."""
+
+    enabled: bool = field(
+        default=True, metadata=_about("true or false", "Who called what is asked when it is too late to switch it on.")
+    )
+    arguments: str = field(
+        default="digest",
+        metadata=_about(
+            "digest, redacted or full",
+            "Arguments may be secret: a digest; their keys with types and sizes; or all, to 4 KiB.",
+            choices=RECORDED_ARGUMENTS,
+        ),
+    )
+    keep_s: float = field(
+        default=86_400.0 * 30,
+        metadata=_about("seconds", "A month to notice and look into something.", minimum=1, maximum=86_400 * 3660),
+    )
+    max_items: int = field(
+        default=250_000, metadata=_count("records", "About 100 MB; the oldest go first. Refusals: a tenth of it more.")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """Every wait that ends by itself."""
 
@@ -258,7 +283,7 @@ class Timeouts:
     @property
     def end_s(self) -> float:
         """What a stop takes besides the grace that calls have."""
-        return 3 * self.cleanup_s + self.write_s
+        return 4 * self.cleanup_s + self.write_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -355,6 +380,7 @@ class Config:
     data: Data = field(default_factory=Data)
     redis: Redis = field(default_factory=Redis)
     embeddings: Embeddings = field(default_factory=Embeddings)
+    records: Records = field(default_factory=Records)
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     origins: Mapping[str, str] = field(default_factory=_no_origins, repr=False, compare=False)

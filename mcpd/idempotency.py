@@ -106,6 +106,9 @@ class Work(Protocol):
     async def run(self) -> Outcome | WireError | Reason:
         """Run it to its end; a reason when it was cancelled. Raises: nothing but `trio.Cancelled`."""
 
+    def record(self) -> None:
+        """Give what has been done a record: its client has gone, and has another one. Not a checkpoint."""
+
 
 Launch = Callable[[Call, Exchange, str], Work]
 
@@ -309,6 +312,7 @@ class KeyedCalls:
         ended = await run.work.run()
         if lead not in run.fronts:
             _log.info("request_id=%s has ended without its client", lead.call.request_id)
+            run.work.record()
         outcome = _outcome_of(ended)
         if isinstance(outcome, WireError) or _asks(outcome):
             await self._written(run, lambda: self._store.release(run.claim, holder))

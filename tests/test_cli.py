@@ -56,7 +56,7 @@ def test_every_command_explains_itself_with_examples(path: tuple[str, ...], caps
 
 def test_the_commands_are_those_that_are_promised() -> None:
     """CLI: names."""
-    kept = {"ingest", "documents", "search", "migrate"}
+    kept = {"ingest", "documents", "search", "records", "migrate"}
     assert {name for name, command in cli.cli.commands.items() if not command.hidden} == {
         "serve",
         "stdio",

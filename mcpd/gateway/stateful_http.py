@@ -30,6 +30,7 @@ from mcpd.messages.batches import BatchBound
 from mcpd.messages.flight import Done, Failed, Flight, Outcome, Stopped, answer_to, encode_outcome, unheard
 from mcpd.messages.kept_replies import KeptReplies
 from mcpd.messages.manager import MessageManager
+from mcpd.messages.recorder import Asked
 from mcpd.messages.remote_streams import UnknownStream
 from mcpd.messages.resumption import Resumption
 from mcpd.messages.session import Session
@@ -171,8 +172,8 @@ class StatefulHttp:
 
     async def _refuse(self, error: WireError, post: Post, message: Any, status: int) -> None:
         request_id = message.id if isinstance(message, jsonrpc.Request) else None
-        method = message.method if isinstance(message, jsonrpc.Request | jsonrpc.Notification) else ""
-        self._manager.refuse(error, post.responder.line(status, method))
+        method, params = jsonrpc.asked_by(message)
+        self._manager.refuse(error, post.responder.line(status, method), Asked(post.principal, params))
         await post.responder.whole(status, jsonrpc.failure_of(error, request_id, stateless=False), retry_after(error))
 
     async def _notice(self, notification: jsonrpc.Notification, session: Session) -> None:
@@ -259,9 +260,9 @@ class StatefulHttp:
             flight.tell_quotas = reply.tell_quotas
             session.calls.enter(flight)
         except WireError as error:
-            method = message.method if isinstance(message, jsonrpc.Request) else ""
+            method, params = jsonrpc.asked_by(message)
             line = reply.line._replace(request_id=request_id, method=method or reply.line.method)
-            self._manager.refuse(error, line)
+            self._manager.refuse(error, line, Asked(session.principal, params))
             reply.close(jsonrpc.failure_of(error, message.id, stateless=False))
             return
         self._nursery.start_soon(self._serve, flight, session, reply)

@@ -17,7 +17,6 @@ Sources: MCP 2026-07-28 basic/transports; sections 1.2 to 1.5, 2.6, 2.7.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any
 
 import trio
 
@@ -44,9 +43,10 @@ from mcpd.gateway.stateful_http import StatefulHttp
 from mcpd.messages.flight import Flight
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.outbox import Outbox
+from mcpd.messages.recorder import Asked
 from mcpd.monitoring.metrics import Metrics
 from mcpd.wire import jsonrpc, sse
-from mcpd.wire.call import Call
+from mcpd.wire.call import ANONYMOUS, Call, Principal
 from mcpd.wire.envelope import VERSION_KEY, is_stateless_post, open_http
 from mcpd.wire.headers import RoutingHeaders, check_parameters
 from mcpd.wire.versions import STATEFUL, STATELESS, SUPPORTED_STATELESS, is_stateless
@@ -134,15 +134,16 @@ class StreamableHttp:
                     if post.responder.status in _SERVED:
                         self._note(post.responder, started)
                 return
-            await self._turn_away(post.responder, _NOT_STATELESS)
+            await self._turn_away(post.responder, _NOT_STATELESS, post.principal)
             return
-        await self._turn_away(post.responder, _NO_METHOD)
+        await self._turn_away(post.responder, _NO_METHOD, post.principal)
 
-    async def _turn_away(self, responder: Responder, refusal: Refusal) -> None:
+    async def _turn_away(self, responder: Responder, refusal: Refusal, caller: Principal = ANONYMOUS) -> None:
         """Refuse in step 0, before anything is known about the message."""
         error = InvalidRequest(refusal.message)
         self._metrics.rejected(refusal.reason)
-        self._manager.refuse(error, responder.line(refusal.status)._replace(detail=refusal.logged))
+        line = responder.line(refusal.status)._replace(detail=refusal.logged)
+        self._manager.refuse(error, line, Asked(caller, reason=refusal.reason))
         body = jsonrpc.failure_of(error, None, stateless=True)
         await responder.whole(refusal.status, body, list(refusal.headers))
 
@@ -157,10 +158,10 @@ class StreamableHttp:
             body = read_body(head, post.receive, max_bytes=limits.max_body_bytes, timeout_s=timeout_s)
             value = jsonrpc.decode(await body, max_depth=limits.max_depth)
         except BodyRefused as refused:
-            await self._turn_away(post.responder, Refusal(refused.status, "body", str(refused)))
+            await self._turn_away(post.responder, Refusal(refused.status, "body", str(refused)), post.principal)
             return
         except ParseError as error:
-            await self._refuse(error, post, None, "")
+            await self._refuse(error, post)
             return
         if type(value) is list:
             await self._stateful.batch(value, post)
@@ -169,7 +170,7 @@ class StreamableHttp:
 
     def _route(self, message: jsonrpc.Message, post: Post) -> Awaitable[None]:
         if isinstance(message, jsonrpc.Malformed):
-            return self._refuse(message.error, post, message.id, "")
+            return self._refuse(message.error, post, message)
         if isinstance(message, jsonrpc.Response):
             return self._stateful.response(message, post)
         if not is_stateless_post(message, post.headers):
@@ -181,7 +182,7 @@ class StreamableHttp:
     async def _notification(self, notification: jsonrpc.Notification, post: Post) -> None:
         version = (notification.params.get("_meta") or {}).get(VERSION_KEY, post.headers.version)
         if version is None or not is_stateless(version):
-            await self._refuse(UnsupportedVersion(str(version), SUPPORTED_STATELESS), post, None, notification.method)
+            await self._refuse(UnsupportedVersion(str(version), SUPPORTED_STATELESS), post, notification)
             return
         await post.responder.whole(202)
 
@@ -196,10 +197,12 @@ class StreamableHttp:
             )
             self._check_parameters(call, post.headers)
         except WireError as error:
-            await self._refuse(error, post, request.id, request.method)
+            await self._refuse(error, post, request)
             return
         if call.method == "subscriptions/listen" and not post.head.takes_events:
-            await self._turn_away(post.responder, Refusal(406, "body", "Accept text/event-stream to listen"))
+            await self._turn_away(
+                post.responder, Refusal(406, "body", "Accept text/event-stream to listen"), post.principal
+            )
             return
         exchange = PostExchange(call, post.responder, self._open_events, post.head)
         flight = Flight(call, exchange, post.responder.client)
@@ -220,9 +223,10 @@ class StreamableHttp:
         if arguments is None or isinstance(arguments, dict):
             check_parameters(parameters, headers, arguments or {})
 
-    async def _refuse(self, error: WireError, post: Post, request_id: Any, method: str) -> None:
-        status = facing(error).mcp_status
-        self._manager.refuse(error, post.responder.line(status, method))
+    async def _refuse(self, error: WireError, post: Post, message: jsonrpc.Message | None = None) -> None:
+        status, (method, params) = facing(error).mcp_status, jsonrpc.asked_by(message)
+        self._manager.refuse(error, post.responder.line(status, method), Asked(post.principal, params))
+        request_id = message.id if isinstance(message, jsonrpc.Request | jsonrpc.Malformed) else None
         await post.responder.whole(status, jsonrpc.failure_of(error, request_id, stateless=True))
 
     def _open_events(self, responder: Responder, scope: trio.CancelScope) -> Outbox:

@@ -20,6 +20,7 @@ from mcpd.gateway.access import Access, Refusal
 from mcpd.gateway.asgi import REQUEST_ID, Head, Receive, RequestNames, Scope, Send, client_address
 from mcpd.messages.duplex import Duplex
 from mcpd.messages.manager import MessageManager
+from mcpd.messages.recorder import Asked
 from mcpd.messages.sessions import Sessions
 from mcpd.monitoring.logs import RequestLine
 from mcpd.monitoring.metrics import Metrics
@@ -107,7 +108,8 @@ class WebSocketDoor:
         self._metrics.rejected(refusal.reason)
         name, client = scope[REQUEST_ID], client_address(scope)
         line = RequestLine(name, "websocket", scope.get("method", "GET"), "", 0.0, target=scope["path"], client=client)
-        self._manager.refuse(error, line._replace(status=str(refusal.status), detail=refusal.logged))
+        line = line._replace(status=str(refusal.status), detail=refusal.logged)
+        self._manager.refuse(error, line, Asked(reason=refusal.reason))
         body = jsonrpc.failure_of(error, None, stateless=True)
         headers = [(b"content-type", b"application/json"), (b"x-request-id", name.encode()), *refusal.headers]
         await send({"type": "websocket.http.response.start", "status": refusal.status, "headers": headers})

@@ -29,11 +29,12 @@ from mcpd.messages.flight import Done, Flight, Stopped, answer_to, encode_outcom
 from mcpd.messages.inflight import InFlight
 from mcpd.messages.manager import MessageManager
 from mcpd.messages.outbox import Outbox
+from mcpd.messages.recorder import Asked
 from mcpd.messages.session import Session
 from mcpd.messages.sessions import Sessions
 from mcpd.monitoring.logs import RequestLine
 from mcpd.wire import jsonrpc
-from mcpd.wire.call import Call, Principal, RequestId
+from mcpd.wire.call import Call, Principal
 from mcpd.wire.envelope import open_message
 from mcpd.wire.session import Action, Lifecycle, SessionState, parse_batch
 from mcpd.wire.versions import HEADERLESS, can
@@ -147,7 +148,7 @@ class Duplex:
             value = jsonrpc.decode(data, max_depth=self._limits.max_depth)
             messages = self._batch(value) if isinstance(value, list) else None
         except WireError as error:
-            self._outbox.offer(self._refuse(error, None, ""))
+            self._outbox.offer(self._refuse(error))
             return
         if messages is not None:
             calls.start_soon(self._serve_batch, messages)
@@ -161,7 +162,7 @@ class Duplex:
     def refuse_oversized(self) -> None:
         """Answer a message that was too long to be read (IO-9)."""
         error = ParseError(f"A message may have {self._limits.max_message_bytes} bytes")
-        self._outbox.offer(self._refuse(error, None, ""))
+        self._outbox.offer(self._refuse(error))
 
     def _batch(self, value: list[Any]) -> list[jsonrpc.Message]:
         if self._session is None or not can(self._session.state.version, "batch"):
@@ -181,14 +182,14 @@ class Duplex:
             try:
                 return self._launch(message)
             except WireError as error:
-                return self._refuse(error, message.id, message.method)
+                return self._refuse(error, message)
         elif isinstance(message, jsonrpc.Notification):
             self._notice(message)
         elif isinstance(message, jsonrpc.Response):
             if self._session is not None:
                 self._session.peer.answer(message)
         else:
-            return self._refuse(message.error, message.id, "")
+            return self._refuse(message.error, message)
         return None
 
     def _launch(self, request: jsonrpc.Request) -> Flight:
@@ -275,9 +276,11 @@ class Duplex:
         if answers:
             await self._outbox.deliver(b"[" + b",".join(answers) + b"]")
 
-    def _refuse(self, error: WireError, request_id: RequestId | None, method: str) -> bytes:
+    def _refuse(self, error: WireError, message: jsonrpc.Request | jsonrpc.Malformed | None = None) -> bytes:
+        method, params = jsonrpc.asked_by(message)
+        request_id = None if message is None else message.id
         line = RequestLine(self._name_request(), self._transport, method, "", 0.0, client=self.client)
-        self._manager.refuse(error, line)
+        self._manager.refuse(error, line, Asked(self._principal, params))
         return jsonrpc.failure_of(error, request_id, stateless=self._session is None)
 
 

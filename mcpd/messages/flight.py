@@ -19,6 +19,7 @@ import msgspec
 import trio
 
 from mcpd.errors import CallCancelled, Draining, Reason, WireError
+from mcpd.messages.arguments import NOTHING, Noted
 from mcpd.messages.places import Ticket
 from mcpd.rates import Rate, Taken
 from mcpd.service import Exchange
@@ -92,6 +93,8 @@ class Flight(msgspec.Struct, eq=False):
     """Hears what is left of the caller's rates, where there are any; HTTP has headers for it."""
     ticket: Ticket | None = None
     """Its claim to a place among the running calls, once it has one."""
+    noted: Noted = NOTHING
+    """What its record will say of its arguments."""
 
     @property
     def key(self) -> str:

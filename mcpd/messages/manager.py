@@ -1,11 +1,11 @@
 """The Message Manager: the one path of every call, whatever transport it came through.
 
 `serve` admits a call or refuses it, opens its one cancel scope with its one deadline, lets the service answer, and
-turns whatever happens into `Done`, `Failed` or `Stopped`, with metrics and one log line. It owns the in-flight table,
-so it is also who cancels (`cancel`) and who drains.
+turns whatever happens into `Done`, `Failed` or `Stopped`, with metrics, one log line and one record. It owns the
+in-flight table, so it is also who cancels (`cancel`) and who drains.
 
-Called by: the transports, `messages.duplex`, `app`. Calls: `service`, `messages.listens`. Deliberately not: bytes,
-headers, sockets, sessions.
+Called by: the transports, `messages.duplex`, `app`. Calls: `service`, `messages.listens`, `messages.recorder`.
+Deliberately not: bytes, headers, sockets, sessions.
 
 Laws: one call, one scope, one deadline (1); no call outlives its request (2); the second of two translation boundaries
 (7): here, and only here, an exception becomes a wire error, and what a function raises passes no further, `Cancelled`
@@ -47,6 +47,7 @@ from mcpd.messages.flight import Budget, Done, Failed, Flight, Outcome, Stopped,
 from mcpd.messages.listens import Listens
 from mcpd.messages.places import Places
 from mcpd.messages.rates import Rates
+from mcpd.messages.recorder import Asked, Recorder
 from mcpd.messages.sessions import Sessions
 from mcpd.monitoring.logs import Logs, RequestLine, raised
 from mcpd.monitoring.metrics import TRANSPORTS, Metrics
@@ -81,6 +82,7 @@ class MessageManager:
         logs: Logs,
         rates: Rates | None = None,
         keyed: KeyedCalls | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.service = service
         self._listens = listens
@@ -92,6 +94,8 @@ class MessageManager:
         self._rates = rates
         self.keyed = keyed
         """Runs calls with an idempotency key; None on a server without a store for them."""
+        self.recorder = recorder
+        """Records calls that have ended; None where nobody wants that."""
         self._default_budget = Budget("server", timeouts.call_s)
         self._flights: dict[int, Flight] = {}
         self._places = Places(limits.max_calls, limits.max_queued_calls)
@@ -112,6 +116,8 @@ class MessageManager:
         Raises: nothing but `trio.Cancelled`.
         """
         call = flight.call
+        if self.recorder is not None:
+            flight.noted = self.recorder.note(call)
         try:
             row = self._admit(call)
         except WireError as error:
@@ -255,6 +261,8 @@ class MessageManager:
 
         Cancellation: stops it. Raises: nothing but `trio.Cancelled`.
         """
+        if self.recorder is not None:
+            flight.noted = self.recorder.note(flight.call)
         self._flights[id(flight)] = flight
         try:
             return await self._run(flight, TABLE["tools/call"])
@@ -266,6 +274,8 @@ class MessageManager:
         seconds = trio.current_time() - flight.started
         label = outcome_label(outcome)
         self._metrics.call_finished(call.transport, call.method, call.version, label, seconds)
+        if self.recorder is not None:
+            self.recorder.ended(flight, outcome, label, seconds)
         if flight.cancelled_at:
             reason = flight.reason or "deadline"
             self._metrics.cancelled(reason, max(0.0, trio.current_time() - flight.cancelled_at))
@@ -287,11 +297,20 @@ class MessageManager:
         )
         return outcome
 
-    def refuse(self, error: WireError, line: RequestLine) -> None:
-        """Count and log a message that was refused before it became a call; `line` says all but how it ended."""
-        outcome = facing(error).outcome
-        self._metrics.request_finished(line.transport, line.method, outcome, 0.0)
-        self._logs.request(line._replace(outcome=outcome, detail=line.detail or _detail(error)))
+    def record(self, flight: Flight, outcome: Outcome) -> None:
+        """Record what `perform` has done for a client that has gone, and whose own record says only that."""
+        if self.recorder is not None:
+            self.recorder.ended(flight, outcome, outcome_label(outcome), trio.current_time() - flight.started)
+
+    def refuse(self, error: WireError, line: RequestLine, asked: Asked) -> None:
+        """Count, log and record a message that was refused before it became a call; `line` says all but the end."""
+        line = line._replace(
+            outcome=facing(error).outcome, principal=asked.principal.name, detail=line.detail or _detail(error)
+        )
+        self._metrics.request_finished(line.transport, line.method, line.outcome, 0.0)
+        self._logs.request(line)
+        if self.recorder is not None:
+            self.recorder.refused(error, line, asked)
 
     def note(self, line: RequestLine) -> None:
         """Log a request that was served and is no call: a notification taken in, a stream, the end of a session."""

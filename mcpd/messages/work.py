@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager
 
 from mcpd.errors import Draining, Reason, WireError
 from mcpd.jobs import Ended, Exchange
-from mcpd.messages.flight import Done, Failed, Flight
+from mcpd.messages.flight import Done, Failed, Flight, Outcome, Stopped
 from mcpd.messages.manager import MessageManager
 from mcpd.wire import jsonrpc
 from mcpd.wire.call import Call
@@ -58,12 +58,19 @@ class TaskWork(_Work):
 class KeyedWork(_Work):
     """Implements `idempotency.Work`."""
 
+    _outcome: Outcome = Stopped("client_gone")
+
     async def run(self) -> Kept | WireError | Reason:
         """See `Work`."""
-        outcome = await self._manager.perform(self._flight)
+        outcome = self._outcome = await self._manager.perform(self._flight)
         if isinstance(outcome, Done):
             return of_result(outcome.raw, crashed=outcome.crashed)
         return outcome.error if isinstance(outcome, Failed) else outcome.reason
+
+    def record(self) -> None:
+        """See `Work`."""
+        if not isinstance(self._outcome, Stopped):
+            self._manager.record(self._flight, self._outcome)
 
 
 _CANCELLED = {

@@ -35,6 +35,7 @@ OUTCOMES = frozenset({"ok", "tool_error", "protocol_error", "cancelled", "deadli
 TRANSPORTS = frozenset({"http", "websocket", "stdio", "rest", "graphql"})
 BUDGETS = ("request", "tool", "server")
 KEYED_OUTCOMES = ("ran", "joined", "replayed", "mismatch", "refused", "unavailable")
+RECORDS_LOST = ("full", "stopped", "unfit")
 SEARCH_MODES = ("text", "semantic", "hybrid")
 _DURATIONS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _OPERATION_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
@@ -149,6 +150,15 @@ class Metrics:
         self.idempotent_calls = Counter(
             "mcpd_idempotent_calls", "Calls with an idempotency key, by what came of it.", ("outcome",), registry
         )
+        self.records_dropped = Counter(
+            "mcpd_records_dropped", "Records of calls that are lost, by why.", ("reason",), registry
+        )
+        self.records_failed = Counter(
+            "mcpd_records_failed", "Times that records could not be written and were kept to try again.", (), registry
+        )
+        self.records_failed.of()
+        for reason in RECORDS_LOST:
+            self.records_dropped.of(reason)
         for outcome in KEYED_OUTCOMES:
             self.idempotent_calls.of(outcome)
         for reason in REASONS:
@@ -171,6 +181,7 @@ class Metrics:
             Gauge("mcpd_tasks", "Tasks that are kept, as last counted.", ("state",), registry=registry),
             Gauge("mcpd_idempotency_keys", "Idempotency keys that are kept, as last counted.", registry=registry),
             Gauge("mcpd_tasks_running", "Tasks that this process runs.", registry=registry),
+            Gauge("mcpd_records_pending", "Records of calls that wait to be written.", registry=registry),
         )
         names = (
             "calls_in_flight",
@@ -183,6 +194,7 @@ class Metrics:
             "tasks",
             "idempotency_keys",
             "tasks_running",
+            "records_pending",
         )
         self._gauges = dict(zip(names, declared, strict=True))
 

@@ -1,9 +1,10 @@
 """Opens the stores that the configuration names: the only file that knows which backends there are.
 
-Documents are in SQLite, in the data folder. What replicas share besides is in Redis when `redis.url` names one, else in
-this process; tasks, HTTP sessions, idempotency keys and what processes tell each other are in Redis
-then, else in the data folder. Whoever needs documents, the state of their schema, tasks, sessions, keys, or what is
-shared asks here and gets the contract (`storage.documents`, `storage.shared`, `storage.replicas`), never a backend.
+Documents and call records are in SQLite, in the data folder. What replicas share besides is in Redis when `redis.url`
+names one, else in this process; tasks, HTTP sessions, idempotency keys and what processes tell each other are in Redis
+then, else in the data folder. Whoever needs documents, the state of their schema, tasks, sessions, keys, records, or
+what is shared asks here and gets the contract (`storage.documents`, `storage.records`, `storage.shared`,
+`storage.replicas`), never a backend.
 
 A backend of a server that must be configured is loaded when it is: the embedded default starts without its code.
 
@@ -25,12 +26,15 @@ from mcpd.storage.memory.inbox import MemoryInbox
 from mcpd.storage.memory.rates import MemoryRates
 from mcpd.storage.memory.sessions import MemorySessions
 from mcpd.storage.memory.shared import LocalShared
+from mcpd.storage.records import Records
 from mcpd.storage.replicas import Advice, Shared
 from mcpd.storage.shared import Idempotency, SessionStore, TaskStore
 from mcpd.storage.sqlite.documents import SqliteSchema
 from mcpd.storage.sqlite.documents import open_documents as open_sqlite
 from mcpd.storage.sqlite.idempotency import open_idempotency as open_sqlite_idempotency
 from mcpd.storage.sqlite.inbox import open_inbox as open_sqlite_inbox
+from mcpd.storage.sqlite.records import FILE_NAME as RECORDS_FILE
+from mcpd.storage.sqlite.records import open_records as open_sqlite_records
 from mcpd.storage.sqlite.sessions import open_sessions as open_sqlite_sessions
 from mcpd.storage.sqlite.tasks import FILE_NAME as TASKS_FILE
 from mcpd.storage.sqlite.tasks import open_tasks as open_sqlite_tasks
@@ -99,6 +103,26 @@ def open_sessions(
 ) -> AbstractAsyncContextManager[SessionStore]:
     """Give the HTTP sessions. Raises: StorageError. Resources: closed with the block."""
     return _shared_or(shared.sessions, open_sqlite_sessions(config.data.folder, observe=_observing(observer)))
+
+
+def open_records(config: Config, observer: Observer | None = None) -> AbstractAsyncContextManager[Records]:
+    """Give the call records, whether or not new ones are wanted. Raises: StorageError.
+
+    Resources: closed with the block.
+    """
+    return open_sqlite_records(config.data.folder, observe=_observing(observer))
+
+
+def recording(
+    config: Config, observer: Observer | None = None
+) -> AbstractAsyncContextManager[Records] | AbstractAsyncContextManager[None]:
+    """Give the call records where new ones are wanted, else None. Raises and resources: as `open_records`."""
+    return open_records(config, observer) if config.records.enabled else nullcontext()
+
+
+def has_records(config: Config) -> bool:
+    """True when calls have been recorded in the data folder. Blocking."""
+    return (config.data.folder / RECORDS_FILE).exists()
 
 
 def open_inbox(config: Config, shared: Shared, observer: Observer | None = None) -> AbstractAsyncContextManager[Inbox]:

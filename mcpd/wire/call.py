@@ -83,6 +83,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
     """`X-Request-Id`: names this call in logs."""
     traceparent: str | None = None
+    client: str = ""
+    """What the client's program calls itself; of any length."""
     session: str | None = None
     """Key of the stateful session or connection that owns the call."""
     idempotency_key: str | None = None

@@ -88,8 +88,7 @@ def _open(request: Request, transport: str, principal: Principal, request_id: st
         raise InvalidParams(f"params._meta[{VERSION_KEY!r}] must be a string, for example {STATELESS!r}")
     if not isinstance(capabilities, dict):
         raise InvalidParams(f"params._meta[{CAPABILITIES_KEY!r}] must be an object; {{}} declares none")
-    if CLIENT_KEY in meta:
-        _check_client(meta[CLIENT_KEY])
+    client = _check_client(meta[CLIENT_KEY]) if CLIENT_KEY in meta else ""
     return Call(
         method=request.method,
         params=params,
@@ -104,14 +103,18 @@ def _open(request: Request, transport: str, principal: Principal, request_id: st
         idempotency_key=key if (key := meta.get(IDEMPOTENCY_KEY)) is None else read_idempotency_key(key),
         request_id=request_id,
         traceparent=read_traceparent(meta, traceparent),
+        client=client,
     )
 
 
-def _check_client(client: Any) -> None:
+def _check_client(client: Any) -> str:
     if not (
-        isinstance(client, dict) and isinstance(client.get("name"), str) and isinstance(client.get("version"), str)
+        isinstance(client, dict)
+        and isinstance(name := client.get("name"), str)
+        and isinstance(client.get("version"), str)
     ):
         raise InvalidParams(f"params._meta[{CLIENT_KEY!r}] must be an object with a name and a version")
+    return name
 
 
 def _check_headers(request: Request, headers: RoutingHeaders, version: str) -> None:

@@ -62,6 +62,12 @@ class Malformed(msgspec.Struct, frozen=True):
 
 Message = Request | Notification | Response | Malformed
 
+
+def asked_by(message: Message | None) -> tuple[str, dict[str, Any]]:
+    """Return method and parameters; nothing of a message that asks nothing, or of None."""
+    return (message.method, message.params) if isinstance(message, Request | Notification) else ("", {})
+
+
 MAX_CONTAINERS_ITEMS: Final = 100_000
 """Objects and arrays in one message: each costs far more than the two bytes it is written with."""
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)

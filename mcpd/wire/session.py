@@ -221,6 +221,7 @@ class SessionState:
             idempotency_key=key if (key := meta.get(IDEMPOTENCY_KEY)) is None else read_idempotency_key(key),
             request_id=request_id,
             traceparent=read_traceparent(meta),
+            client=self.client["name"],
             session=session,
         )
 

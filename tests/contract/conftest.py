@@ -1,7 +1,7 @@
 """The store of a contract test, once on each backend; `clock` is its clock.
 
-`documents`, the `owners` of tasks, the `processes` that share idempotency keys, the `servers` that share sessions, the
-`neighbours` that tell each other something, `stored` where a store lies between them.
+`documents`, the `records` of calls, the `owners` of tasks, the `processes` that share idempotency keys, the `servers`
+that share sessions, the `neighbours` that tell each other something, `stored` where a store lies between them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ import pytest
 import trio
 
 from mcpd.storage.documents import Documents
-from tests.contract import beating, idempotency_backends, inbox_backends, session_backends, task_backends
+from tests.contract import (
+    beating,
+    idempotency_backends,
+    inbox_backends,
+    record_backends,
+    session_backends,
+    task_backends,
+)
 from tests.contract.backends import BACKENDS, Clock
 
 
@@ -24,6 +31,12 @@ def clock() -> Clock:
 @pytest.fixture(params=BACKENDS)
 async def documents(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Documents]:
     async with BACKENDS[request.param](clock) as opened:
+        yield opened
+
+
+@pytest.fixture(params=record_backends.BACKENDS)
+async def records(request: pytest.FixtureRequest) -> AsyncIterator[record_backends.Processes]:
+    async with record_backends.BACKENDS[request.param]() as opened:
         yield opened
 
 
