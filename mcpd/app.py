@@ -199,6 +199,7 @@ async def _start_metrics_listener(
 async def _start_services(parts: Parts, services: trio.Nursery) -> None:
     await services.start(parts.shared.run)
     await services.start(parts.inbox.run)
+    await services.start(parts.manager.calls.run)
     await services.start(LoopWatch(parts.metrics, partial(_running, parts.manager)).run)
     await services.start(parts.workers.run)
     if parts.manager.recorder is not None:

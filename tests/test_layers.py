@@ -91,6 +91,8 @@ ROOTS = frozenset({"app", "assembly"})
 
 PURE = (
     "mcpd.wire.",
+    "mcpd.gateway.rest.routes",
+    "mcpd.gateway.rest.problems",
     "mcpd.errors",
     "mcpd.catalog",
     "mcpd.rates",
@@ -149,6 +151,7 @@ BOXES = (
     "mcpd.gateway.streamable_http",
     "mcpd.gateway.websocket",
     "mcpd.gateway.stdio",
+    "mcpd.gateway.rest",
     "mcpd.messages.manager.MessageManager",
     "mcpd.service.McpService",
     "mcpd.tools.manager.ToolManager",

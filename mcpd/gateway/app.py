@@ -1,6 +1,6 @@
 """The API gateway: one ASGI application with every HTTP transport behind it.
 
-A Quart-Trio application serves the operations routes (and later REST and GraphQL); the MCP transports are plain ASGI
+A Quart-Trio application serves the operations routes (and later GraphQL); the MCP transports and REST are plain ASGI
 and stand in front of it through its `asgi_app` hook, because a Quart route costs as much as the rest of a request
 together.
 
@@ -38,6 +38,8 @@ from mcpd.gateway.asgi import (
 )
 from mcpd.gateway.operations import health_routes, metrics_routes
 from mcpd.gateway.proxies import Proxies
+from mcpd.gateway.rest.api import RestApi
+from mcpd.gateway.rest.routes import PREFIX
 from mcpd.gateway.stateful_http import StatefulHttp
 from mcpd.gateway.streamable_http import StreamableHttp
 from mcpd.gateway.websocket import WebSocketDoor
@@ -51,10 +53,13 @@ from mcpd.monitoring.metrics import Metrics
 class _Routes:
     """Names each request, finds out its client, and routes it by path; what is not MCP goes on to Quart."""
 
-    def __init__(self, mcp: StreamableHttp, websocket: WebSocketDoor, rest: Operations, proxies: Proxies) -> None:
+    def __init__(
+        self, mcp: StreamableHttp, websocket: WebSocketDoor, rest: RestApi, operations: Operations, proxies: Proxies
+    ) -> None:
         self._mcp = mcp
         self._websocket = websocket
         self._rest = rest
+        self._operations = operations
         self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,10 +68,12 @@ class _Routes:
         if path in _MCP and scope["type"] == "http":
             await self._mcp(scope, receive, send)
         elif path == "/ws" and scope["type"] == "websocket":
-            self._rest.name(scope)
+            self._operations.name(scope)
             await self._websocket(scope, receive, send)
-        else:
+        elif scope["type"] == "http" and f"{path}/".startswith(f"{PREFIX}/"):
             await self._rest(scope, receive, send)
+        else:
+            await self._operations(scope, receive, send)
 
 
 _MCP = ("/mcp", "/mcp/")
@@ -160,8 +167,8 @@ def make_app(
     websocket = WebSocketDoor(manager, sessions, access, limits=limits, metrics=metrics)
     access.watch(websocket.end_revoked)
     proxies = Proxies(config.server.trusted_proxies)
-    rest = Operations(app.asgi_app, logs)
-    app.asgi_app = _Routes(mcp, websocket, rest, proxies)  # type: ignore[method-assign, assignment]
+    rest, operations = RestApi(manager, access, metrics, nursery), Operations(app.asgi_app, logs)
+    app.asgi_app = _Routes(mcp, websocket, rest, operations, proxies)  # type: ignore[method-assign, assignment]
     return app
 
 

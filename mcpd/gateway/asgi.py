@@ -197,12 +197,14 @@ class Responder:
         """Add headers to whatever reply follows."""
         self._headers += headers
 
-    async def whole(self, status: int, body: bytes = b"", headers: Headers | None = None) -> None:
-        """Send a complete reply; a non-empty body is JSON."""
+    async def whole(
+        self, status: int, body: bytes = b"", headers: Headers | None = None, kind: tuple[bytes, bytes] = _JSON
+    ) -> None:
+        """Send a complete reply; a non-empty body is JSON, or what the header `kind` says."""
         self.started, self.status = True, status
         lines = [*self._headers, (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
         if body:
-            lines.append(_JSON)
+            lines.append(kind)
         if headers:
             lines.extend(headers)
         await self._send({"type": "http.response.start", "status": status, "headers": lines})

@@ -43,6 +43,7 @@ from mcpd.errors import (
     leaves,
 )
 from mcpd.idempotency import KeyedCalls, Told
+from mcpd.messages.calls import Calls
 from mcpd.messages.flight import Budget, Done, Failed, Flight, Outcome, Stopped, wait_turn
 from mcpd.messages.listens import Listens
 from mcpd.messages.places import Places
@@ -54,7 +55,7 @@ from mcpd.monitoring.metrics import TRANSPORTS, Metrics
 from mcpd.service import McpService
 from mcpd.wire import jsonrpc, sieve
 from mcpd.wire.call import Call
-from mcpd.wire.methods import TABLE, Method, lookup
+from mcpd.wire.methods import OTHERS, TABLE, Method, lookup
 
 _log = logging.getLogger(__name__)
 _MAX_MESSAGE_CHARS = 65_536
@@ -98,6 +99,8 @@ class MessageManager:
         """Records calls that have ended; None where nobody wants that."""
         self._default_budget = Budget("server", timeouts.call_s)
         self._flights: dict[int, Flight] = {}
+        self.calls = Calls(self.in_flight, sessions.inbox)
+        """Says what is in flight on all processes."""
         self._places = Places(limits.max_calls, limits.max_queued_calls)
         self._landed = trio.Event()
         self.draining = False
@@ -138,7 +141,7 @@ class MessageManager:
             self._landed = trio.Event()
 
     def _admit(self, call: Call) -> Method:
-        row = lookup(call.method, call.version)
+        row = lookup(call.method, call.version, call.transport)
         if row is None or not self.service.offers(row):
             raise MethodNotFound(f"Method not found: {call.method[:SHOWN_CHARS]}")
         if not call.principal.has(row.scope):
@@ -187,6 +190,8 @@ class MessageManager:
                 result = await self._listens.run(call, flight.exchange)
             elif row.session:
                 result = await self._sessions.apply(call)
+            elif row.ours:
+                result = await self.calls.answer(call)
             elif call.idempotency_key is not None and call.method == "tools/call":
                 told = await self._answer_once(flight)
                 return self._done(call, told.result, crashed=told.crashed)
@@ -205,7 +210,9 @@ class MessageManager:
 
     def _done(self, call: Call, result: dict[str, Any], *, crashed: bool = False) -> Outcome:
         # The one place where a result gets its form, its bytes and their bound, whatever the method.
-        if call.stateless:
+        if call.transport in OTHERS:
+            shaped = result
+        elif call.stateless:
             shaped = sieve.complete(result, self.service.info)
         else:
             shaped = sieve.sift(result, call.method, call.version)

@@ -34,9 +34,14 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     """Runs until its client or the server ends it: no deadline, its own limit."""
     extension: str | None = None
     """Extension without which the method does not exist."""
+    ours: bool = False
+    """MCP has no such method: of transports which are not MCP's, and found by no MCP client."""
     session: bool = False
     """Changes the state of a session rather than asking the service."""
 
+
+OTHERS = frozenset({"rest", "graphql"})
+"""Transports that are not MCP's: they have the stateless methods, and those of our own."""
 
 TASKS = "io.modelcontextprotocol/tasks"
 
@@ -63,6 +68,8 @@ _ROWS = (
     Method(name="tasks/get", stateless=True, target="taskId", scope="call", extension=TASKS),
     Method(name="tasks/update", stateless=True, target="taskId", scope="call", extension=TASKS),
     Method(name="tasks/cancel", stateless=True, target="taskId", scope="call", extension=TASKS),
+    Method(name="dev.mcpd/calls/list", ours=True),
+    Method(name="dev.mcpd/calls/cancel", ours=True, scope="call"),
     Method(name="initialize", stateful=True, session=True),
     Method(name="ping", stateful=True, session=True),
     Method(name="logging/setLevel", stateful=True, capability="logging", session=True),
@@ -73,11 +80,14 @@ _ROWS = (
 TABLE: dict[str, Method] = {row.name: row for row in _ROWS}
 _STATELESS = {row.name: row for row in _ROWS if row.stateless}
 _STATEFUL = {row.name: row for row in _ROWS if row.stateful}
+_OURS = {row.name: row for row in _ROWS if row.stateless or row.ours}
 
 STATELESS_ONLY = frozenset(row.name for row in _ROWS if row.stateless and not row.stateful)
 """Methods whose bare use means a stateless request that forgot its markers (ERA-8)."""
 
 
-def lookup(method: str, version: str) -> Method | None:
-    """Return the row of `method` if it exists in the era of `version`."""
+def lookup(method: str, version: str, transport: str = "") -> Method | None:
+    """Return the row of `method` if it exists in the era of `version` for clients of `transport`."""
+    if transport in OTHERS:
+        return _OURS.get(method)
     return (_STATELESS if is_stateless(version) else _STATEFUL).get(method)

@@ -107,6 +107,20 @@ async def test_a_cancel_ends_a_call_of_another_process(clients: list[Mcp], tmp_p
     assert replies[0].code is not None
 
 
+async def test_a_call_is_listed_and_ended_over_rest_on_any_process(clients: list[Mcp], tmp_path: Path) -> None:
+    """Law 2: whoever has lost the connection ends the call by its name."""
+    async with held(clients[0], tmp_path / "call") as replies:
+        listed = [(await client.http.get("/api/v1/calls")).json() for client in clients]
+        [entry] = listed[0]["items"]
+        assert (entry["method"], entry["target"]) == ("tools/call", "hold_on")
+        assert [([item["id"] for item in one["items"]], one["silent"]) for one in listed] == [([entry["id"]], 0)] * len(
+            clients
+        )
+        assert (await clients[1].http.delete(f"/api/v1/calls/{entry['id']}")).status_code == 204
+    assert replies[0].code is not None
+    assert (await clients[1].http.delete(f"/api/v1/calls/{entry['id']}")).status_code == 404
+
+
 async def test_a_session_that_is_ended_anywhere_ends_its_calls_everywhere(clients: list[Mcp], tmp_path: Path) -> None:
     """SES-4."""
     async with held(clients[0], tmp_path / "call"):

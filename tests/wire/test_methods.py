@@ -15,7 +15,7 @@ OLD = {"initialize", "ping", "logging/setLevel", "resources/subscribe", "resourc
 
 def test_each_era_has_its_methods() -> None:
     """ERA-7, RPC-10, LAD-2."""
-    assert TABLE.keys() == BOTH | NEW | OLD
+    assert {name for name, row in TABLE.items() if not row.ours} == BOTH | NEW | OLD
     for method in TABLE:
         assert (lookup(method, STATELESS) is not None) == (method in BOTH | NEW), method
         for version in STATEFUL:
@@ -58,11 +58,23 @@ def test_a_method_needs_the_capability_it_belongs_to() -> None:
     for name, row in TABLE.items():
         family = name.partition("/")[0]
         wanted = {"completion": "completions"}.get(family, family)
-        free = family in ("server", "subscriptions", "initialize", "ping", "tasks")
+        free = family in ("server", "subscriptions", "initialize", "ping", "tasks", "dev.mcpd")
         assert row.capability == (None if free else wanted), name
 
 
 def test_only_calling_a_tool_needs_more_than_reading() -> None:
     """TOOL-5, TSK-11: and what belongs to a call that has become a task."""
     more = {name: row.scope for name, row in TABLE.items() if row.scope != "read"}
-    assert more == dict.fromkeys(("tools/call", "tasks/get", "tasks/update", "tasks/cancel"), "call")
+    called = ("tools/call", "tasks/get", "tasks/update", "tasks/cancel", "dev.mcpd/calls/cancel")
+    assert more == dict.fromkeys(called, "call")
+
+
+def test_no_client_of_mcp_finds_the_methods_of_our_own() -> None:
+    """And the other transports find no method of sessions."""
+    ours = {name for name, row in TABLE.items() if row.ours}
+    assert ours == {name for name in TABLE if name.startswith("dev.mcpd/")}
+    for name in ours:
+        assert all(lookup(name, version, "http") is None for version in (STATELESS, *STATEFUL))
+    for transport in ("rest", "graphql"):
+        found = {name for name in TABLE if lookup(name, STATELESS, transport) is not None}
+        assert found == BOTH | NEW | ours
