@@ -32,7 +32,7 @@ from mcpd.gateway.asgi import REQUEST_ID, WHOLE_BODY, Event, Scope
 from mcpd.gateway.server.heads import Head
 from mcpd.gateway.server.refusals import SHOWN_BYTES, Refusals, known_of, reason_of
 from mcpd.gateway.server.rfc6455 import WebSocket
-from mcpd.gateway.server.streams import LOST, address_of, base_scope, send_within
+from mcpd.gateway.server.streams import LOST, ByteStream, address_of, base_scope
 
 Application = Callable[..., Awaitable[None]]
 _log = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ class Connection:
         self._application = application
         self._front = front
         self._stream = stream
+        self._bytes = ByteStream(stream, front.timeouts.write_s)
         self._http = self._new_http()
         self._awaits_head = True
         """True while a request's head is awaited: blank lines before it are passed over."""
@@ -221,9 +222,7 @@ class Connection:
             return True
         self._reading = True
         try:
-            data = bytes(await self._stream.receive_some(_RECEIVE_BYTES))
-        except LOST:
-            data = b""
+            data = await self._bytes.receive()
         finally:
             self._reading = False
         if not data:
@@ -251,7 +250,7 @@ class Connection:
         if self.gone or self._torn or not data:
             return
         self._torn = True
-        if await send_within(self._stream, data, self._front.timeouts.write_s):
+        if await self._bytes.send(data):
             self._torn = False
         else:
             self.gone = True

@@ -1,7 +1,7 @@
 """The lean WebSocket path: frames by wsproto, the ASGI application called in the connection's own task.
 
 Its `receive` reads the socket and its `send` writes it: no channel and no task switch lies between a frame and the
-application.
+application. The plainest frames, which are nearly all, do not need wsproto (`gateway.server.frames`).
 
 Called by: `gateway.server.http11`, with the request that asked for the upgrade. Calls: any ASGI application.
 Deliberately not: what the messages mean, who may connect.
@@ -31,12 +31,12 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from mcpd.config import Limits, Timeouts
 from mcpd.gateway.asgi import REQUEST_ID, Event, Headers, Scope
+from mcpd.gateway.server.frames import Frames, text_frame
 from mcpd.gateway.server.refusals import Refusals, reason_of
-from mcpd.gateway.server.streams import LOST, send_within
+from mcpd.gateway.server.streams import ByteStream
 
 Application = Callable[..., Awaitable[None]]
 _log = logging.getLogger(__name__)
-_RECEIVE_BYTES = 65536
 _LINGER_S = 1.0
 """So long a client may take to answer our close frame."""
 _NORMAL, _GOING_AWAY, _PROTOCOL_ERROR, _NO_STATUS, _LOST, _TOO_BIG, _BUG = 1000, 1001, 1002, 1005, 1006, 1009, 1011
@@ -51,29 +51,32 @@ class WebSocket:
 
     def __init__(self, stream: trio.abc.Stream, limits: Limits, timeouts: Timeouts, refusals: Refusals) -> None:
         self._stream = stream
+        self._bytes = ByteStream(stream, timeouts.write_s)
         self._refusals = refusals
         self._max_bytes = limits.max_message_bytes
         self._timeouts = timeouts
         self._ws = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
         self._sending = trio.Lock()
+        self._came = Frames(limits.max_message_bytes)
         self._events: Iterator[frames.Event] = iter(())
+        """What wsproto has made of the frame that it was given last."""
+        self._accepted = False
         self._taken = 0
         """Frames since others had a turn."""
         self._parts: bytearray | None = None
         """The message that is not complete yet."""
         self._size = 0
-        self._rest = b""
         self._greeted = self._gone = False
         self._frame_began = self._message_began = math.inf
         """When the first bytes came of what is not complete yet; infinite when all is."""
-        self._listens_since = math.inf
-        """Since when nothing has come although it is waited for."""
+        self._waits = self._waiting = 0
+        """How often more was waited for, and which of these times it is now; 0 when it is not."""
         self.scope = trio.CancelScope()
         """Cancel it to take leave of the client: 1001."""
 
     async def run(self, application: Application, scope: Scope, rest: bytes) -> None:
         """Shake hands and run `application`; `rest` came behind the request. Cancellation: safe."""
-        self._rest = rest
+        self._came.feed(rest)
         try:
             _check_key(scope["headers"])
             self._ws.initiate_upgrade_connection(scope["headers"], scope["raw_path"])
@@ -113,7 +116,7 @@ class WebSocket:
     async def _watch(self) -> None:
         """Ping, and end the connection of a client that does not answer or does not complete what it has begun."""
         ping_s, body_s = self._timeouts.ping_s, self._timeouts.body_s
-        pinged, now = -math.inf, trio.current_time()
+        pinged, now = -1, trio.current_time()
         ping_at = now + ping_s
         while not self._gone:
             await trio.sleep_until(min(ping_at, now + body_s))
@@ -121,9 +124,9 @@ class WebSocket:
             if min(self._frame_began, self._message_began) <= now - body_s:
                 await self._give_up(f"a message has to be complete within {body_s:g} s")
             elif ping_at <= now:
-                if self._listens_since < pinged:
+                if self._waiting and self._waiting == pinged:
                     await self._give_up("no answer to a ping")
-                pinged, ping_at = now, now + ping_s
+                pinged, ping_at = self._waiting, now + ping_s
                 if self._ws.state is ConnectionState.OPEN:
                     await self._send(frames.Ping())
 
@@ -152,35 +155,39 @@ class WebSocket:
                 self._taken = 0
                 await trio.lowlevel.checkpoint()
             frame = next(self._events, None)
-            if frame is None:
+            if frame is not None:
+                if (event := await self._take(frame)) is not None:
+                    return event
+            elif self._parts is None and self._accepted and (text := self._came.text()) is not None:
+                self._taken += 1
+                self._frame_began = math.inf
+                return {"type": "websocket.receive", "text": text}
+            elif part := self._came.part():
+                await self._parse(part)
+            else:
                 await self._read()
-            elif (event := await self._take(frame)) is not None:
-                return event
         return {"type": "websocket.disconnect", "code": _LOST}
 
-    async def _read(self) -> None:
-        data, self._rest = self._rest or await self._receive(), b""
-        if not data:
-            self._gone = True
-            return
-        self._taken = 0
-        if self._frame_began == math.inf:
-            self._frame_began = trio.current_time()
+    async def _parse(self, part: bytes) -> None:
         try:
-            self._ws.receive_data(data)
+            self._ws.receive_data(part)
         except RemoteProtocolError as error:
             await self._send(error.event_hint or frames.CloseConnection(_PROTOCOL_ERROR))
             self._gone = True
         self._events = self._ws.events()
 
-    async def _receive(self) -> bytes:
-        self._listens_since = trio.current_time()
+    async def _read(self) -> None:
+        if self._frame_began == math.inf and self._came.unfinished:
+            self._frame_began = trio.current_time()
+        self._waits += 1
+        self._waiting = self._waits
         try:
-            return bytes(await self._stream.receive_some(_RECEIVE_BYTES))
-        except LOST:
-            return b""
+            data = await self._bytes.receive()
         finally:
-            self._listens_since = math.inf
+            self._waiting = 0
+        self._taken = 0
+        self._gone = self._gone or not data
+        self._came.feed(data)
 
     async def _take(self, frame: frames.Event) -> Event | None:
         self._taken += 1
@@ -228,9 +235,10 @@ class WebSocket:
         kind = event["type"]
         if kind == "websocket.send":
             text = event.get("text")
-            await self._send(frames.TextMessage(text) if text is not None else frames.BytesMessage(event["bytes"]))
+            await (self._say(text) if text is not None else self._send(frames.BytesMessage(event["bytes"])))
         elif kind == "websocket.accept":
             await self._send(_acceptance(event))
+            self._accepted = self._ws.state is ConnectionState.OPEN
         elif kind == "websocket.http.response.start":
             await self._send(frames.RejectConnection(event["status"], _closing(event["headers"]), has_body=True))
         elif kind == "websocket.http.response.body":
@@ -239,6 +247,17 @@ class WebSocket:
             await self._send(frames.RejectConnection(403))
         else:
             await self._send(frames.CloseConnection(event.get("code") or _NORMAL, event.get("reason")))
+
+    async def _say(self, text: str) -> None:
+        """Send a message, at once where nothing is in its way."""
+        if self._sending.locked() or self._ws.state is not ConnectionState.OPEN:
+            await self._send(frames.TextMessage(text))
+        elif rest := self._bytes.send_now(text_frame(text)):
+            self._sending.acquire_nowait()
+            try:
+                await self._write(rest)
+            finally:
+                self._sending.release()
 
     async def _send(self, frame: frames.Event) -> None:
         try:
@@ -251,12 +270,12 @@ class WebSocket:
         finally:
             self._sending.release()
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, data: bytes | memoryview) -> None:
         if self._gone or not data:
             return
         torn = True
         try:
-            torn = not await send_within(self._stream, data, self._timeouts.write_s)
+            torn = not await self._bytes.send(data)
         finally:
             if torn:
                 self._gone = True
