@@ -103,7 +103,7 @@ PURE = (
     "mcpd.drivers.elasticsearch_api",
     "mcpd.drivers.elasticsearch_bulk",
     "mcpd.drivers.elasticsearch_errors",
-    "mcpd.drivers.elasticsearch.wire",
+    "mcpd.drivers.elasticsearch.sniffing",
     "mcpd.storage.redis.keys",
     "mcpd.storage.task_states",
     "mcpd.monitoring.merging",

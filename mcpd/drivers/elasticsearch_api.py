@@ -176,14 +176,17 @@ def count(indices: Sequence[str], body: Body) -> Request:
     return Request("count", "POST", _path(_names(indices), "_count"), body=encoded(body), repeatable=True)
 
 
-def open_pit(indices: Sequence[str], keep_alive: str = "1m") -> Request:
-    """Open a point in time (Elasticsearch only); see `pit_id`. A search goes on with `pit` and `search_after`."""
-    path = _path(_names(indices), "_pit")
+def open_pit(indices: Sequence[str], keep_alive: str = "1m", *, opensearch: bool = False) -> Request:
+    """Open a point in time; see `pit_id`. A search goes on with `pit` and `search_after`."""
+    path = _path(_names(indices), "_search", "point_in_time") if opensearch else _path(_names(indices), "_pit")
     return Request("open_pit", "POST", path, {"keep_alive": keep_alive}, repeatable=True)
 
 
-def close_pit(identifier: str) -> Request:
+def close_pit(identifier: str, *, opensearch: bool = False) -> Request:
     """Close a point in time."""
+    if opensearch:
+        body = msgspec.json.encode({"pit_id": [identifier]})
+        return Request("close_pit", "DELETE", "/_search/point_in_time", body=body, repeatable=True)
     return Request("close_pit", "DELETE", "/_pit", body=msgspec.json.encode({"id": identifier}), repeatable=True)
 
 
@@ -355,7 +358,8 @@ class _Documents(msgspec.Struct, frozen=True):
 
 
 class _Pit(msgspec.Struct, frozen=True):
-    id: str
+    id: str = ""
+    pit_id: str = ""
 
 
 def document(answer: Answer) -> Document:
@@ -387,4 +391,5 @@ def found_many(answer: Answer) -> list[Found | ElasticsearchError]:
 
 def pit_id(answer: Answer) -> str:
     """Read `open_pit`'s answer. Raises: Garbled."""
-    return shaped(answer.body, _Pit).id
+    found = shaped(answer.body, _Pit)
+    return found.id or found.pit_id

@@ -7,6 +7,7 @@ Used by the tests of HTTP clients: `tests/drivers`, `tests/search`. Deliberately
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from enum import Enum
@@ -76,7 +77,7 @@ class Scripted:
         while self.closed < count:
             await self._changed.wait()
 
-    async def handle(self, stream: trio.SocketStream) -> None:
+    async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection."""
         self.opened += 1
         try:
@@ -87,7 +88,7 @@ class Scripted:
             self.closed += 1
             self._change()
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    async def _serve(self, stream: trio.abc.Stream) -> None:
         connection = h11.Connection(h11.SERVER)
         while True:
             asked = await _read(connection, stream)
@@ -107,12 +108,12 @@ class Scripted:
             return
 
 
-async def _read(connection: h11.Connection, stream: trio.SocketStream) -> Asked | None:
+async def _read(connection: h11.Connection, stream: trio.abc.Stream) -> Asked | None:
     request, body = None, b""
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
-            connection.receive_data(await stream.receive_some())
+            connection.receive_data(bytes(await stream.receive_some()))
         elif isinstance(event, h11.Request):
             request = event
         elif isinstance(event, h11.Data):
@@ -125,7 +126,7 @@ async def _read(connection: h11.Connection, stream: trio.SocketStream) -> Asked 
             return None
 
 
-async def _say(connection: h11.Connection, stream: trio.SocketStream, answer: Answer) -> None:
+async def _say(connection: h11.Connection, stream: trio.abc.Stream, answer: Answer) -> None:
     length = (
         ("transfer-encoding", "chunked") if answer.pieces is not None else ("content-length", str(len(answer.body)))
     )
@@ -141,12 +142,17 @@ async def _say(connection: h11.Connection, stream: trio.SocketStream, answer: An
 
 
 @asynccontextmanager
-async def serving(script: Script) -> AsyncIterator[Scripted]:
-    """Give a listening server, gone on leaving."""
+async def serving(script: Script, tls: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[Scripted]:
+    """Give a listening server, gone on leaving. With `tls` it is an https one, at `localhost`."""
     server = Scripted(script)
     async with trio.open_nursery() as nursery:
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
         server.url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
-        await nursery.start(trio.serve_listeners, server.handle, listeners)
+        if tls is None:
+            await nursery.start(trio.serve_listeners, server.handle, listeners)
+        else:
+            server.url = server.url.replace("http://127.0.0.1", "https://localhost")
+            secure = [trio.SSLListener(listener, tls, https_compatible=True) for listener in listeners]
+            await nursery.start(trio.serve_listeners, server.handle, secure)
         yield server
         nursery.cancel_scope.cancel()

@@ -20,19 +20,27 @@ Called by: adapters in `storage`. Knows nothing of MCP. Deliberately not: what i
 
 from __future__ import annotations
 
+import logging
 import random
+import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import Final, NamedTuple
 
 import trio
 
+from mcpd.drivers import elasticsearch_api as api
+from mcpd.drivers.elasticsearch import sniffing
+from mcpd.drivers.elasticsearch.answers import WHO, Product, Warnings, is_elasticsearch, is_opensearch, is_taken_as_fact
 from mcpd.drivers.elasticsearch.bulk import Bulk
 from mcpd.drivers.elasticsearch.nodes import Node, Nodes
 from mcpd.drivers.elasticsearch.options import Options
-from mcpd.drivers.elasticsearch.transport import Headers, Transport, parse
-from mcpd.drivers.elasticsearch.wire import target_and_body
+from mcpd.drivers.elasticsearch.tls import context_of
+from mcpd.drivers.elasticsearch.transport import Headers, Transport, parse, userinfo
+from mcpd.drivers.elasticsearch.wire import compressed, printable, target_and_body
 from mcpd.drivers.elasticsearch_api import Answer, Refresh, Request
 from mcpd.drivers.elasticsearch_bulk import Action
 from mcpd.drivers.elasticsearch_bulk import Outcome as ItemOutcome
@@ -51,9 +59,13 @@ from mcpd.drivers.elasticsearch_errors import (
 )
 from mcpd.drivers.timing import Observe, Outcome, Timed
 
+_log: Final = logging.getLogger(__name__)
+
 SHORTEST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
 SUCCESS: Final = range(200, 300)
+SNIFF_PAUSE_S: Final = 10.0
+"""The cluster is asked for its nodes before the first request, and after a failure, at most so often."""
 
 
 class Statistics(NamedTuple):
@@ -69,14 +81,21 @@ class Statistics(NamedTuple):
 class Elasticsearch:
     """A client of one cluster. Made and closed by `open_elasticsearch`; tasks may share it."""
 
-    def __init__(self, nodes: Nodes[Transport], options: Options, observe: Observe | None) -> None:
+    def __init__(
+        self, nodes: Nodes[Transport], tls: ssl.SSLContext | None, options: Options, observe: Observe | None
+    ) -> None:
         self._nodes = nodes
+        self._tls = tls
         self._options = options
         self._observe = observe
         self._places = trio.CapacityLimiter(options.max_exchanges)
         self._changed = trio.Event()
         self._down_since: float | None = None
         self._retries = 0
+        self._warnings = Warnings()
+        self._sniff_at = -inf if options.sniff else inf
+        self.product: Product = ""
+        """What answers there, empty before the first answer."""
 
     async def perform(self, request: Request, *, opaque_id: str = "") -> Answer:
         """Send a request and return its answer, of status 2xx. `opaque_id` names the caller in the cluster's logs.
@@ -102,6 +121,8 @@ class Elasticsearch:
         return await Bulk(partial(self.perform, opaque_id=opaque_id), self._options, refresh).run(actions)
 
     async def _perform(self, request: Request, opaque_id: str) -> Answer:
+        if self._sniff_at <= trio.current_time():
+            await self._sniff()
         deadline = trio.current_time() + self._options.patience_s
         pause, doubtful = SHORTEST_PAUSE_S, False
         while True:
@@ -131,8 +152,11 @@ class Elasticsearch:
     async def _attempt(self, node: Node[Transport], request: Request, opaque_id: str) -> Answer:
         target, body = target_and_body(request, trio.current_effective_deadline() - trio.current_time())
         headers: Headers = [(b"content-type", request.content_type.encode())] if body else []
+        if self._options.compress_bytes is not None and len(body) >= self._options.compress_bytes:
+            body = await compressed(body)
+            headers.append((b"content-encoding", b"gzip"))
         if opaque_id:
-            headers.append((b"x-opaque-id", opaque_id.encode("ascii", "replace")))
+            headers.append((b"x-opaque-id", printable(opaque_id)))
         try:
             answer = await node.transport.exchange(request.method, target, headers, body)
         except (Unreachable, OutcomeUnknown) as error:
@@ -142,6 +166,12 @@ class Elasticsearch:
 
     async def _judge(self, node: Node[Transport], answer: Answer) -> Answer:
         """Return the answer if it is one of success."""
+        if "warning" in answer.headers:
+            self._warnings.note(answer)
+        if is_elasticsearch(answer):
+            self.product = "elasticsearch"
+        elif self.product != "opensearch" and is_taken_as_fact(answer):
+            await self._identify(node)
         if answer.status in SUCCESS:
             self._answered(node)
             return answer
@@ -152,8 +182,38 @@ class Elasticsearch:
             self._answered(node)
         raise error
 
+    async def _identify(self, node: Node[Transport]) -> None:
+        """Ask a node that does not name its product. Raises: Garbled when it is none that this client knows."""
+        try:
+            root = await node.transport.exchange(WHO.method, WHO.path, [], b"")
+        except (Unreachable, OutcomeUnknown) as error:
+            raise Garbled(f"{node.address} does not say what it is: {error}") from None
+        if not is_opensearch(root):
+            raise Garbled(
+                f"{node.address} is neither Elasticsearch 7.14 or newer nor OpenSearch, or something answers for it"
+            )
+        self.product = "opensearch"
+
+    async def _sniff(self) -> None:
+        """Use the nodes that the cluster has; if it does not say, those that are known."""
+        self._sniff_at = inf
+        try:
+            known = {node.address: node for node in self._nodes.all}
+            scheme = next(iter(known)).partition(":")[0]
+            found = sniffing.urls(await self._perform(api.nodes_info(), ""), scheme)
+        except ElasticsearchError as error:
+            _log.warning("Elasticsearch does not say which nodes it has: %s", error)
+            return
+        nodes = [_node(url, self._tls, self._options) for url in found]
+        if nodes:
+            self._nodes.replace([known.pop(node.address, node) for node in nodes])
+            for gone in known.values():
+                await gone.transport.retire()
+
     def _failed(self, node: Node[Transport], reason: str) -> None:
         self._nodes.failed(node, trio.current_time(), reason)
+        if self._options.sniff:
+            self._sniff_at = min(self._sniff_at, trio.current_time() + SNIFF_PAUSE_S)
         if not self._nodes.living and self._down_since is None:
             self._down_since = trio.current_time()
 
@@ -214,16 +274,27 @@ async def open_elasticsearch(
     Raises: Refused when URLs or options cannot be used.
     Resources: all its connections are closed on leaving, also when cancelled.
     """
-    chosen = options or Options()
-    nodes = Nodes([_node(url, chosen) for url in urls])
+    chosen = _with_credentials(options or Options(), urls)
+    tls = context_of(chosen) if any(url.startswith("https:") for url in urls) else None
+    nodes = Nodes([_node(url, tls, chosen) for url in urls])
+    if not nodes.all:
+        raise Refused("There is no URL of an Elasticsearch node")
     try:
-        yield Elasticsearch(nodes, chosen, observe)
+        yield Elasticsearch(nodes, tls, chosen, observe)
     finally:
         with trio.CancelScope(shield=True):
             for node in nodes.all:
                 await node.transport.aclose()
 
 
-def _node(url: str, options: Options) -> Node[Transport]:
+def _with_credentials(options: Options, urls: Sequence[str]) -> Options:
+    """Return the options, with the first user and password that a URL holds where they name nobody."""
+    for username, password in filter(None, map(userinfo, urls)):
+        if not options.authorization():
+            options = replace(options, username=username, password=password)
+    return options
+
+
+def _node(url: str, tls: ssl.SSLContext | None, options: Options) -> Node[Transport]:
     address = parse(url)
-    return Node(str(address), Transport(address, None, options))
+    return Node(str(address), Transport(address, tls, options))

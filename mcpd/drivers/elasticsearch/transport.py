@@ -16,26 +16,27 @@ and cost as much as all that is done here.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Mapping
 from typing import Any, Final
 
 import httpx
 import trio
 
 from mcpd.drivers.elasticsearch.options import Options
+from mcpd.drivers.elasticsearch.tls import AuthorityFound
 from mcpd.drivers.elasticsearch_api import Answer
 from mcpd.drivers.elasticsearch_errors import Garbled, OutcomeUnknown, Refused, Unreachable
 
+CLOSE_S: Final = 1.0
 KEEP_ALIVE_S: Final = 60.0
 """Idle connections are closed before firewalls forget them. Elasticsearch itself closes none."""
 
-DEFAULT_PORT: Final = 9200
 Headers = list[tuple[bytes, bytes]]
 _REASON_CHARS: Final = 200
 
 
 class Transport:
-    """Connections to one node. Made by `connect_to`, closed by `aclose`."""
+    """Connections to one node; closed by `aclose`, or by `retire` as soon as no exchange is left on them."""
 
     def __init__(self, url: httpx.URL, tls: ssl.SSLContext | None, options: Options) -> None:
         self.url = url
@@ -52,6 +53,8 @@ class Transport:
         self._headers = _fixed_headers(url, options)
         self._timeout = {"connect": options.connect_s, "read": options.silence_s, "write": options.silence_s}
         self._max_answer_bytes = options.max_answer_bytes
+        self._in_flight = 0
+        self._retired = False
 
     async def exchange(self, method: str, target: str, headers: Headers, body: bytes) -> Answer:
         """Send one request and return its whole answer, whatever its status.
@@ -66,22 +69,32 @@ class Transport:
             stream=httpx.ByteStream(body),
             extensions={"timeout": self._timeout, "target": self._prefix + target.encode()},
         )
+        self._in_flight += 1
         try:
-            response = await self._http.handle_async_request(request)
-            try:
-                self._check(response)
-                found = await self._read(response.stream)
-            finally:
-                await response.stream.aclose()  # type: ignore[union-attr]
+            return await self._exchange(request)
         except httpx.TransportError as error:
-            raise _translated(error) from None
-        return Answer(response.status_code, response.headers, found)
+            if not _is_first_of_authority(error):
+                raise _translated(error) from None
+        finally:
+            self._in_flight -= 1
+            if self._retired and not self._in_flight:
+                with trio.move_on_after(CLOSE_S, shield=True):
+                    await self._http.aclose()
+        return await self.exchange(method, target, headers, body)
 
-    def _check(self, response: httpx.Response) -> None:
-        coding = response.headers.get("content-encoding", "identity").strip().lower()
-        if coding not in {"", "identity"}:
+    async def _exchange(self, request: httpx.Request) -> Answer:
+        response = await self._http.handle_async_request(request)
+        try:
+            headers = _headers(response.headers.raw)
+            self._check(headers)
+            return Answer(response.status_code, headers, await self._read(response.stream))
+        finally:
+            await response.stream.aclose()  # type: ignore[union-attr]
+
+    def _check(self, headers: Mapping[str, str]) -> None:
+        if headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
             raise Garbled("the answer is compressed, which was not asked for")
-        announced = response.headers.get("content-length", "0")
+        announced = headers.get("content-length", "0")
         if announced.isdecimal() and len(announced) < 20 and int(announced) > self._max_answer_bytes:
             raise self._too_long()
 
@@ -101,6 +114,12 @@ class Transport:
     def _too_long(self) -> Garbled:
         return Garbled(f"the answer has more than {self._max_answer_bytes} bytes")
 
+    async def retire(self) -> None:
+        """Close all connections as soon as no exchange is left on them."""
+        self._retired = True
+        if not self._in_flight:
+            await self._http.aclose()
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._http.aclose()
@@ -113,18 +132,34 @@ def _fixed_headers(url: httpx.URL, options: Options) -> Headers:
     return [*found, (b"authorization", authorization.encode())] if authorization else found
 
 
-def parse(text: str) -> httpx.URL:
-    """Return the address of a node. Raises: Refused, without any part of it: it may hold a password."""
+def _headers(raw: Headers) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for name_bytes, value_bytes in raw:
+        name, value = name_bytes.decode("latin-1").lower(), value_bytes.decode("latin-1")
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
+def userinfo(text: str) -> tuple[str, str] | None:
+    """Return the user and the password in the URL of a node, None where it has no user. Raises: Refused."""
+    url = _url(text)
+    return (url.username, url.password) if url.username else None
+
+
+def _url(text: str) -> httpx.URL:
     try:
-        url = httpx.URL(text)
+        return httpx.URL(text)
     except (httpx.InvalidURL, UnicodeError):
         raise Refused("This is no URL of an Elasticsearch node") from None
-    if url.scheme not in ("http", "https") or not url.host:
+
+
+def parse(text: str) -> httpx.URL:
+    """Return the address of a node, without user and password. Raises: Refused, without any part of it."""
+    url = _url(text).copy_with(username=None, password=None)
+    if url.scheme not in ("http", "https") or not url.host or any(byte in b" %[" for byte in url.raw_host):
         raise Refused("The URL of an Elasticsearch node begins with http:// or https:// and names a host")
     if url.query or url.fragment:
         raise Refused("The URL of an Elasticsearch node has no ?query and no #fragment here")
-    if url.port is None and "://" in text and ":" not in url.netloc.decode().rpartition("]")[2]:
-        return url.copy_with(port=DEFAULT_PORT)
     return url
 
 
@@ -139,12 +174,24 @@ def _translated(error: httpx.TransportError) -> Unreachable | OutcomeUnknown | R
 
 def _text(error: BaseException) -> str:
     """Return what happened, with the reason of TLS, which the library does not repeat."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, ssl.SSLError):
-            return f"TLS: {inner.verify_message if isinstance(inner, ssl.SSLCertVerificationError) else inner}"
-        inner = inner.__cause__ or inner.__context__
+    tls = _of_tls(error)
+    if isinstance(tls, ssl.SSLCertVerificationError):
+        return f"TLS: {tls.verify_message}"
+    if tls is not None:
+        return f"TLS: {tls.args[-1]}"
     return str(error)[:_REASON_CHARS] or type(error).__name__
+
+
+def _of_tls(error: BaseException) -> ssl.SSLError | None:
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, ssl.SSLError):
+        inner = inner.__cause__ or inner.__context__
+    return inner
+
+
+def _is_first_of_authority(error: httpx.TransportError) -> bool:
+    """Return whether this handshake has only found whom to trust. It happens once, before anything is sent."""
+    return isinstance(_of_tls(error), AuthorityFound)
 
 
 _TABLE: Final[tuple[tuple[type[httpx.TransportError], type[Unreachable | OutcomeUnknown | Refused], str], ...]] = (
