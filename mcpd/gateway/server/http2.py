@@ -6,11 +6,13 @@ Called by: `gateway.server.hypercorn`. Deliberately not: HTTP/1.1, h2c, flow con
 behind windows which a client opens a little at a time (README, "Rough edges").
 
 Laws: a connection ends `keep_alive_s` after its last stream, whatever frames come (that is Hypercorn's own);
-`write_s` after its client has stopped reading, be it the socket or every window; `cleanup_s` after it has gone. DATA
-for a stream that was answered early is dropped, and its siblings go on. What is no HTTP/2 ends the connection and is
-logged: Hypercorn closes while it handles h2's error, which is the one place where that can be seen.
+`write_s`, or twice that, after its client has stopped reading, be it the socket or every window, whatever it sends
+meanwhile; `cleanup_s` after it has gone. It is ended by a scope of its own: Hypercorn's nursery absorbs no `Cancelled`,
+and one that leaves the connection would end the listener. DATA for a stream that was answered early is dropped, and its
+siblings go on; priorities are ignored. What is no HTTP/2 ends the connection and is logged: Hypercorn closes while it
+handles h2's error, which is the one place where that can be seen.
 
-Sources: Hypercorn 0.18.0 `hypercorn.trio.tcp_server`, `hypercorn.protocol.h2`; RFC 9113 sections 5.1 and 5.2;
+Sources: Hypercorn 0.18.0 `hypercorn.trio.tcp_server`, `hypercorn.protocol.h2`; RFC 9113 sections 5.1, 5.2 and 5.3.2;
 architecture trap 9.
 """
 
@@ -31,6 +33,10 @@ from mcpd.gateway.server.streams import base_scope, send_within
 
 MAX_STREAMS = 32
 """At once on one connection. Each may hold a whole result that waits for the client's window."""
+
+
+_PIECE_BYTES = 65536
+"""Bounds a client that opens its windows a little at a time: as much as elsewhere has to leave within `write_s`."""
 
 
 class _Answered:
@@ -59,11 +65,17 @@ class Http2Connection(TCPServer):
         self._timeouts = timeouts
         self._refusals = refusals
         self._client = base_scope(self.stream)["client"]
-        self._sent = False
-        """True when anything was sent since the watch looked last."""
+        self._sent = 0
+        """Bytes of bodies that were sent; answers to pings and settings are no progress."""
+        self._scope = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Serve until the connection ends. Cancellation: safe."""
+        with self._scope:
+            await super().run()
 
     async def _read_data(self) -> None:
-        self._h2.streams = _Streams()
+        self._prepare(self._h2)
         self._task_group.spawn(self._watch)
         try:
             await super()._read_data()
@@ -80,11 +92,16 @@ class Http2Connection(TCPServer):
         assert isinstance(protocol, H2Protocol)
         return protocol
 
-    @property
-    def _scope(self) -> trio.CancelScope:
-        nursery = self._task_group._nursery  # noqa: SLF001 - checked by the test of Hypercorn's version
-        assert nursery is not None
-        return nursery.cancel_scope
+    def _prepare(self, protocol: Any) -> None:
+        send_data = protocol.connection.send_data
+
+        def count_data(stream_id: int, data: bytes) -> None:
+            send_data(stream_id, data)
+            self._sent += len(data)
+
+        protocol.streams = _Streams()
+        protocol.connection.send_data = count_data
+        protocol._priority_updated = _ignore  # noqa: SLF001 - checked by the test of Hypercorn's version
 
     async def protocol_send(self, event: Event) -> None:
         """Send, within `write_s`, also while the application is being cancelled: half a frame breaks all streams."""
@@ -96,21 +113,21 @@ class Http2Connection(TCPServer):
         async with self.send_lock:
             with trio.CancelScope(shield=True):
                 sent = await send_within(self.stream, event.data, self._timeouts.write_s)
-        self._sent = True
         if not sent:
             await self.protocol.handle(Closed())
 
     async def _watch(self) -> None:
-        """End the connection when all that waits to be sent is stuck for `write_s`."""
-        write_s, moved = self._timeouts.write_s, trio.current_time()
+        """End the connection when of what waits to be sent not all, nor even `_PIECE_BYTES`, goes within `write_s`."""
         while True:
-            await trio.sleep(write_s / 2)
-            now = trio.current_time()
-            moved = now if self._sent or not self._waits() else moved
-            self._sent = False
-            if now - moved >= write_s:
+            before, waited = self._sent, self._waiting()
+            await trio.sleep(self._timeouts.write_s)
+            if self._sent - before < min(waited, self._waiting(), _PIECE_BYTES):
                 await trio.aclose_forcefully(self.stream)
                 self._scope.cancel()
 
-    def _waits(self) -> bool:
-        return any(buffer.buffer for buffer in self._h2.stream_buffers.values())
+    def _waiting(self) -> int:
+        return sum(len(buffer.buffer) for buffer in self._h2.stream_buffers.values())
+
+
+async def _ignore(event: object) -> None:
+    """Take the place of Hypercorn's tree of priorities, which ends the connection over 1,000 streams in it."""

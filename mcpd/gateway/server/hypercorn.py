@@ -140,6 +140,10 @@ class Connections:
             await self._serve(wrapper, config, *arguments)
         except* OSError:
             pass
+        except* trio.Cancelled:
+            if trio.current_effective_deadline() == -math.inf:
+                raise
+            _log.error("a connection was cancelled by nobody")
         except* Exception:  # noqa: BLE001 - fan-out: one connection must not end the others (law 7)
             _log.exception("a connection failed")
         finally:

@@ -139,6 +139,65 @@ async def test_a_client_that_keeps_its_window_shut_is_cut_off(tmp_path: Path, ce
         await eventually(gone(running), "the connection has ended")
 
 
+@pytest.mark.parametrize("says", ["a ping", "an octet of window"])
+async def test_a_client_that_only_seems_to_read_is_cut_off(tmp_path: Path, certificate: Certificate, says: str) -> None:
+    """What the server has to answer is no progress, and an octet at a time is none to speak of."""
+    async with serving(tmp_path, certificate, write_s=0.3) as running:
+        async with connected(running, certificate, window=0) as client, trio.open_nursery() as nursery:
+            client.h2.send_headers(1, GET, end_stream=True)
+            await client.flush()
+            await client.until(h2.events.ResponseReceived)
+
+            async def talk() -> None:
+                while True:
+                    if says == "a ping":
+                        client.h2.ping(b"12345678")
+                    else:
+                        client.h2.increment_flow_control_window(1, 1)
+                    await client.flush()
+                    await trio.sleep(0.05)
+
+            nursery.start_soon(ignoring_the_end, talk)
+            await client.until_closed()
+            nursery.cancel_scope.cancel()
+        await eventually(gone(running), "the connection has ended")
+
+
+async def test_cutting_off_a_client_whose_data_nobody_takes_leaves_the_listener(
+    tmp_path: Path, certificate: Certificate
+) -> None:
+    """The connection waits inside of Hypercorn then, and a `Cancelled` that left it would end all listening."""
+    async with serving(tmp_path, certificate, write_s=0.3) as running:
+        async with connected(running, certificate, window=0) as client:
+            client.h2.send_headers(1, POST)
+            await client.flush()
+            await client.until(h2.events.ResponseReceived)
+            for _ in range(50):
+                client.h2.send_data(1, b"x")
+            await client.flush()
+            await client.until_closed()
+        await eventually(gone(running), "the connection has ended")
+        await asks_for_metrics(running, certificate)
+
+
+async def test_priorities_of_any_number_of_streams_end_nothing(tmp_path: Path, certificate: Certificate) -> None:
+    """RFC 9113 section 5.3.2: they may be ignored. Hypercorn would keep each, and end the connection over 1,000."""
+    async with serving(tmp_path, certificate) as running, connected(running, certificate) as client:
+        for stream_id in range(101, 3101, 2):
+            client.h2.prioritize(stream_id, weight=16)
+        client.h2.send_headers(1, GET, end_stream=True)
+        await client.flush()
+        await client.until(h2.events.ResponseReceived)
+
+
+async def asks_for_metrics(running: Running, certificate: Certificate) -> None:
+    """Fail unless a new connection is served."""
+    async with connected(running, certificate) as client:
+        client.h2.send_headers(1, GET, end_stream=True)
+        await client.flush()
+        await client.until(h2.events.ResponseReceived)
+
+
 async def test_a_body_behind_an_early_answer_disturbs_nobody(tmp_path: Path, certificate: Certificate) -> None:
     """A refusal comes before the body; Hypercorn would look up a stream that is over, and end all."""
     async with serving(tmp_path, certificate) as running, connected(running, certificate) as client:

@@ -36,7 +36,7 @@ async def no_application(*_: object) -> None:
     raise AssertionError
 
 
-async def serve(error: Exception) -> None:
+async def serve(error: BaseException) -> None:
     """Serve one connection on which reading fails with `error`."""
 
     async def fail() -> None:
@@ -52,6 +52,19 @@ async def test_what_goes_wrong_in_a_connection_is_logged_and_ends_only_that(capl
     """Law 7: Hypercorn's nursery holds all connections, and an exception would end the server."""
     await serve(RuntimeError("odd"))
     assert "odd" in caplog.text
+
+
+async def test_a_cancellation_that_nobody_asked_for_leaves_no_connection(caplog: pytest.LogCaptureFixture) -> None:
+    """It would end the nursery of all connections, and nobody would listen any more while the process goes on."""
+    with trio.CancelScope() as elsewhere:
+        elsewhere.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as error:
+            stray = error
+            with trio.CancelScope(shield=True):
+                await serve(stray)
+    assert "cancelled by nobody" in caplog.text
 
 
 async def test_a_connection_that_breaks_in_the_system_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
@@ -84,6 +97,8 @@ async def test_what_our_http2_connections_look_into_is_there() -> None:
     assert "self.streams.pop(stream_id)" in source
     assert "self.stream_buffers[request.stream_id] = StreamBuffer(" in source
     assert StreamBuffer(EventWrapper).buffer == b""
+    assert "await self._priority_updated(event)" in source
+    assert "self.connection.send_data(stream_id, data)" in source
     async with TaskGroup() as group:
         assert group._nursery is not None
 
