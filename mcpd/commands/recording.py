@@ -114,7 +114,7 @@ def as_json(record: Record) -> dict[str, Any]:
         "requestId": record.request_id,
         "traceId": record.trace_id,
         "task": record.task,
-        "argumentsDigest": f"sha256:{record.digest}" if record.digest else "",
+        "argumentsDigest": f"sha256:{record.digest.hex()}" if record.digest else "",
         "arguments": record.arguments,
         "argumentsBytes": record.arguments_bytes,
         "resultBytes": record.result_bytes,

@@ -19,7 +19,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -34,7 +34,7 @@ _MAX_SECRET_BYTES: Final = 512
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
-class Noted(NamedTuple):
+class Noted(msgspec.Struct, frozen=True, gc=False):
     """Digest, size, and what is kept of some arguments."""
 
     digest: bytes

@@ -24,12 +24,11 @@ import msgspec
 from mcpd.storage.documents import BadCursor
 
 MAX_PAGE_ITEMS: Final = 1000
-_TIME_DIGITS: Final = 14
-_LATEST_US: Final = 16**_TIME_DIGITS - 1
+_LATEST_US: Final = 16**14 - 1
 _CURSOR: Final = re.compile(r"[0-9a-f]{26}")
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One call. A text that is empty says that there was nothing to say."""
 
     id: str
@@ -61,7 +60,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     trace_id: str = ""
     task: str = ""
     """The task whose work this call was."""
-    digest: str = ""
+    digest: bytes = b""
     """SHA-256 of the arguments as JSON in UTF-8, keys sorted, without blanks; empty where there are none."""
     arguments: str = ""
     """What is kept of the arguments: JSON, cut off where it got too long."""
@@ -136,8 +135,8 @@ def id_of(ended_s: float, node: str, number: int) -> str:
 
 def bound_of(seconds: float) -> str:
     """Return what lies before the ids of all records that ended at this time or later."""
-    micros = min(max(seconds * 1e6, 0), _LATEST_US)
-    return f"{int(micros):0{_TIME_DIGITS}x}"
+    micros = seconds * 1e6
+    return f"{int(micros) if 0 <= micros <= _LATEST_US else _LATEST_US if micros > 0 else 0:014x}"
 
 
 def checked(cursor: str | None) -> str | None:

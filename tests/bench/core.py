@@ -1,9 +1,9 @@
 """`python -m tests.bench.core`: one echo call without HTTP, in microseconds of processor time, and where they go.
 
 The whole server is built as `mcpd serve` builds it; then its ASGI application is called in memory, body bytes in,
-reply bytes out: access check, headers, era, validation, the call's scope and deadline, the tool, metrics, log, and
-the watch for a client that leaves. No socket, no Hypercorn. After every 16 calls the event loop gets one turn, as it
-would with 16 connections, so that the watches are looked after.
+reply bytes out: access check, headers, era, validation, the call's scope and deadline, the tool, metrics, log, record,
+and the watch for a client that leaves. No socket, no Hypercorn. After every 16 calls the event loop gets one turn, as
+it would with 16 connections, so that the watches are looked after.
 
 Rounds alternate with `json.loads` of the same request plus `json.dumps` of the same reply, for a ratio that travels
 from machine to machine. The profile is taken by sampling (SIGPROF on processor time): it adds no cost per function
@@ -21,6 +21,7 @@ from typing import Any
 import trio
 
 from mcpd import assembly, settings
+from mcpd.config import Config
 from mcpd.gateway.access import Access
 from mcpd.gateway.app import make_app
 from mcpd.gateway.asgi import WHOLE_BODY
@@ -124,16 +125,25 @@ async def measure(options: Any, folder: str) -> tuple[rounds.Samples, Profile]:
         "files.root": folder,
         "tools.modules": (str(servers.ROOT / "tests/bench/echo.py"),),
         "server.log_level": "warning",
+        "records.enabled": not options.no_records,
     }
     config = settings.load(None, {}, flags)
+    async with assembly.open_stores(config) as stores:
+        return await measure_with(stores, config, options)
+
+
+async def measure_with(stores: assembly.Stores, config: Config, options: Any) -> tuple[rounds.Samples, Profile]:
+    """Measure a server on these stores; its recorder writes between the rounds."""
     log = logs.configure("warning")
-    server = assembly.build(config, log)
+    server = assembly.build(config, log, stores)
     access = Access(config.server, server.keys, ports=[PORT])
     samples: rounds.Samples = {"core": [], "json": []}
     profile = Profile()
     async with trio.open_nursery() as nursery:
         watch = (server.metrics, server.health, log)
         application = make_app(config, server.manager, server.sessions, access, watch=watch, nursery=nursery).asgi_app
+        if server.manager.recorder is not None:
+            await nursery.start(server.manager.recorder.run)
         reply = await reply_of(application)
         await run_calls(application, options.calls)
         for _ in range(options.rounds):
@@ -149,6 +159,7 @@ def main() -> None:
     """Measure and publish."""
     made = rounds.parser(__doc__ or "", "core")
     made.add_argument("--calls", type=int, default=3000, help="calls per round")
+    made.add_argument("--no-records", action="store_true", help="without call records, which are on by default")
     options = made.parse_args()
     with tempfile.TemporaryDirectory(prefix="mcpd-bench-") as folder, machine.on_core(servers.SERVER_CORE):
         samples, profile = trio.run(measure, options, folder)
