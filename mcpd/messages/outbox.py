@@ -104,14 +104,16 @@ class Outbox:
             while self._items:
                 item = self._items.popleft()
                 self._size -= len(item)
-                self._room.unpark()
+                if self._room:
+                    self._room.unpark()
                 await self._send(item)
         except BaseException:
             self.close()
             raise
         finally:
             self._writing = False
-            self._rest.unpark_all()
+            if self._rest:
+                self._rest.unpark_all()
 
     async def flush(self) -> None:
         """Wait until everything queued has been handed to `send`, or the outbox is closed."""
