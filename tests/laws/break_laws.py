@@ -42,7 +42,9 @@ TABLES = tuple(Path(__file__).with_name(name) for name in ("breaks.toml", "code_
 COPIES = 2
 """Each is broken by itself: so many breaks are tried at a time."""
 MAX_RUN_S = 120.0
-"""Of one pytest or import; a break that makes a test hang is a bad one."""
+"""Of an import or a run of one test; a break that makes a test hang is a bad one."""
+MAX_TEST_S = 15.0
+"""Of each further test of a run."""
 _COPIED = ("mcpd", "tests")
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "node_modules", "results", ".*")
 _PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=short")
@@ -121,7 +123,8 @@ class Copy:
 
     def test(self, *tests: str) -> tuple[int, str]:
         """Run tests up to the first failure; return pytest's exit code and what it said."""
-        return self._python(*_PYTEST, "-x", f"--basetemp={self._root / 'temporary'}", *tests)
+        limit_s = MAX_RUN_S + MAX_TEST_S * (len(tests) - 1)
+        return self._python(*_PYTEST, "-x", f"--basetemp={self._root / 'temporary'}", *tests, limit_s=limit_s)
 
     def imports(self, file: str) -> bool:
         """True when the module of `file` can be imported, from this copy."""
@@ -129,16 +132,16 @@ class Copy:
         code, said = self._python("-c", f"import {module} as found; print(found.__file__)")
         return code == 0 and Path(said.strip()) == self._root / file
 
-    def _python(self, *arguments: str) -> tuple[int, str]:
+    def _python(self, *arguments: str, limit_s: float = MAX_RUN_S) -> tuple[int, str]:
         process = subprocess.Popen(
             [sys.executable, *arguments], cwd=self._root, env=self._environment, text=True, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         with process:
             try:
-                said, _ = process.communicate(timeout=MAX_RUN_S)
+                said, _ = process.communicate(timeout=limit_s)
             except subprocess.TimeoutExpired:
-                said = f"still running after {MAX_RUN_S:g} s"
+                said = f"still running after {limit_s:g} s"
             finally:
                 with suppress(ProcessLookupError):  # a broken server may have outlived its test
                     os.killpg(process.pid, signal.SIGKILL)
