@@ -129,6 +129,8 @@ class Client:
         params: dict[str, Any] = {}
         while True:
             page = await self.request("tools/list", params)
+            if not isinstance(page.get("tools"), list):
+                raise ConnectionFailed("the server sent a list of tools that is none")
             tools += page["tools"]
             if page.get("nextCursor") is None:
                 return tools
@@ -145,20 +147,26 @@ class Client:
         if not isinstance(message, dict):
             return
         if message.get("method") == "notifications/progress":
-            params = message.get("params") or {}
-            waiting = self._waiting.get(params.get("progressToken", 0))
+            given = message.get("params")
+            params: dict[str, Any] = given if isinstance(given, dict) else {}
+            waiting = self._waiting_for(params.get("progressToken"))
             if waiting is not None and waiting.on_progress is not None:
                 waiting.on_progress(params)
         elif "method" not in message:
             self._settle(message)
 
     def _settle(self, message: dict[str, Any]) -> None:
-        if "id" in message:
-            waiting = self._waiting.get(message["id"])
+        error = message.get("error")
+        if message.get("id") is not None:
+            waiting = self._waiting_for(message["id"])
             if waiting is not None:
                 waiting.answer = message
-        elif "error" in message:
-            raise RequestFailed(message["error"])
+        elif isinstance(error, dict):
+            raise RequestFailed(error)
+
+    def _waiting_for(self, name: object) -> _Waiting | None:
+        """Return the request of this id or progress token, which can be any JSON."""
+        return self._waiting.get(name) if isinstance(name, int) else None
 
     async def _send(self, message: bytes) -> None:
         try:
@@ -171,7 +179,7 @@ class Client:
             return msgspec.json.decode(await self._connection.get_message())
         except trio_websocket.ConnectionClosed as error:
             raise _closed(error) from error
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise ConnectionFailed(f"the server sent something that is not JSON: {error}") from error
 
     async def _forget(self, request_id: int) -> None:

@@ -434,6 +434,38 @@ async def test_mcpd_call_prints_the_result_on_stdout_and_progress_on_stderr() ->
         assert (code, json.loads(out)["content"]) == (0, [{"type": "text", "text": "{}"}])
 
 
+TOKEN = {"progressToken": 2}
+STRANGE: dict[str, list[Any]] = {
+    "an id that is a list": [{"id": [1], "result": {}}],
+    "a token that is an object": [{"method": "notifications/progress", "params": {"progressToken": {}}}],
+    "parameters that are a list": [{"method": "notifications/progress", "params": [1]}],
+    "progress that is no number": [{"method": "notifications/progress", "params": {**TOKEN, "progress": "x"}}],
+    "an error that is a text": [{"error": "x"}],
+    "no tools": [{"id": 1, "result": {}}],
+    "tools that are none": [{"id": 1, "result": {"tools": [5]}}],
+    "content that is none": [
+        {"id": 1, "result": {"tools": [ECHO]}},
+        {"id": 2, "result": {"content": 5}},
+    ],
+    "blocks that are none": [{"id": 1, "result": {"tools": [ECHO]}}, {"id": 2, "result": {"content": [5]}}],
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+async def test_whatever_a_server_sends_is_told_in_a_line_and_never_by_a_traceback(what: str) -> None:
+    async def odd(peer: Peer) -> None:
+        await peer.get()
+        for message in STRANGE[what]:
+            await peer.send(**message)
+        await peer.socket.aclose(1000, "enough")
+
+    async with served(odd) as url:
+        code, out, err = await run_call(url, "echo", "text=hi")
+    assert (code, out) == (1, "")
+    assert err.startswith("mcpd: the server ")
+    assert "Traceback" not in err
+
+
 async def test_mcpd_call_tells_failure_and_wrong_usage_apart() -> None:
     """TOOL-2."""
     async with served(slow_echo) as url:

@@ -16,7 +16,8 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, NamedTuple, Self
 
@@ -66,7 +67,8 @@ def run(order: Order) -> int:
 
 async def _call(order: Order) -> int:
     async with open_client(order.url, key=order.key) as client:
-        arguments = read_arguments(order.pairs, await _schema(client, order.tool))
+        with _known_to_mcp():
+            arguments = read_arguments(order.pairs, await _schema(client, order.tool))
         with Progress() as progress:
             try:
                 result = await client.call_tool(
@@ -74,7 +76,17 @@ async def _call(order: Order) -> int:
                 )
             except RequestFailed as error:
                 raise CallFailed(explain(error)) from error
-    return _print(result, as_json=order.as_json)
+    with _known_to_mcp():
+        return _print(result, as_json=order.as_json)
+
+
+@contextmanager
+def _known_to_mcp() -> Iterator[None]:
+    """Name the server where what it sent has another shape than MCP says. Raises: CallFailed."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CallFailed(f"the server sent what is none of MCP ({type(error).__name__}: {error})") from error
 
 
 def explain(error: RequestFailed) -> str:
@@ -211,10 +223,13 @@ class Progress:
             click.echo("\r\x1b[K", nl=False, err=True)
 
     def show(self, params: dict[str, Any]) -> None:
-        """Show one progress notification."""
+        """Show one progress notification; one that is none is left out."""
+        try:
+            text = describe_progress(params)
+        except (ArithmeticError, TypeError, ValueError):
+            return
         self._shown = True
-        start = "\r\x1b[K" if self._live else ""
-        click.echo(start + describe_progress(params), nl=not self._live, err=True)
+        click.echo(("\r\x1b[K" if self._live else "") + text, nl=not self._live, err=True)
 
 
 def describe_progress(params: dict[str, Any]) -> str:
