@@ -76,6 +76,10 @@ bench-workers *arguments:
 bench-redis *arguments:
     {{ python }} -m tests.bench.redis_client {{ arguments }}
 
+# Measure the Elasticsearch client beside bare httpx and elasticsearch-py, on one server, taking turns.
+bench-elasticsearch *arguments:
+    {{ python }} -m tests.bench.elasticsearch {{ arguments }}
+
 # Ingest Python's own sources and search them: speed, memory, recall of the vectors.
 bench-search *arguments:
     {{ python }} -m tests.bench.search {{ arguments }}

@@ -26,8 +26,8 @@ from tests.source import ROOT
 MAX_BASE_DISTRIBUTIONS = 33
 RECIPES = {
     "install", "run", "test", "test-fast", "lint", "format", "types", "conformance", "bench", "bench-core",
-    "bench-redis", "bench-with-redis", "bench-workers", "bench-search", "bench-quality", "chaos", "soak", "readme",
-    "requirements", "break-laws", "lock", "check",
+    "bench-redis", "bench-elasticsearch", "bench-with-redis", "bench-workers", "bench-search", "bench-quality", "chaos",
+    "soak", "readme", "requirements", "break-laws", "lock", "check",
 }  # fmt: skip
 LINUX = {
     "os_name": "posix", "sys_platform": "linux", "platform_system": "Linux", "implementation_name": "cpython",

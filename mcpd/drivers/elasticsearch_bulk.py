@@ -14,19 +14,27 @@ its caller says that writing the same again does no harm.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final
 
 import msgspec
 
-from mcpd.drivers.elasticsearch_api import ALWAYS, NDJSON, Answer, Body, Condition, Refresh, Request, encoded, shaped
+from mcpd.drivers.elasticsearch_api import ALWAYS, NDJSON, Answer, Body, Condition, Refresh, Request, shaped
 from mcpd.drivers.elasticsearch_errors import ElasticsearchError, Failure, Garbled, judge
 
+_encode: Final = msgspec.json.Encoder().encode
 FILTER: Final = "errors,items.*._id,items.*.status,items.*.error,items.*._seq_no,items.*._primary_term,items.*._version"
 """What is asked of the answer: two thirds of it is nothing that anybody reads."""
 
 
-class Action(NamedTuple):
+MAX_OPENINGS: Final = 64
+"""Of indices whose usual head is kept; there are a few in use at a time."""
+
+_NAMES: Final = {"key": "_id", "status": "status", "error": "error"}
+
+
+class Action(msgspec.Struct, frozen=True):
     """One write: its lines, each ended. `repeatable`: may be sent again when nobody knows what became of it."""
 
     key: str
@@ -34,11 +42,11 @@ class Action(NamedTuple):
     repeatable: bool
 
 
-class Done(NamedTuple):
+class Done(msgspec.Struct, frozen=True, rename=lambda name: _NAMES.get(name, f"_{name}")):
     """A write that was done. `status`: 200 or 201, and 404 for a deletion of what was not there."""
 
-    key: str
-    status: int
+    key: str = ""
+    status: int = 0
     seq_no: int = -1
     primary_term: int = -1
     version: int = -1
@@ -52,25 +60,34 @@ def put(
     index: str, key: str, source: Body, *, condition: Condition = ALWAYS, routing: str = "", repeatable: bool = False
 ) -> Action:
     """Write one document. `repeatable` allows a second time without a condition: the same again does no harm."""
-    name = "create" if condition.create else "index"
-    head = msgspec.json.encode({name: _metadata(index, key, condition, routing)})
-    return Action(key, b"%b\n%b\n" % (head, encoded(source)), repeatable or condition != ALWAYS)
+    body = source if isinstance(source, bytes) else _encode(source)
+    if condition is ALWAYS and not routing:
+        return Action(key, b"%b%b}}\n%b\n" % (_opening(index), _encode(key), body), repeatable)
+    head = _head("create" if condition.create else "index", index, key, condition, routing)
+    return Action(key, b"%b\n%b\n" % (head, body), repeatable or condition is not ALWAYS)
 
 
 def delete(
     index: str, key: str, *, condition: Condition = ALWAYS, routing: str = "", repeatable: bool = False
 ) -> Action:
     """Delete one document."""
-    head = msgspec.json.encode({"delete": _metadata(index, key, condition, routing)})
-    return Action(key, head + b"\n", repeatable or condition != ALWAYS)
+    head = _head("delete", index, key, condition, routing)
+    return Action(key, head + b"\n", repeatable or condition is not ALWAYS)
 
 
-def _metadata(index: str, key: str, condition: Condition, routing: str) -> Mapping[str, Any]:
+@lru_cache(maxsize=MAX_OPENINGS)
+def _opening(index: str) -> bytes:
+    """Return how the head of the usual action begins."""
+    return b'{"index":{"_index":%b,"_id":' % _encode(index)
+
+
+def _head(operation: str, index: str, key: str, condition: Condition, routing: str) -> bytes:
     found: dict[str, Any] = {"_index": index, "_id": key}
     if routing:
         found["routing"] = routing
-    found.update(condition.metadata())
-    return found
+    if condition is not ALWAYS:
+        found.update(condition.metadata())
+    return _encode({operation: found})
 
 
 class Chunk:
@@ -84,16 +101,14 @@ class Chunk:
         self.actions: list[Action] = []
         self.size = 0
 
-    def takes(self, action: Action) -> bool:
-        """Return whether there is room for `action`."""
-        if not self.actions:
-            return True
-        return len(self.actions) < self._max_items and self.size + len(action.lines) <= self._max_bytes
-
-    def add(self, action: Action) -> None:
-        """Take `action` in."""
+    def add(self, action: Action) -> bool:
+        """Take `action` in if there is room; the first always finds some."""
+        size = self.size + len(action.lines)
+        if self.actions and (size > self._max_bytes or len(self.actions) >= self._max_items):
+            return False
         self.actions.append(action)
-        self.size += len(action.lines)
+        self.size = size
+        return True
 
 
 def request(actions: Sequence[Action], *, refresh: Refresh = "") -> Request:
@@ -103,12 +118,7 @@ def request(actions: Sequence[Action], *, refresh: Refresh = "") -> Request:
     return Request("bulk", "POST", "/_bulk", query, body, NDJSON, writes=True, deadline="query")
 
 
-class _Item(msgspec.Struct, frozen=True):
-    status: int
-    id: str = msgspec.field(name="_id", default="")
-    seq_no: int = msgspec.field(name="_seq_no", default=-1)
-    primary_term: int = msgspec.field(name="_primary_term", default=-1)
-    version: int = msgspec.field(name="_version", default=-1)
+class _Item(Done, frozen=True):
     error: Failure | None = None
 
 
@@ -119,12 +129,6 @@ class _Items(msgspec.Struct, frozen=True):
 def outcomes(answer: Answer, actions: Sequence[Action]) -> list[Outcome]:
     """Read what became of each of `actions`. Raises: Garbled when the answer is of other actions."""
     items = [item for pair in shaped(answer.body, _Items).items for item in pair.values()]
-    if [item.id for item in items] != [action.key for action in actions]:
+    if [item.key for item in items] != [action.key for action in actions]:
         raise Garbled("the answer of _bulk is not of what was sent")
-    return [_outcome(item) for item in items]
-
-
-def _outcome(item: _Item) -> Outcome:
-    if item.error is not None:
-        return judge(item.status, item.error.root)
-    return Done(item.id, item.status, item.seq_no, item.primary_term, item.version)
+    return [item if item.error is None else judge(item.status, item.error.root) for item in items]

@@ -57,27 +57,26 @@ class Bulk:
         async with trio.open_nursery() as nursery:
             if isinstance(actions, AsyncIterable):
                 async for action in actions:
-                    await self._take(nursery, action)
+                    if not self._chunk.add(action):
+                        await self._begin(nursery, action)
             else:
                 for action in actions:
-                    await self._take(nursery, action)
+                    if not self._chunk.add(action):
+                        await self._begin(nursery, action)
             if self._chunk.actions:
                 await self._begin(nursery)
         return self._outcomes
 
-    async def _take(self, nursery: trio.Nursery, action: Action) -> None:
-        if not self._chunk.takes(action):
-            await self._begin(nursery)
-        self._chunk.add(action)
-
     def _empty(self) -> Chunk:
         return Chunk(self._options.bulk_bytes, self._options.bulk_items)
 
-    async def _begin(self, nursery: trio.Nursery) -> None:
+    async def _begin(self, nursery: trio.Nursery, following: Action | None = None) -> None:
         """Send what has been collected as soon as there is a place. Its outcomes go where its actions stand."""
         await self._places.acquire()
         first, actions = len(self._outcomes), self._chunk.actions
         self._chunk = self._empty()
+        if following is not None:
+            self._chunk.add(following)
         self._outcomes += [_NOT_SENT] * len(actions)
         nursery.start_soon(self._deliver, actions, first)
 
@@ -98,10 +97,13 @@ class _Delivery:
 
     async def run(self, actions: Sequence[Action]) -> Sequence[Outcome]:
         """Return what became of each of `actions`."""
+        told = await self._tell(actions)
+        if not any([isinstance(outcome, ElasticsearchError) for outcome in told]):  # noqa: C419 - the usual case, fast
+            return told
         found: list[Outcome] = [_NOT_SENT] * len(actions)
         left, pause, paused_s = list(range(len(actions))), FIRST_PAUSE_S, 0.0
         while True:
-            again = self._note(found, actions, left, await self._tell([actions[number] for number in left]))
+            again = self._note(found, actions, left, told)
             if len(again) < len(left):
                 pause, paused_s = FIRST_PAUSE_S, 0.0
             if not again or paused_s >= self._patience_s:
@@ -110,6 +112,7 @@ class _Delivery:
             await trio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - only to fall out of step
             paused_s += pause
             pause = min(2 * pause, LONGEST_PAUSE_S)
+            told = await self._tell([actions[number] for number in left])
 
     def _note(
         self, found: list[Outcome], actions: Sequence[Action], asked: list[int], told: Sequence[Outcome]

@@ -16,9 +16,12 @@ import hashlib
 import ssl
 from typing import Any, Final
 
+import trio
+
 from mcpd.drivers.elasticsearch.options import Options
 from mcpd.drivers.elasticsearch_errors import Refused
 
+CLOSE_S: Final = 1.0
 _HEX_CHARS: Final = 64
 _DER: Final = 2
 """`_ssl.ENCODING_DER`."""
@@ -68,6 +71,40 @@ def _chain(connection: ssl.SSLObject) -> list[bytes]:
         return list(connection.get_unverified_chain())
     inner: Any = connection._sslobj  # type: ignore[attr-defined]  # noqa: SLF001 - not public before 3.13
     return [certificate.public_bytes(_DER) for certificate in inner.get_unverified_chain()]
+
+
+class _Connected:
+    """A connection before its handshake."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def start_tls(self, *arguments: Any, **named: Any) -> Any:
+        try:
+            return await self._stream.start_tls(*arguments, **named)
+        except BaseException:
+            with trio.move_on_after(CLOSE_S, shield=True):
+                await self._stream.aclose()
+            raise
+
+
+class _Backend:
+    """Connects as the library does."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    async def connect_tcp(self, *arguments: Any, **named: Any) -> _Connected:
+        return _Connected(await self._backend.connect_tcp(*arguments, **named))
+
+
+def close_given_up(http: Any) -> None:
+    """Let httpx's transport `http` close a connection whose handshake is cancelled.
+
+    httpcore 1.0.9 leaves that to the garbage collector, and httpx hands no backend of ours on.
+    """
+    pool = http._pool  # noqa: SLF001 - see above
+    pool._network_backend = _Backend(pool._network_backend)  # noqa: SLF001 - see above
 
 
 def context_of(options: Options) -> ssl.SSLContext:

@@ -23,7 +23,7 @@ import httpx
 import trio
 
 from mcpd.drivers.elasticsearch.options import Options
-from mcpd.drivers.elasticsearch.tls import AuthorityFound
+from mcpd.drivers.elasticsearch.tls import AuthorityFound, close_given_up
 from mcpd.drivers.elasticsearch_api import Answer
 from mcpd.drivers.elasticsearch_errors import Garbled, OutcomeUnknown, Refused, Unreachable
 
@@ -49,6 +49,8 @@ class Transport:
                 keepalive_expiry=KEEP_ALIVE_S,
             ),
         )
+        if tls is not None:
+            close_given_up(self._http)
         self._prefix = url.raw_path.rstrip(b"/")
         self._headers = _fixed_headers(url, options)
         self._timeout = {"connect": options.connect_s, "read": options.silence_s, "write": options.silence_s}
@@ -75,6 +77,10 @@ class Transport:
         except httpx.TransportError as error:
             if not _is_first_of_authority(error):
                 raise _translated(error) from None
+        except trio.Cancelled:
+            with trio.move_on_after(CLOSE_S, shield=True):
+                await self._drop_lost()
+            raise
         finally:
             self._in_flight -= 1
             if self._retired and not self._in_flight:
@@ -90,6 +96,19 @@ class Transport:
             return Answer(response.status_code, headers, await self._read(response.stream))
         finally:
             await response.stream.aclose()  # type: ignore[union-attr]
+
+    async def _drop_lost(self) -> None:
+        """Close connections that nobody has and that are not idle.
+
+        httpcore 1.0.9 leaves one in its pool, open and never used again, when its caller is cancelled between the
+        handshake and the first byte; only its own lists tell.
+        """
+        pool: Any = self._http._pool  # noqa: SLF001 - see above
+        taken = [request.connection for request in pool._requests]  # noqa: SLF001 - see above
+        for connection in pool.connections:
+            if not (connection in taken or connection.is_idle() or connection.is_closed()):
+                pool._connections.remove(connection)  # noqa: SLF001 - see above
+                await connection.aclose()
 
     def _check(self, headers: Mapping[str, str]) -> None:
         if headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:

@@ -7,6 +7,7 @@ answer in step, with no exchange in flight and no connection in use.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 import trio
@@ -142,20 +143,20 @@ async def test_a_caller_cancelled_at_any_step_leaves_the_client_in_step(
                 async with open_elasticsearch([elasticsearch_url], IMPATIENT) as cancelled:
                     if warm:
                         await _is_in_step(cancelled, prefix)
-                    ended = await _cancelled_at(way, cancelled, (prefix, key), steps)
+                    ended = await cancelled_at(partial(way, cancelled, prefix, key), steps)
                     assert await written(client, prefix, key) <= 1
                     await _is_in_step(cancelled, prefix)
                 steps += 1
             assert steps > 3, "something was cancelled"
 
 
-async def _cancelled_at(way: Way, client: Elasticsearch, where: tuple[str, str], steps: int) -> bool:
+async def cancelled_at(work: Callable[[], Awaitable[object]], steps: int) -> bool:
     """Return whether the call was through before it could be cancelled."""
     through = False
 
     async def call() -> None:
         nonlocal through
-        await way(client, *where)
+        await work()
         through = True
 
     async with trio.open_nursery() as nursery:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import ssl
 import subprocess
 from base64 import b64encode
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from mcpd.drivers import elasticsearch_api as api
 from mcpd.drivers.elasticsearch import Garbled, Missing, Options, Refused, Unreachable, open_elasticsearch
 from tests.drivers.elasticsearch.conftest import PRODUCT, error_body
 from tests.drivers.elasticsearch.test_client import OK, READ, always
+from tests.drivers.elasticsearch.test_cut_and_cancel import cancelled_at, pooled
 from tests.drivers.scripted import Answer, Asked, serving
 from tests.elasticsearch_server import PASSWORD
 from tests.elasticsearch_server import serving as serving_elasticsearch
@@ -230,3 +233,19 @@ async def test_a_cluster_with_security_takes_a_password_and_refuses_others() -> 
                 with pytest.raises(Refused) as told:
                     await client.perform(health)
                 assert (told.value.status, told.value.kind) == (401, "security_exception")
+
+
+async def test_a_handshake_that_is_given_up_at_any_step_leaves_no_connection(certificates: Certificates) -> None:
+    options = Options(ca_file=str(certificates.folder / "ca.pem"), patience_s=0)
+    with trio.fail_after(WAIT_S):
+        async with serving(always(OK), certificates.context("leaf-chain")) as server:
+            steps, through = 1, False
+            while not through:
+                async with open_elasticsearch([server.url], options) as client:
+                    through = await cancelled_at(partial(client.perform, READ), steps)
+                    assert client.statistics().in_flight == 0
+                    await client.perform(READ)
+                    assert pooled(client) == ["IDLE"]
+                    gc.collect()
+                steps += 1
+    assert steps > 5, "something was cancelled"
