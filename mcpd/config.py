@@ -201,6 +201,29 @@ class Redis:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Elasticsearch:
+    """Where the documents are, for servers on several machines; without a URL they are in the data folder."""
+
+    url: SecretUrl | None = field(
+        default=None,
+        metadata=_about("URL", "http:// or https:// of a node, of several with commas; Elasticsearch 8.12 or newer."),
+    )
+    api_key: Secret | None = field(default=None, metadata=_about("secret", "As Elasticsearch gives it, encoded."))
+    user: str | None = field(default=None, metadata=_about("name", "Needs password; instead of api_key."))
+    password: Secret | None = field(default=None, metadata=_about("secret", "Of user."))
+    ca_file: Path | None = field(
+        default=None, metadata=_about("file", "PEM of the authorities to trust, instead of the machine's.")
+    )
+    fingerprint: str | None = field(
+        default=None, metadata=_about("hex", "SHA-256 of a certificate to trust, as Elasticsearch prints it.")
+    )
+    index_prefix: str = field(
+        default="mcpd",
+        metadata=_about("text", "Begins the name of every index: two servers that share nothing need two."),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Embeddings:
     """Where the vectors of semantic search come from: an endpoint, or the built-in ones, which are lexical."""
 
@@ -379,6 +402,7 @@ class Config:
     prompts: Prompts = field(default_factory=Prompts)
     data: Data = field(default_factory=Data)
     redis: Redis = field(default_factory=Redis)
+    elasticsearch: Elasticsearch = field(default_factory=Elasticsearch)
     embeddings: Embeddings = field(default_factory=Embeddings)
     records: Records = field(default_factory=Records)
     timeouts: Timeouts = field(default_factory=Timeouts)

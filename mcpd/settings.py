@@ -31,7 +31,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from mcpd.config import About, Config
+from mcpd.config import About, Config, Elasticsearch
 from mcpd.errors import ConfigurationError
 from mcpd.rates import read_rate
 from mcpd.secret import Secret, SecretUrl
@@ -45,10 +45,15 @@ SHORT_NAMES: Mapping[str, str] = MappingProxyType(
         "MCPD_API_KEY": "auth.api_key",
         "MCPD_SEAL_KEYS": "auth.seal_keys",
         "REDIS_URL": "redis.url",
+        "ELASTICSEARCH_URL": "elasticsearch.url",
+        "ES_URL": "elasticsearch.url",
     }
 )
 _MOST_PORT = 65_535
 _REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+unix://")
+_INDEX_PREFIX = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+"""Of Elasticsearch's rules for index names, what needs no thought."""
+
 _PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 """Neither braces, which Cluster takes for a tag, nor what the patterns of access rules are written in."""
 
@@ -289,6 +294,32 @@ _CONVERTERS: Mapping[Any, Callable[[object, Path | None], Any]] = {
 }
 
 
+def _elasticsearch_rules(settings: Elasticsearch) -> tuple[tuple[bool, str], ...]:
+    urls = [] if settings.url is None else [url.strip() for url in settings.url.reveal().split(",")]
+    return (
+        (
+            all(url.startswith(("http://", "https://")) for url in urls),
+            "elasticsearch.url must begin with http:// or https://, each one of several too",
+        ),
+        (
+            bool(settings.user) == bool(settings.password),
+            "elasticsearch.user and elasticsearch.password must be given together",
+        ),
+        (
+            settings.api_key is None or settings.user is None,
+            "elasticsearch.api_key and elasticsearch.user are two ways to log in: give one",
+        ),
+        (
+            settings.ca_file is None or settings.fingerprint is None,
+            "elasticsearch.ca_file and elasticsearch.fingerprint are two ways to trust: give one",
+        ),
+        (
+            _INDEX_PREFIX.fullmatch(settings.index_prefix) is not None,
+            "elasticsearch.index_prefix must be 1 to 64 of a-z 0-9 _ and -, beginning with a letter or digit",
+        ),
+    )
+
+
 def _check_pairs(config: Config) -> None:
     server, timeouts, limits = config.server, config.timeouts, config.limits
     rules = (
@@ -312,6 +343,7 @@ def _check_pairs(config: Config) -> None:
             _PREFIX.fullmatch(config.redis.prefix) is not None,
             "redis.prefix must be 1 to 64 of A-Z a-z 0-9 . _ : and -",
         ),
+        *_elasticsearch_rules(config.elasticsearch),
         (timeouts.call_s <= timeouts.call_max_s, "timeouts.call_s must not exceed timeouts.call_max_s"),
         (
             limits.max_abandoned_threads <= limits.max_threads,

@@ -87,13 +87,17 @@ class ElasticsearchServer:
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Send one request on a connection of its own; return the status and the decoded answer."""
+        return self.send(method, path, None if body is None else json.dumps(body))
+
+    def send(self, method: str, path: str, body: str | None) -> tuple[int, Any]:
+        """Send one request with a body as it is; see `ask`."""
         address = urlsplit(self.url)
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
         headers = {"Content-Type": "application/json"}
         if self.password:
             headers["Authorization"] = f"Basic {b64encode(f'elastic:{self.password}'.encode()).decode()}"
         try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            connection.request(method, path, body, headers)
             answer = connection.getresponse()
             data = answer.read()
             return answer.status, json.loads(data) if data else None
@@ -103,6 +107,14 @@ class ElasticsearchServer:
     def forget(self, prefix: str) -> None:
         """Delete the indices whose names begin so."""
         self.ask("DELETE", f"/{prefix}*?expand_wildcards=all&ignore_unavailable=true")
+
+    def empty(self, prefix: str) -> None:
+        """Delete all documents of the indices whose names begin so; the indices stay."""
+        search = f"/{prefix}-*/_search?expand_wildcards=all"
+        self.ask("POST", f"/{prefix}-*/_refresh")
+        while hits := self.ask("POST", search, {"size": 10_000, "_source": False})[1]["hits"]["hits"]:
+            names = [{"_index": hit["_index"], "_id": hit["_id"], "routing": hit.get("_routing")} for hit in hits]
+            self.send("POST", "/_bulk?refresh=true", "".join(f"{json.dumps({'delete': name})}\n" for name in names))
 
     def pause(self) -> None:
         """Stop the process; connections stay open and nothing answers."""

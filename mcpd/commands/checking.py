@@ -141,7 +141,8 @@ async def _ask_store(config: Config) -> list[Finding]:
     state = await schema_of(config).status()
     name = Path(state.place).name
     if not state.exists:
-        return []
+        advice = f"{state.store}: no indices {state.place}; serving makes them, or `mcpd migrate up`"
+        return [] if state.store == "sqlite" else [Finding(wrong=False, text=advice)]
     if state.version != state.latest:
         is_older = state.version < state.latest
         advice = "opening it brings it up to date" if is_older else "it is of a newer mcpd: update this one"

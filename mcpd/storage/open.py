@@ -1,10 +1,10 @@
 """Opens the stores that the configuration names: the only file that knows which backends there are.
 
-Documents and call records are in SQLite, in the data folder. What replicas share besides is in Redis when `redis.url`
-names one, else in this process; tasks, HTTP sessions, idempotency keys and what processes tell each other are in Redis
-then, else in the data folder. Whoever needs documents, the state of their schema, tasks, sessions, keys, records, or
-what is shared asks here and gets the contract (`storage.documents`, `storage.records`, `storage.shared`,
-`storage.replicas`), never a backend.
+Documents are in Elasticsearch when `elasticsearch.url` names one, else in SQLite, in the data folder, as call records
+are. What replicas share besides is in Redis when `redis.url` names one, else in this process; tasks, HTTP sessions,
+idempotency keys and what processes tell each other are in Redis then, else in the data folder. Whoever needs documents,
+the state of their schema, tasks, sessions, keys, records, or what is shared asks here and gets the contract
+(`storage.documents`, `storage.records`, `storage.shared`, `storage.replicas`), never a backend.
 
 A backend of a server that must be configured is loaded when it is: the embedded default starts without its code.
 
@@ -47,6 +47,9 @@ REPLICA_POLL_S: Final = 0.2
 ALONE_POLL_S: Final = 0.9
 """The same for a server that has no replicas: 0.8 ms."""
 
+INDEX_POLL_S: Final = 0.5
+"""The same for servers on one Elasticsearch, after the refresh that shows a change: one small search."""
+
 WORKER_POLL_S: Final = 0.05
 """How soon workers on one data folder hear what they tell each other: a cancel, an answer."""
 
@@ -67,6 +70,14 @@ class Observer(Protocol):
 @asynccontextmanager
 async def open_documents(config: Config, observer: Observer | None = None) -> AsyncIterator[Documents]:
     """Give the documents, their schema brought up to date. Raises: StorageError. Resources: closed with the block."""
+    if config.elasticsearch.url is not None:
+        from mcpd.storage.elasticsearch.opening import open_indices
+
+        observe = _observing(observer, "elasticsearch")
+        settings = config.elasticsearch
+        async with open_indices(settings, poll_s=INDEX_POLL_S, observer=observer, observe=observe) as indices:
+            yield indices
+        return
     alone = config.redis.url is None and config.server.workers == 1
     poll_s = ALONE_POLL_S if alone else REPLICA_POLL_S
     async with open_sqlite(config.data.folder, poll_s=poll_s, observe=_observing(observer)) as documents:
@@ -155,6 +166,10 @@ def own_inbox() -> Inbox:
 
 def schema_of(config: Config) -> Schema:
     """Return the schema of the store, which need not exist yet; nothing is opened before it is asked."""
+    if config.elasticsearch.url is not None:
+        from mcpd.storage.elasticsearch.opening import schema_in
+
+        return schema_in(config.elasticsearch)
     return SqliteSchema(config.data.folder)
 
 

@@ -11,9 +11,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from mcpd.drivers.elasticsearch import open_elasticsearch
 from mcpd.storage.documents import Condition, Document, Documents, Matching, Put, Scalar, Span
+from mcpd.storage.elasticsearch.documents import open_documents as open_indices
 from mcpd.storage.memory.documents import MemoryDocuments
 from mcpd.storage.sqlite.documents import open_documents
+from tests import elasticsearch_server
 
 
 class Clock:
@@ -38,8 +41,26 @@ async def sqlite(clock: Clock) -> AsyncIterator[Documents]:
             yield documents
 
 
+_EMPTY: list[str] = []
+"""Prefixes of indices that no test uses now: to empty them takes less than to make new ones."""
+
+
+@asynccontextmanager
+async def elasticsearch(clock: Clock) -> AsyncIterator[Documents]:
+    server = elasticsearch_server.shared()
+    prefix = _EMPTY.pop() if _EMPTY else elasticsearch_server.fresh_prefix()
+    options = {"refresh_interval": "50ms", "number_of_replicas": 0}
+    async with (
+        open_elasticsearch([server.url]) as client,
+        open_indices(client, prefix, options=options, poll_s=0.05, clock=clock) as documents,
+    ):
+        yield documents
+    server.empty(prefix)
+    _EMPTY.append(prefix)
+
+
 Backend = Callable[[Clock], AbstractAsyncContextManager[Documents]]
-BACKENDS: dict[str, Backend] = {"memory": memory, "sqlite": sqlite}
+BACKENDS: dict[str, Backend] = {"memory": memory, "sqlite": sqlite, "elasticsearch": elasticsearch}
 
 
 def document(uri: str, text: str | None = "", **more: Any) -> Document:

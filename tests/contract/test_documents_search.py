@@ -498,6 +498,7 @@ async def test_the_nearest_documents_come_first_by_their_best_chunk(documents: D
         put("other model", "x", vectors=[(1.0, 0.0)], model="m2"),
         put("no vector", "x"),
     ])  # fmt: skip
+    await documents.refresh()
     hits = await documents.nearest(Near(vector=(1.0, 0.0), model="m"))
     assert [hit.head.uri for hit in hits] == ["east", "between", "north"]
     assert [hit.score for hit in hits] == pytest.approx([1.0, 0.6, 0.0], abs=1e-6)
