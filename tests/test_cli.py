@@ -188,6 +188,48 @@ def test_check_of_an_unreadable_configuration_says_so(capsys: Output) -> None:
     assert "absent.toml" in report["problems"][0]
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "nearest"),
+    [
+        ("MCPD_SERVER_PORT", "9000", "MCPD_SERVER__PORT"),
+        ("MCPD_LIMITS_MAX_CALL", "3", "MCPD_LIMITS__MAX_CALLS"),
+        ("MCPD_SEAL_KEY", "k:secret", "MCPD_SEAL_KEYS"),
+        ("MCPD_REDIS_URL", "redis://somewhere", "MCPD_REDIS__URL"),
+    ],
+)
+def test_check_notes_a_variable_that_looks_like_a_setting_and_is_not_read(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, nearest: str
+) -> None:
+    """CLI: check."""
+    monkeypatch.setenv(variable, value)
+    code, report = checked(capsys)
+    assert code == 0
+    assert f"{variable} is not read; the nearest is {nearest}" in report["notes"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MCPD_PORT", "tcp://10.0.0.1:80"),
+        ("MCPD_SERVER_PORT", "tcp://10.0.0.1:80"),
+        ("MCPD_SERVICE_HOST", "10.0.0.1"),
+        ("MCPD_SERVICE_PORT", "80"),
+        ("MCPD_WORKER", "mark"),
+        ("MCPD_SERVER_HOST", ""),
+        ("MCPD_SERVER__NAME", "name"),
+        ("MCPD_DATA", "data"),
+    ],
+)
+def test_check_says_nothing_of_variables_of_service_discovery(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """CLI: check."""
+    monkeypatch.setenv(variable, value)
+    code, report = checked(capsys)
+    assert code == 0
+    assert not [note for note in report["notes"] if "is not read" in note]
+
+
 def test_check_says_why_there_are_no_file_tools(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     """CLI: check."""
     monkeypatch.setenv("HOME", str(Path.cwd()))

@@ -11,6 +11,7 @@ Sources: surfaces "Command line" (check), "Access", "Writing tools".
 
 from __future__ import annotations
 
+import difflib
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -35,6 +36,12 @@ from mcpd.tools.builtin.files import file_tools
 from mcpd.tools.builtin.jail import missing_support
 from mcpd.tools.builtin.protected import own_places
 from mcpd.tools.registry import Tool
+
+_DISCOVERED = ("tcp://", "udp://", "sctp://")
+"""What Kubernetes sets `MCPD_SERVER_PORT` to for a service called mcpd-server."""
+
+_LIKE_ONE = 0.92
+"""Of difflib's ratio: one letter apart is above it, Kubernetes' `MCPD_SERVICE_HOST` is below."""
 
 
 class Finding(NamedTuple):
@@ -91,6 +98,17 @@ def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
         yield from check()
     except McpdError as error:
         yield Finding(wrong=True, text=str(error))
+
+
+def _check_variables(_config: Config) -> Iterator[Finding]:
+    """Tell of variables that look like settings and are not read: a note only, since others may have set them."""
+    names = [*settings.SHORT_NAMES, *(setting.variable for setting in settings.SETTINGS.values())]
+    spellings = {name.replace("__", "_"): name for name in names}
+    for variable, value in os.environ.items():
+        is_ours = "__" in variable or variable in settings.SHORT_NAMES
+        if variable.startswith("MCPD_") and value and not is_ours and not value.startswith(_DISCOVERED):
+            for nearest in difflib.get_close_matches(variable, spellings, n=1, cutoff=_LIKE_ONE):
+                yield Finding(wrong=False, text=f"{variable} is not read; the nearest is {spellings[nearest]}")
 
 
 def _check_access(config: Config) -> Iterator[Finding]:
@@ -201,6 +219,7 @@ def _check_prompts(config: Config) -> Iterator[Finding]:
 
 
 _CHECKS = (
+    _check_variables,
     _check_access,
     _check_tls,
     _check_descriptors,
