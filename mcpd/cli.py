@@ -68,7 +68,10 @@ def run(arguments: list[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except McpdError as error:
-        click.echo(f"mcpd: {error.detail or error}" if isinstance(error, WireError) else f"mcpd: {error}", err=True)
+        from mcpd.commands.terminal import clean
+
+        told = error.detail or str(error) if isinstance(error, WireError) else str(error)
+        click.echo(f"mcpd: {clean(told)}", err=True)
         return WRONG_USAGE if isinstance(error, ConfigurationError) else FAILED
     return code if isinstance(code, int) else 0
 

@@ -466,6 +466,16 @@ async def test_whatever_a_server_sends_is_told_in_a_line_and_never_by_a_tracebac
     assert "Traceback" not in err
 
 
+async def test_what_a_server_gives_as_the_reason_cannot_move_the_cursor() -> None:
+    async def odd(peer: Peer) -> None:
+        await peer.socket.aclose(1008, "\x1b[2J\x9b31m go away")
+
+    async with served(odd) as url:
+        code, _, err = await run_call(url, "echo", "text=hi")
+    assert (code, "go away" in err) == (1, True)
+    assert not {"\x1b", "\x9b"} & set(err)
+
+
 async def test_mcpd_call_tells_failure_and_wrong_usage_apart() -> None:
     """TOOL-2."""
     async with served(slow_echo) as url:

@@ -9,17 +9,19 @@ Laws: a connection ends `keep_alive_s` after its last stream, whatever frames co
 `write_s`, or twice that, after its client has stopped reading, be it the socket or every window, whatever it sends
 meanwhile; `cleanup_s` after it has gone. It is ended by a scope of its own: Hypercorn's nursery absorbs no `Cancelled`,
 and one that leaves the connection would end the listener. DATA for a stream that was answered early is dropped, and its
-siblings go on; priorities are ignored. What is no HTTP/2 ends the connection and is logged: Hypercorn closes while it
-handles h2's error, which is the one place where that can be seen.
+siblings go on; priorities are ignored. WebSockets are not offered: on HTTP/1.1 they have bounds (of size, of frames
+that trickle, of pings that nobody answers) which Hypercorn's lack, and who asks for one is sent there. What is no
+HTTP/2 ends the connection and is logged: Hypercorn closes while it handles h2's error, the one place where that can be
+seen.
 
-Sources: Hypercorn 0.18.0 `hypercorn.trio.tcp_server`, `hypercorn.protocol.h2`; RFC 9113 sections 5.1, 5.2 and 5.3.2;
-architecture trap 9.
+Sources: Hypercorn 0.18.0 `hypercorn.trio.tcp_server`, `hypercorn.protocol.h2`; RFC 9113 sections 5.1, 5.2, 5.3.2 and 7;
+RFC 8441; architecture trap 9.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 import trio
 from hypercorn.config import Config as HypercornConfig
@@ -34,7 +36,8 @@ from mcpd.gateway.server.streams import base_scope, send_within
 MAX_STREAMS = 32
 """At once on one connection. Each may hold a whole result that waits for the client's window."""
 
-
+_ENABLE_CONNECT_PROTOCOL: Final = 8
+_HTTP_1_1_REQUIRED: Final = 0xD
 _PIECE_BYTES = 65536
 """Bounds a client that opens its windows a little at a time: as much as elsewhere has to leave within `write_s`."""
 
@@ -53,6 +56,21 @@ class _Streams(dict[int, Any]):
 
     def __missing__(self, stream_id: int) -> _Answered:
         return _Answered()
+
+
+class PlainHttp2(H2Protocol):
+    """Hypercorn's HTTP/2 without CONNECT."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        del self.connection.local_settings[_ENABLE_CONNECT_PROTOCOL]
+
+    async def _create_stream(self, request: Any) -> None:
+        if (b":method", b"CONNECT") in request.headers:
+            self.connection.reset_stream(request.stream_id, _HTTP_1_1_REQUIRED)
+            await self.send(RawData(self.connection.data_to_send()))
+        else:
+            await super()._create_stream(request)
 
 
 class Http2Connection(TCPServer):

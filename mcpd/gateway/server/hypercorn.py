@@ -2,15 +2,15 @@
 
 It listens and accepts, and HTTP/2 is its own; HTTP/1.1 and the WebSockets on it go the lean path
 (`gateway.server.http11`) to the same ASGI application. Added: places for connections (`gateway.server.places`), a
-kernel timeout for peers that have vanished, no WebSocket compression, and a boundary: what goes wrong in one connection
-ends that connection and is logged (Hypercorn would let it end the server).
+kernel timeout for peers that have vanished, and a boundary: what goes wrong in one connection ends that connection and
+is logged (Hypercorn would let it end the server).
 
 Called by: `app`. Deliberately not: ASGI applications.
 
 Laws: HTTP/2 is offered on TLS alone, by ALPN, and only with `server.http2`; one peer that stops reading cannot hold the
-shutdown (TCP_USER_TIMEOUT, inherited by accepted sockets); frames are never inflated (a 200 KB frame can hold 300 MB).
+shutdown (TCP_USER_TIMEOUT, inherited by accepted sockets).
 
-Sources: Hypercorn 0.18 documentation and `hypercorn.trio`; tcp(7); RFC 7692; architecture traps 5, 9, 12, 13.
+Sources: Hypercorn 0.18 documentation and `hypercorn.trio`; tcp(7); architecture traps 5, 9, 13.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import hypercorn.protocol.ws_stream
+import hypercorn.protocol
 import hypercorn.trio.run
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
@@ -34,7 +34,7 @@ from hypercorn.config import Config as HypercornConfig
 
 from mcpd.config import Config, Limits, Server, Timeouts
 from mcpd.errors import ConfigurationError
-from mcpd.gateway.server.http2 import MAX_STREAMS, Http2Connection
+from mcpd.gateway.server.http2 import MAX_STREAMS, Http2Connection, PlainHttp2
 from mcpd.gateway.server.http11 import Connection, Front
 from mcpd.gateway.server.places import Places
 from mcpd.gateway.server.refusals import Refusals, known_of
@@ -100,14 +100,6 @@ def hypercorn_config(config: Config, sockets: Sequence[socket.socket]) -> Hyperc
     if server.tls_cert is not None and server.tls_key is not None:
         ours.certfile, ours.keyfile = str(server.tls_cert), str(server.tls_key)
     return ours
-
-
-class _PlainHandshake(hypercorn.protocol.ws_stream.Handshake):
-    """A WebSocket handshake that never agrees on compression."""
-
-    def __init__(self, headers: list[tuple[bytes, bytes]], http_version: str) -> None:
-        super().__init__(headers, http_version)
-        self.extensions = None
 
 
 class Connections:
@@ -204,7 +196,7 @@ async def serve_http(
     """Serve `application` until `stop` returns; then wait for open connections, `graceful_timeout` at most.
 
     Replaces two globals of Hypercorn: the class of its connections, whose arguments `Connections.serve` takes instead,
-    and that of its WebSocket handshakes. Hypercorn offers no other way in. Checked against the version in
+    and that of HTTP/2 on them. Hypercorn offers no other way in. Checked against the version in
     `HYPERCORN_VERSION`; `tests/gateway/server/test_hypercorn.py` fails with another, and when what is replaced has
     changed.
     """
@@ -213,6 +205,6 @@ async def serve_http(
         await stop()
         connections.front.close()
 
-    hypercorn.protocol.ws_stream.Handshake = _PlainHandshake  # type: ignore[misc]
+    hypercorn.protocol.H2Protocol = PlainHttp2  # type: ignore[attr-defined, assignment]
     hypercorn.trio.run.TCPServer = connections.serve  # type: ignore[attr-defined, assignment]
     await hypercorn.trio.serve(application, config, shutdown_trigger=wait_stop, mode="asgi", task_status=task_status)

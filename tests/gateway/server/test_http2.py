@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import h2.config
 import h2.connection
+import h2.errors
 import h2.events
 import h2.settings
 import pytest
@@ -20,6 +22,7 @@ import trio
 from tests import needs
 from tests.in_process import WAIT_S, Running, eventually, http_server, server_config
 
+Event = TypeVar("Event", bound=h2.events.Event)
 Certificate = tuple[Path, Path]
 GET = [(":method", "GET"), (":path", "/metrics"), (":scheme", "https"), (":authority", "localhost")]
 POST = [*GET[2:], (":method", "POST"), (":path", "/mcp"), ("content-type", "text/plain")]
@@ -57,12 +60,13 @@ class Client:
         """Send what h2 has to say."""
         await self.stream.send_all(self.h2.data_to_send())
 
-    async def until(self, kind: type[h2.events.Event]) -> None:
-        """Read until an event of this kind has come."""
-        while not any(isinstance(event, kind) for event in self.events):
+    async def until(self, kind: type[Event]) -> Event:
+        """Read until an event of this kind has come; return the first one."""
+        while not (found := [event for event in self.events if isinstance(event, kind)]):
             self.events += self.h2.receive_data(bytes(await self.stream.receive_some()))
             await self.flush()
         self.events.clear()
+        return found[0]
 
     async def until_closed(self) -> None:
         """Read until the server closes."""
@@ -211,12 +215,34 @@ async def test_a_body_behind_an_early_answer_disturbs_nobody(tmp_path: Path, cer
         await client.until(h2.events.ResponseReceived)
 
 
+CONNECT = [(":method", "CONNECT"), (":authority", "localhost")]
+TUNNELS = {"plain": CONNECT, "websocket": [*GET[1:], CONNECT[0], (":protocol", "websocket")]}
+
+
+@pytest.mark.parametrize("what", TUNNELS)
+async def test_a_websocket_is_not_offered_and_who_asks_for_one_is_sent_to_http1(
+    tmp_path: Path, certificate: Certificate, what: str
+) -> None:
+    """RFC 8441 section 3, RFC 9113 section 7; those of HTTP/1.1 have bounds. Other streams go on."""
+    async with serving(tmp_path, certificate) as running, connected(running, certificate) as client:
+        client.h2.config.validate_outbound_headers = False
+        await client.until(h2.events.RemoteSettingsChanged)
+        assert client.h2.remote_settings.enable_connect_protocol == 0
+        client.h2.send_headers(1, TUNNELS[what])
+        await client.flush()
+        reset = await client.until(h2.events.StreamReset)
+        assert reset.error_code == h2.errors.ErrorCodes.HTTP_1_1_REQUIRED
+        client.h2.send_headers(3, GET, end_stream=True)
+        await client.flush()
+        await client.until(h2.events.ResponseReceived)
+
+
 BROKEN = {
     "an unknown pseudo-header": [*GET, (":odd", "x")],
     "a pseudo-header twice": [*GET, (":path", "/")],
     "no method": GET[1:],
     "too many headers": [*GET, *[("x-many", "a")] * 2_000],
-    "no path": [(":method", "CONNECT"), (":authority", "localhost")],
+    "no path": [GET[0], *GET[2:]],
     "a path that is not ASCII": [(name, "/\u00e9" if name == ":path" else value) for name, value in GET],
     "a frame where none may be": [],
 }

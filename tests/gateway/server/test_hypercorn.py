@@ -9,7 +9,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-import hypercorn.protocol.ws_stream
+import hypercorn.protocol
 import hypercorn.trio.run
 import pytest
 import trio
@@ -17,7 +17,6 @@ import trio.testing
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
-from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import EventWrapper
@@ -81,9 +80,9 @@ def test_what_we_replace_in_hypercorn_is_what_it_uses() -> None:
     """Its server looks these names up when it needs them, and calls the first with these arguments."""
     assert "TCPServer" in hypercorn.trio.run.worker_serve.__code__.co_names
     assert list(inspect.signature(TCPServer).parameters) == ["app", "config", "context", "state", "stream"]
-    assert "Handshake" in WSStream.handle.__code__.co_names
-    plain = hypercorn.protocol.ws_stream.Handshake([(b"sec-websocket-extensions", b"permessage-deflate")], "2")
-    assert hasattr(plain, "extensions")
+    assert "H2Protocol" in hypercorn.protocol.ProtocolWrapper.__init__.__code__.co_names
+    assert 'if method == "CONNECT":' in inspect.getsource(H2Protocol._create_stream)
+    assert "await self._create_stream(event)" in inspect.getsource(H2Protocol)
 
 
 @pytest.mark.parametrize("name", ["_read_data", "protocol_send", "send_lock", "protocol", "_task_group"])
