@@ -15,8 +15,8 @@ there. A command is sent again only when the server said that it did not run, or
 
 Called by: the adapters in `storage`. Knows nothing of MCP. Deliberately not: Cluster, Sentinel, decoding of replies.
 
-Laws: one command, one execution (`errors`); `run` reconnects with backoff until it is cancelled; cancelling a leased
-exchange closes its connection, and its place becomes free.
+Laws: one command, one execution (`errors`); `run` reconnects with backoff until it is cancelled, and subscriptions
+with it; cancelling a leased exchange closes its connection, and its place becomes free.
 """
 
 from __future__ import annotations
@@ -165,12 +165,19 @@ class Redis:
         shared = self._shared = Pipeline(connection, stall_s=self._options.stall_s)
         self._tell()
         task_status.started()
+        if self._connects > 1:
+            self._renew_subscriptions()
         try:
             await shared.run()
         finally:
             self._shared = None
             self._went_down(str(shared.failure))
             self._close_idle()
+
+    def _renew_subscriptions(self) -> None:
+        """Have them follow: the server they stand with may live on, and be the one that this client has left."""
+        for subscription in self._subscriptions:
+            subscription.close()
 
     def _went_down(self, reason: str) -> None:
         if self._down_since is None:
@@ -216,10 +223,10 @@ class Redis:
                 if isinstance(reply, ErrorReply):
                     raise classify(reply)
             except (NotExecuted, OutcomeUnknown) as error:
+                self._note(error)
                 again = isinstance(error, NotExecuted) or idempotent
                 if not again or error.code in _FINAL or trio.current_time() + pause >= deadline:
                     raise
-                self._note(error)
             else:
                 return reply
             await trio.sleep(pause)
@@ -264,7 +271,15 @@ class Redis:
         else:
             with Timed(self._observe, PIPELINE, _outcome):
                 replies = await self._send(data, len(encoded), deadline)
-        return [classify(reply) if isinstance(reply, ErrorReply) else reply for reply in replies]
+        return self._classified(replies)
+
+    def _classified(self, replies: Iterable[Any]) -> list[Any]:
+        """Return replies with each error as what it means; leave a server whose error says that it is the wrong one."""
+        classified = [classify(reply) if isinstance(reply, ErrorReply) else reply for reply in replies]
+        for reply in classified:
+            if isinstance(reply, RedisError):
+                self._note(reply)
+        return classified
 
     async def transaction(self, commands: Iterable[Command]) -> list[Any]:
         """Run commands with nothing in between (MULTI, EXEC); replies as `pipeline` gives them.
@@ -275,7 +290,7 @@ class Redis:
         *queued, results = await self.pipeline([["MULTI"], *commands, ["EXEC"]])
         if isinstance(results, RedisError):
             raise next((error for error in queued if isinstance(error, RedisError)), results)
-        return [classify(reply) if isinstance(reply, ErrorReply) else reply for reply in results]
+        return self._classified(results)
 
     async def run_script(
         self,

@@ -7,13 +7,13 @@ subscribers away, to wait for ever for a server that is silent, to fall over wha
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import pytest
 import trio
 
-from mcpd.drivers.redis import NotExecuted, OutcomeUnknown, Redis, Refused, Script, Unreachable
+from mcpd.drivers.redis import GAP, Message, NotExecuted, OutcomeUnknown, Redis, Refused, Script, Unreachable
 from mcpd.drivers.redis.address import parse
 from mcpd.drivers.redis.client import LARGE_BYTES
 from mcpd.drivers.redis.connection import Connection, connect
@@ -22,7 +22,7 @@ from mcpd.drivers.redis.subscription import Subscription
 from mcpd.drivers.resp import ErrorReply
 from tests.drivers.redis.conftest import QUICK, client_of
 from tests.in_process import eventually
-from tests.redis_servers import KINDS, RedisServer, cutting, serving
+from tests.redis_servers import KINDS, RedisServer, cutting, free_port, serving
 
 WAIT_S = 30.0
 WRITE = Script("redis.call('SET', KEYS[1], ARGV[1]) return redis.call('GET', KEYS[1])")
@@ -68,6 +68,38 @@ async def test_a_primary_that_has_become_a_replica_is_left_for_the_new_one(kind:
             await write(redis, "after", in_script=in_script)
             assert b"after" in new.ask("GET", "k")
             assert redis.statistics().reconnects >= 1
+
+
+@pytest.mark.parametrize("way", ["pipeline", "transaction"])
+async def test_several_commands_at_once_leave_a_primary_that_has_become_a_replica_too(way: str) -> None:
+    """Their errors come in a list, and each is looked at as that of one command is."""
+    with serving("redis-7") as old, serving("redis-7") as new, trio.fail_after(WAIT_S):
+        async with cutting(old.port) as proxy, client_of(proxy.url, QUICK._replace(patience_s=10)) as redis:
+            await write(redis, "before", in_script=False)
+            demote(old, new)
+            proxy.target = new.port
+            with suppress(NotExecuted):
+                await getattr(redis, way)([("SET", "k", "refused")])
+            await eventually(lambda: redis.statistics().reconnects == 1, "the replica is left")
+            assert await getattr(redis, way)([("SET", "k", "after")]) == [b"OK"]
+            assert b"after" in new.ask("GET", "k")
+
+
+async def test_a_subscription_follows_to_the_new_primary_when_the_old_one_lives_on() -> None:
+    """Cut off from the new one, it answers PING for ever, and nobody publishes there."""
+    with serving("redis-7") as old, serving("redis-7") as new, trio.fail_after(WAIT_S):
+        async with (
+            cutting(old.port) as proxy,
+            client_of(proxy.url, QUICK._replace(patience_s=10)) as redis,
+            redis.subscribe("news") as subscription,
+        ):
+            assert await anext(subscription) is GAP
+            old.ask("REPLICAOF", "127.0.0.1", str(free_port()))
+            proxy.target = new.port
+            await write(redis, "after", in_script=False)
+            assert await anext(subscription) is GAP
+            assert await redis.execute("PUBLISH", "news", "told") == 1
+            assert await anext(subscription) == Message(b"news", b"told")
 
 
 async def test_a_replica_is_not_taken_for_a_server_and_named(redis7: RedisServer) -> None:
