@@ -132,7 +132,7 @@ class Connections:
             await self._serve(wrapper, config, *arguments)
         except* OSError:
             pass
-        except* trio.Cancelled:
+        except* trio.Cancelled:  # noqa: ASYNC103 - one that is ours is raised; another would end the listener
             if trio.current_effective_deadline() == -math.inf:
                 raise
             _log.error("a connection was cancelled by nobody")

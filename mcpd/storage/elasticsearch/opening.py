@@ -10,7 +10,7 @@ Deliberately not: which settings there are (`config`).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -46,14 +46,12 @@ async def open_client(settings: Settings, observe: Observe | None = None) -> Asy
         fingerprint=settings.fingerprint or "",
     )
     opening = open_elasticsearch([one.strip() for one in url.split(",") if one.strip()], options, observe)
-    try:
-        client = await opening.__aenter__()
-    except Refused as error:
-        raise ConfigurationError(f"elasticsearch: {error}") from None
-    try:
+    async with AsyncExitStack() as opened:
+        try:
+            client = await opened.enter_async_context(opening)
+        except Refused as error:
+            raise ConfigurationError(f"elasticsearch: {error}") from None
         yield client
-    finally:
-        await opening.__aexit__(None, None, None)
 
 
 @asynccontextmanager

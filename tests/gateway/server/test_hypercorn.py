@@ -59,7 +59,7 @@ async def test_a_cancellation_that_nobody_asked_for_leaves_no_connection(caplog:
         elsewhere.cancel()
         try:
             await trio.lowlevel.checkpoint()
-        except trio.Cancelled as error:
+        except trio.Cancelled as error:  # noqa: ASYNC103 - it is what goes astray
             stray = error
             with trio.CancelScope(shield=True):
                 await serve(stray)
