@@ -533,6 +533,7 @@ async def test_documents_with_many_near_chunks_do_not_crowd_out_others(documents
         put("crowd", *many, vectors=[(1.0, 0.0)] * 900, model="m"),
         *(put(f"{n}", "x", vectors=[(0.8, 0.6)], model="m") for n in range(3)),
     ])  # fmt: skip
+    await documents.refresh()
     assert set(await nearest(documents, 1.0, 0.0, limit=4)) == {"crowd", "0", "1", "2"}
 
 

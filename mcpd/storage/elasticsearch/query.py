@@ -141,9 +141,12 @@ def counting(query: Json) -> Json:
     return {"query": query, "size": 0, "track_total_hits": True}
 
 
-def nearest(query: Near, field: str, tests: Sequence[Test], wanted: int) -> Json:
-    """Return the search of the `wanted` nearest documents by their best chunk's vector in `field`."""
-    candidates = min(MAX_WINDOW, max(2 * wanted, 100))
+def nearest(query: Near, field: str, tests: Sequence[Test], wanted: int, *, widely: bool) -> Json:
+    """Return the search of the `wanted` nearest documents by their best chunk's vector in `field`.
+
+    It is approximate: many chunks that are alike can hide others from it, unless it looks `widely`.
+    """
+    candidates = MAX_WINDOW if widely else min(MAX_WINDOW, max(2 * wanted, 100))
     return {
         "knn": {
             "field": f"chunks.{field}",

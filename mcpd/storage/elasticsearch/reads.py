@@ -207,14 +207,14 @@ class Reader:
             raise BadQuery(putting.wrong_dimensions(wanted.model, dims, len(wanted.vector)))
         if dims is None or not limit:
             return []
-        asked = limit + SPARE
+        asked, widely = limit + SPARE, False
         while True:
-            body = query.nearest(wanted, vector_field(dims), tests, asked)
+            body = query.nearest(wanted, vector_field(dims), tests, asked, widely=widely)
             hits = (await self._search(self._names.vector, body)).hits.hits
-            current = await self._current(hits)
-            if len(current) >= limit or len(hits) < body["size"] or asked >= query.MAX_WINDOW:
+            current, short = await self._current(hits), len(hits) < body["size"]
+            if len(current) >= limit or (short and widely) or asked >= query.MAX_WINDOW:
                 return [_near(hit, wanted) for hit in current[:limit]]
-            asked *= 4
+            widely, asked = short, asked if short else 4 * asked
 
     async def dimensions(self, model: str | None, besides: str | None = None) -> int | None:
         """Return how many the vectors of a model have, in any document but one; None when there are none."""
