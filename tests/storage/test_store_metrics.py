@@ -107,7 +107,9 @@ async def test_a_server_counts_and_shows_both_of_its_stores(tmp_path: Path) -> N
         async with http_server(with_redis(tmp_path, server.url)) as running, client_of_running(running) as client:
             lines = (await client.http.get("/readyz")).text.splitlines()
             assert lines[0] == "ready"
-            assert Counter(line.split()[0] for line in lines[1:]) == Counter(["documents", "records", "redis", "threads"])
+            assert Counter(line.split()[0] for line in lines[1:]) == Counter(
+                ["documents", "records", "redis", "threads"]
+            )
             for store, operation in (("sqlite", "ping"), ("redis", "PING"), ("redis", "emit"), ("redis", "hear")):
                 assert operations(running, store, operation=operation, outcome="ok") >= 1
                 spent = running.metric("mcpd_store_operation_duration_seconds_count", store=store, operation=operation)

@@ -71,6 +71,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "notes").mkdir()
     (folder / "notes" / "today.txt").write_text("milk")
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
     return folder
 
 
