@@ -20,21 +20,18 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import ipaddress
 import math
-import re
 import tomllib
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
-from mcpd.config import About, Config, Elasticsearch
+from mcpd.config import About, Config
 from mcpd.errors import ConfigurationError
-from mcpd.rates import read_rate
 from mcpd.secret import Secret, SecretUrl
+from mcpd.setting_rules import check
 
 DEFAULT_FILE = Path("mcpd.toml")
 SHORT_NAMES: Mapping[str, str] = MappingProxyType(
@@ -49,14 +46,6 @@ SHORT_NAMES: Mapping[str, str] = MappingProxyType(
         "ES_URL": "elasticsearch.url",
     }
 )
-_MOST_PORT = 65_535
-_REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+unix://")
-_INDEX_PREFIX = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-"""Of Elasticsearch's rules for index names, what needs no thought."""
-
-_PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-"""Neither braces, which Cluster takes for a tag, nor what the patterns of access rules are written in."""
-
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 
@@ -116,7 +105,7 @@ def _settings_of(section: str, cls: type) -> Iterator[Setting]:
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
     {setting.name: setting for name, cls in _sections() for setting in _settings_of(name, cls)}
 )
-"""Every setting by dotted name, in the order of `config.py`."""
+"""Every setting by dotted name, in the order of `Config`."""
 
 
 def load(path: Path | None, env: Mapping[str, str], flags: Mapping[str, object]) -> Config:
@@ -136,7 +125,7 @@ def load(path: Path | None, env: Mapping[str, str], flags: Mapping[str, object])
     sections = {name: cls(**values.get(name, {})) for name, cls in _sections()}
     origins = MappingProxyType({name: item.origin for name, item in given.items()})
     config = Config(**sections, origins=origins, sources=tuple({path or DEFAULT_FILE, DEFAULT_FILE}))
-    _check_pairs(config)
+    check(config)
     return config
 
 
@@ -294,115 +283,6 @@ _CONVERTERS: Mapping[Any, Callable[[object, Path | None], Any]] = {
 }
 
 
-def _elasticsearch_rules(settings: Elasticsearch) -> tuple[tuple[bool, str], ...]:
-    urls = [] if settings.url is None else [url.strip() for url in settings.url.reveal().split(",")]
-    return (
-        (
-            all(url.startswith(("http://", "https://")) for url in urls),
-            "elasticsearch.url must begin with http:// or https://, each one of several too",
-        ),
-        (
-            bool(settings.user) == bool(settings.password),
-            "elasticsearch.user and elasticsearch.password must be given together",
-        ),
-        (
-            settings.api_key is None or settings.user is None,
-            "elasticsearch.api_key and elasticsearch.user are two ways to log in: give one",
-        ),
-        (
-            settings.ca_file is None or settings.fingerprint is None,
-            "elasticsearch.ca_file and elasticsearch.fingerprint are two ways to trust: give one",
-        ),
-        (
-            _INDEX_PREFIX.fullmatch(settings.index_prefix) is not None,
-            "elasticsearch.index_prefix must be 1 to 64 of a-z 0-9 _ and -, beginning with a letter or digit",
-        ),
-    )
-
-
-def _check_pairs(config: Config) -> None:
-    server, timeouts, limits = config.server, config.timeouts, config.limits
-    rules = (
-        (bool(server.tls_cert) == bool(server.tls_key), "server.tls_cert and server.tls_key must be given together"),
-        (_is_bind(server.bind), "server.bind must be unix:PATH or fd://N"),
-        (server.host != "", "server.host must not be empty; 0.0.0.0 means every address"),
-        (server.host[:1] != "[", "server.host must be an IPv6 address without brackets"),
-        (_is_host(server.host), "server.host must be an address or the name of a host"),
-        (_is_place(server.metrics_bind), "server.metrics_bind must be HOST:PORT, an IPv6 address in brackets"),
-        (_is_url(server.public_url), "server.public_url must begin with http:// or https://, then a host"),
-        (_is_url(config.embeddings.url), "embeddings.url must begin with http:// or https://, then a host"),
-        (
-            bool(config.embeddings.url) == bool(config.embeddings.model),
-            "embeddings.url and embeddings.model must be given together",
-        ),
-        (
-            config.redis.url is None or config.redis.url.reveal().startswith(_REDIS_SCHEMES),
-            "redis.url must begin with redis://, rediss:// or unix://",
-        ),
-        (
-            _PREFIX.fullmatch(config.redis.prefix) is not None,
-            "redis.prefix must be 1 to 64 of A-Z a-z 0-9 . _ : and -",
-        ),
-        *_elasticsearch_rules(config.elasticsearch),
-        (timeouts.call_s <= timeouts.call_max_s, "timeouts.call_s must not exceed timeouts.call_max_s"),
-        (
-            limits.max_abandoned_threads <= limits.max_threads,
-            "limits.max_abandoned_threads must not exceed limits.max_threads",
-        ),
-        (
-            limits.worker_processes <= limits.max_worker_processes,
-            "limits.worker_processes must not exceed limits.max_worker_processes",
-        ),
-    )
-    for holds, message in rules:
-        if not holds:
-            raise ConfigurationError(message)
-    for name, rate in (("limits.rate", limits.rate), ("limits.tool_rate", limits.tool_rate)):
-        try:
-            read_rate(rate or "1/s")
-        except ValueError as error:
-            raise ConfigurationError(f"{name} {error}") from None
-
-
-def _is_bind(bind: str | None) -> bool:
-    if bind is None:
-        return True
-    return (bind.startswith("unix:") and len(bind) > 5) or (bind.startswith("fd://") and bind[5:].isdecimal())
-
-
-def _is_url(url: str | None) -> bool:
-    if url is None:
-        return True
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and parts.port != 0 and _is_host(parts.hostname or "")
-    except ValueError:
-        return False
-
-
-def _is_place(place: str | None) -> bool:
-    if place is None:
-        return True
-    host, _, port = place.rpartition(":")
-    sound = _is_ipv6(host[1:-1]) if host[:1] + host[-1:] == "[]" else _is_host(host) and ":" not in host
-    return sound and port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= _MOST_PORT
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        return bool(ipaddress.IPv6Address(text))
-    except ValueError:
-        return False
-
-
-def _is_host(host: str) -> bool:
-    """True for what can be looked up: names have rules, and looking up what breaks them raises no OSError."""
-    try:
-        return bool(host.encode("idna"))
-    except UnicodeError:
-        return False
-
-
 def describe(config: Config) -> list[Effective]:
     """Return every setting as it is in force, with its origin (`default` when nobody set it)."""
     rows = []
@@ -421,7 +301,7 @@ def _shown(value: object) -> str:
 
 
 def reference_table() -> str:
-    """Return the reference of all settings as a Markdown table, in the order of `config.py`."""
+    """Return the reference of all settings as a Markdown table, in the order of `Config`."""
     lines = ["| Setting | Default | Unit | Why |", "|---|---|---|---|"]
     for name, setting in SETTINGS.items():
         default = _shown(setting.default).replace("|", "\\|")
