@@ -22,14 +22,13 @@ import trio
 
 from mcpd.config import Limits, Timeouts
 from mcpd.errors import InvalidRequest, ParseError, UnsupportedVersion, WireError, facing
-from mcpd.gateway.access import FOREIGN, Access, Refusal, cors, preflight
+from mcpd.gateway.access import Access, Refusal
+from mcpd.gateway.arrivals import Arrivals, answer_preflight
 from mcpd.gateway.asgi import (
     REFUSED,
     BodyRefused,
     ClientGone,
-    Head,
     Receive,
-    RequestNames,
     Responder,
     Scope,
     Send,
@@ -72,26 +71,21 @@ class StreamableHttp:
     ) -> None:
         self._manager = manager
         self._stateful = stateful
-        self._access = access
         self._limits = limits
         self._timeouts = timeouts
         self._metrics = metrics
         self._nursery = nursery
-        self._names = RequestNames()
+        self._arrivals = Arrivals(access)
         self._disconnects = Disconnects()
         nursery.start_soon(self._disconnects.run)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
-        head = Head(scope)
-        self._names.name(scope, head.named.get(b"x-request-id"))
-        responder = Responder(send, scope, head.client)
-        if scope["method"] == "OPTIONS":
-            await self._preflight(head, responder)
+        head, responder, admitted = arrival = self._arrivals.judge(scope, send)
+        if admitted is None:
+            await answer_preflight(arrival)
+            self._note(responder, trio.current_time())
             return
-        admitted, origin = self._access.admit(head), head.named.get(b"origin")
-        if origin is not None and not (isinstance(admitted, Refusal) and admitted.reason in FOREIGN):
-            responder.add(cors(origin))
         if isinstance(admitted, Refusal):
             await self._turn_away(responder, admitted)
             return
@@ -105,14 +99,6 @@ class StreamableHttp:
                 self._note(responder, trio.current_time())
         else:
             await self._other(scope["method"], Post(head, headers, admitted, responder, receive))
-
-    async def _preflight(self, head: Head, responder: Responder) -> None:
-        refusal = self._access.admit_anyone(head)
-        if refusal is not None:
-            await self._turn_away(responder, refusal)
-            return
-        await responder.whole(204, b"", preflight(head.named))
-        self._note(responder, trio.current_time())
 
     def _note(self, responder: Responder, started: float) -> None:
         """Log what is neither a call nor a refusal: those log themselves."""

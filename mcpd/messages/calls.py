@@ -4,7 +4,8 @@
     dev.mcpd/calls/cancel    ends those named `id`, wherever they run; NotFound where nobody who answers has one
 
 A caller sees and ends its own calls; one with the scope `admin`, everybody's. Others are asked through the inbox, and
-waited for no longer than `PATIENCE_S`; how many of them have not answered by then is said (`silent`).
+waited for no longer than `PATIENCE_S`; how many of them have not answered by then is said (`silent`: 1 at least where
+they cannot be asked).
 
 Called by: `messages.manager`, which hands in what is in flight here. Calls: an `Inbox`. Deliberately not: MCP, whose
 clients cancel by their own ids; and no record of calls that have ended (`messages.recorder`).
@@ -129,17 +130,19 @@ class Calls:
             asked = await self._ask_others(_Ask(number, owner, cancel))
             entries = self._here(owner, cancel)
             with trio.move_on_after(PATIENCE_S):
-                await question.wait(asked)
+                await question.wait(asked or 0)
         finally:
             del self._questions[number]
-        return [*entries, *question.entries], max(0, asked - question.answers)
+        silent = 1 if asked is None else asked - question.answers
+        return [*entries, *question.entries], silent
 
-    async def _ask_others(self, ask: _Ask) -> int:
+    async def _ask_others(self, ask: _Ask) -> int | None:
+        """Return how many were asked, None when not all that live could be."""
         try:
             return await self._inbox.send_all(_ASK, msgspec.json.encode(ask))
         except StorageError as error:
             _log.warning("other processes cannot be asked for their calls: %s", error)
-            return 1
+            return None
 
     def _here(self, owner: str | None, cancel: str | None) -> list[Entry]:
         """Return the calls that `owner` may see, those named `cancel` alone where that is given, which end."""

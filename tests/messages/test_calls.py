@@ -115,8 +115,10 @@ async def test_without_the_others_the_calls_of_this_process_are_told(
 
     monkeypatch.setattr(three[0].inbox, "send_all", away)
     three[0].fly(ADA, "one")
+    begin = trio.current_time()
     result = await three[0].calls.answer(call("dev.mcpd/calls/list", {}, principal=ADA))
     assert (len(result["items"]), result["silent"]) == (1, 1)
+    assert trio.current_time() == pytest.approx(begin, abs=0.1), "nobody is waited for who was not asked"
 
 
 async def test_what_is_told_is_bounded(three: list[Process]) -> None:

@@ -19,8 +19,9 @@ from typing import Any
 import trio
 
 from mcpd.errors import InvalidRequest, WireError
-from mcpd.gateway.access import FOREIGN, Access, Refusal, cors, preflight
-from mcpd.gateway.asgi import Head, Headers, Receive, RequestNames, Responder, Scope, Send
+from mcpd.gateway.access import Access, Refusal
+from mcpd.gateway.arrivals import Arrivals, answer_preflight
+from mcpd.gateway.asgi import Head, Headers, Receive, Responder, Scope, Send
 from mcpd.gateway.disconnects import Disconnects
 from mcpd.gateway.exchanges import failure_headers
 from mcpd.gateway.rest import problems
@@ -30,7 +31,8 @@ from mcpd.messages.manager import MessageManager
 from mcpd.messages.recorder import Asked
 from mcpd.monitoring.logs import RequestLine
 from mcpd.monitoring.metrics import Metrics
-from mcpd.wire.call import Call, Principal
+from mcpd.wire.call import ANONYMOUS, Call, Principal
+from mcpd.wire.envelope import read_traceparent
 from mcpd.wire.versions import STATELESS
 
 _NO_CONTENT = 204
@@ -55,34 +57,27 @@ class RestApi:
 
     def __init__(self, manager: MessageManager, access: Access, metrics: Metrics, nursery: trio.Nursery) -> None:
         self._manager = manager
-        self._access = access
         self._metrics = metrics
-        self._names = RequestNames()
+        self._arrivals = Arrivals(access)
         self._disconnects = Disconnects()
         nursery.start_soon(self._disconnects.run)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
-        head = Head(scope)
-        self._names.name(scope, head.named.get(b"x-request-id"))
-        responder, origin = Responder(send, scope, head.client), head.named.get(b"origin")
-        preflights = scope["method"] == "OPTIONS"
-        admitted = self._access.admit_anyone(head) if preflights else self._access.admit(head)
-        if origin is not None and not (isinstance(admitted, Refusal) and admitted.reason in FOREIGN):
-            responder.add(cors(origin))
+        head, responder, admitted = arrival = self._arrivals.judge(scope, send)
+        if admitted is None:
+            await answer_preflight(arrival)
+            self._manager.note(_line(responder, responder.status))
+            return
         if isinstance(admitted, Refusal):
             self._metrics.rejected(admitted.reason)
-            await self._refuse(responder, admitted)
-            return
-        if admitted is None:
-            await responder.whole(_NO_CONTENT, b"", preflight(head.named))
-            self._manager.note(_line(responder, _NO_CONTENT))
+            await self._refuse(responder, admitted, ANONYMOUS)
             return
         found = find(scope["method"], _path(scope))
         if isinstance(found, Found):
             await self._serve(_call(found, head, responder, admitted), found.route, responder, receive)
         else:
-            await self._refuse(responder, _unknown(found))
+            await self._refuse(responder, _unknown(found), admitted)
 
     async def _serve(self, call: Call, route: Route, responder: Responder, receive: Receive) -> None:
         flight = Flight(call, SilentExchange(), responder.client)
@@ -93,15 +88,14 @@ class RestApi:
             guard.release()
         await _answer(outcome, route, responder)
 
-    async def _refuse(self, responder: Responder, refusal: Refusal) -> None:
+    async def _refuse(self, responder: Responder, refusal: Refusal, caller: Principal) -> None:
         line = _line(responder, refusal.status)._replace(detail=refusal.logged)
-        self._manager.refuse(InvalidRequest(refusal.message), line, Asked(reason=refusal.reason))
+        self._manager.refuse(InvalidRequest(refusal.message), line, Asked(caller, reason=refusal.reason))
         problem = problems.of_refusal(refusal.status, refusal.reason, refusal.message, responder.request_id)
         await _say(responder, problem, list(refusal.headers))
 
 
 def _call(found: Found, head: Head, responder: Responder, principal: Principal) -> Call:
-    trace = head.named.get(b"traceparent")
     return Call(
         method=found.route.calls,
         params=found.params,
@@ -109,7 +103,7 @@ def _call(found: Found, head: Head, responder: Responder, principal: Principal) 
         transport="rest",
         principal=principal,
         request_id=responder.request_id,
-        traceparent=None if trace is None else trace.decode("latin-1"),
+        traceparent=read_traceparent({}, head.named.get(b"traceparent")),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 import trio
 
 from mcpd.gateway.keys import KeyStore
-from tests.served import Mcp, Server, client_of, serving
+from mcpd.messages import calls
+from mcpd.storage.sqlite.inbox import open_inbox
+from tests.in_process import eventually, http_server, server_config
+from tests.served import Mcp, Server, client_at, client_of, serving
 
 WAIT_S = 30.0
 
@@ -75,6 +79,41 @@ async def test_a_foreign_page_is_refused_and_our_own_may_read(client: Mcp, serve
     assert (await client.http.get("/api/v1/calls", headers=ours)).headers["access-control-allow-origin"]
     asked = await client.http.options("/api/v1/calls", headers={**ours, "access-control-request-method": "GET"})
     assert (asked.status_code, "GET" in asked.headers["access-control-allow-methods"]) == (204, True)
+    assert asked.headers.get_list("access-control-allow-origin") == [ours["origin"]], "once: browsers refuse two"
+
+
+async def test_who_goes_away_ends_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law 2. A process that never answers keeps the listing waiting."""
+    monkeypatch.setattr(calls, "PATIENCE_S", WAIT_S)
+    with trio.fail_after(WAIT_S):
+        async with (
+            http_server(server_config(tmp_path)) as running,
+            open_inbox(running.parts.config.data.folder, poll_s=0.05) as silent,
+            trio.open_nursery() as nursery,
+        ):
+            await nursery.start(silent.run)
+            stream = await trio.open_tcp_stream("127.0.0.1", running.port)
+            await stream.send_all(b"GET /api/v1/calls HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % running.port)
+            await eventually(lambda: running.in_flight() == 1, "it runs")
+            await stream.aclose()
+            await eventually(lambda: running.in_flight() == 0, "it has ended")
+            assert running.metric("mcpd_cancelled_total", reason="client_gone") == 1
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_a_refused_request_says_of_itself_is_recorded_with_its_key(tmp_path: Path) -> None:
+    """And a `traceparent` that is none is not repeated."""
+    key = KeyStore(tmp_path / "keys.toml").new("laptop").reveal()
+    config = server_config(tmp_path)
+    with trio.fail_after(WAIT_S):
+        async with http_server(replace(config, auth=replace(config.auth, keys_file=tmp_path / "keys.toml"))) as running:
+            async with client_at(f"http://127.0.0.1:{running.port}", authorization=f"Bearer {key}") as client:
+                assert (await client.http.get("/api/v1/nothing")).status_code == 404
+                assert (await client.http.get("/api/v1/calls", headers={"traceparent": "x" * 9_000})).status_code == 200
+            running.parts.logs.flush(5)
+    lines = [line for line in b"".join(running.lines).decode().splitlines() if "transport=rest" in line]
+    assert ["principal=laptop" in line for line in lines] == [True, True]
+    assert not any("xxxx" in line for line in lines)
 
 
 async def test_keys_and_scopes_hold_as_everywhere(tmp_path: Path) -> None:
