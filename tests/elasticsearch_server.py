@@ -57,7 +57,6 @@ discovery.type: single-node
 action.destructive_requires_name: false
 cluster.max_shards_per_node: 10000
 cluster.routing.allocation.disk.threshold_enabled: false
-cluster.max_shards_per_node: 20000
 node.store.allow_mmap: false
 xpack.security.enabled: {security}
 """
