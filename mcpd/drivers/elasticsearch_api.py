@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from mcpd.drivers.elasticsearch_errors import ElasticsearchError, Failure, Garbled, judge
+from mcpd.drivers.elasticsearch_errors import ElasticsearchError, Failure, Garbled, Missing, NotExecuted, judge
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
@@ -240,11 +240,6 @@ def put_block(index: str, block: str = "write") -> Request:
     return _write("put_block", "PUT", _path(index, "_block", block), {}, repeatable=True)
 
 
-def put_settings(index: str, body: Body) -> Request:
-    """Change an index's dynamic settings."""
-    return _write("put_settings", "PUT", _path(index, "_settings"), {}, encoded(body), repeatable=True)
-
-
 def refresh(*indices: str) -> Request:
     """Let searches see what has been written."""
     return Request("refresh", "POST", _path(_names(indices), "_refresh"), repeatable=True)
@@ -353,8 +348,12 @@ class _Found(msgspec.Struct, frozen=True):
     responses: list[_One]
 
 
+class _Fetched(Document, frozen=True, rename={"error": "error"}):
+    error: Failure | None = None
+
+
 class _Documents(msgspec.Struct, frozen=True):
-    docs: list[Document]
+    docs: list[_Fetched]
 
 
 class _Pit(msgspec.Struct, frozen=True):
@@ -368,8 +367,12 @@ def document(answer: Answer) -> Document:
 
 
 def documents(answer: Answer) -> list[Document]:
-    """Read `get_documents`' answer, in the order asked. Raises: Garbled."""
-    return shaped(answer.body, _Documents).docs
+    """Read `get_documents`' answer, in the order asked. Raises: Garbled; Missing of an index; NotExecuted."""
+    docs = shaped(answer.body, _Documents).docs
+    for cause in (one.error.root for one in docs if one.error is not None):
+        error = Missing if cause.type == "index_not_found_exception" else NotExecuted
+        raise error(f"{cause.type}: {cause.reason}", kind=cause.type or "")
+    return list[Document](docs)
 
 
 def written(answer: Answer) -> Written:

@@ -2,10 +2,10 @@
 
     indices   the three indices, mappings      query     conditions, words, facets as request bodies
     keys      names and values that compare    analysis  words, endings, marks
-    records   documents as records             bulk      several writes, an outcome each
-    writes    changes -> indices               reads     documents, listings, searches
-    watching  changes of others                reconciling  what dead writers left
-    schema    versions of the indices          errors    the client's errors -> ours
+    records   documents as records             writes    changes -> indices
+    reads     documents, listings, searches    watching  changes of others
+    schema    versions of the indices          reconciling  what dead writers left
+    errors    the client's errors -> ours
 
 This file is the adapter over them: it finds the indices, cuts writes into batches, and tells watchers. Over
 `drivers.elasticsearch`.

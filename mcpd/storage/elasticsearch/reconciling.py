@@ -21,9 +21,10 @@ import msgspec
 
 from mcpd.deadlines import bounded_shield
 from mcpd.drivers import elasticsearch_api as api
+from mcpd.drivers import elasticsearch_bulk as bulk
 from mcpd.drivers.elasticsearch import Conflict, Elasticsearch, ElasticsearchError
+from mcpd.drivers.elasticsearch_bulk import Action, Done
 from mcpd.storage.elasticsearch import writes
-from mcpd.storage.elasticsearch.bulk import Action, refused, send
 from mcpd.storage.elasticsearch.indices import Generation
 from mcpd.storage.elasticsearch.keys import uri_key
 from mcpd.storage.elasticsearch.records import Record
@@ -87,7 +88,7 @@ class Reconciler:
     async def take(self, now_s: float, every_s: float = EVERY_S) -> bool:
         """Return whether it is this process's turn. Raises: ElasticsearchError."""
         known = await self._client.perform(api.get_documents(self._names.metadata, [{"_id": LEASE, "routing": LEASE}]))
-        one = writes.found_documents(known)[0]
+        one = api.documents(known)[0]
         if one.found and msgspec.json.decode(one.source)["changed_s"] > now_s - every_s:
             return False
         condition = api.Condition(seq_no=one.seq_no, primary_term=one.primary_term) if one.found else api.CREATE
@@ -128,10 +129,15 @@ class Reconciler:
         known = await writes.read(self._client, self._names.metadata, {one.uri for one in sources.values()})
         left = {number: one.uri for number, one in sources.items() if _version(known[one.uri]) != one.version}
         uris = list(dict.fromkeys(left.values()))
-        items = await send(self._client, [_rewrite(self._names.metadata, uri, known[uri], now_s) for uri in uris])
-        done = {uri for uri, item in zip(uris, items, strict=True) if not refused(item)}
-        actions = [Action("delete", index, number, uri_key(uri)) for number, uri in left.items() if uri in done]
-        await send(self._client, actions)
+        rewrites = [_rewrite(self._names.metadata, uri, known[uri], now_s) for uri in uris]
+        answers = await writes.send(self._client, rewrites)
+        done = {uri for uri, answer in zip(uris, answers, strict=True) if isinstance(answer, Done)}
+        actions = [
+            bulk.delete(index, number, routing=uri_key(uri), repeatable=True)
+            for number, uri in left.items()
+            if uri in done
+        ]
+        await writes.send(self._client, actions)
         return len(actions)
 
     async def _clear_relations(self, tombstones: Sequence[Record]) -> int:
@@ -142,24 +148,22 @@ class Reconciler:
             async for page in pages:
                 found = [(hit.id, msgspec.json.decode(hit.source, type=_Relation)) for hit in page]
                 gone = [(number, one.source) for number, one in found if one.changed_s <= removed_s[one.source]]
-                actions = [Action("delete", self._names.metadata, number, uri_key(source)) for number, source in gone]
-                await send(self._client, actions)
+                actions = [
+                    bulk.delete(self._names.metadata, number, routing=uri_key(source), repeatable=True)
+                    for number, source in gone
+                ]
+                await writes.send(self._client, actions)
                 count += len(actions)
         return count
 
     async def _purge(self, tombstones: Sequence[writes.Known]) -> int:
         actions = [
-            Action(
-                "delete",
-                self._names.metadata,
-                uri_key(one.record.uri),
-                uri_key(one.record.uri),
-                condition={"if_seq_no": one.seq_no, "if_primary_term": one.primary_term},
-            )
+            bulk.delete(self._names.metadata, key, condition=one.condition, routing=key)
             for one in tombstones
             if one.record is not None
+            for key in [uri_key(one.record.uri)]
         ]
-        return sum(not refused(item) for item in await send(self._client, actions))
+        return sum(isinstance(answer, Done) for answer in await writes.send(self._client, actions))
 
 
 def _version(known: writes.Known) -> str:

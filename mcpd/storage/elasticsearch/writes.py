@@ -23,14 +23,20 @@ from typing import Final
 import msgspec
 
 from mcpd.drivers import elasticsearch_api as api
-from mcpd.drivers.elasticsearch import Conflict, Elasticsearch, Missing, NotExecuted
+from mcpd.drivers import elasticsearch_bulk as bulk
+from mcpd.drivers.elasticsearch import Elasticsearch, ElasticsearchError, NotExecuted
+from mcpd.drivers.elasticsearch_bulk import Action, Done
+from mcpd.drivers.elasticsearch_bulk import Outcome as Answered
 from mcpd.storage import putting
 from mcpd.storage.documents import Change, Notice, Outcome, Put, Remove
 from mcpd.storage.elasticsearch import records
-from mcpd.storage.elasticsearch.bulk import Action, Item, refused, send
 from mcpd.storage.elasticsearch.indices import Generation
 from mcpd.storage.elasticsearch.keys import number_of, uri_key
 from mcpd.storage.elasticsearch.records import Record
+
+_CONFLICT: Final = 409
+_FINAL: Final = frozenset(range(400, 500)) - {429}
+"""Statuses of a refusal that stands, also of a write that was sent before without an answer."""
 
 TRIES: Final = 16
 """Of one change whose document others write at the same time; each time somebody else was first."""
@@ -64,13 +70,15 @@ class Known(msgspec.Struct, frozen=True):
             return -1
         return self.seq_no if self.record.listed < 0 else self.record.listed
 
+    @property
+    def condition(self) -> api.Condition:
+        """Holds as long as nobody else has written."""
+        return api.CREATE if self.record is None else api.Condition(self.seq_no, self.primary_term)
+
     def action(self, index: str, record: Record) -> Action:
         """Return the write that replaces this record by another."""
         key, source = uri_key(record.uri), msgspec.json.encode(record)
-        if self.record is None:
-            return Action("create", index, key, key, source)
-        condition = {"if_seq_no": self.seq_no, "if_primary_term": self.primary_term}
-        return Action("index", index, key, key, source, condition)
+        return bulk.put(index, key, source, condition=self.condition, routing=key)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -98,39 +106,11 @@ async def read(client: Elasticsearch, index: str, uris: Iterable[str]) -> dict[s
     if not keys:
         return {}
     answer = await client.perform(api.get_documents(index, [{"_id": key, "routing": key} for key in keys]))
-    found = {keys[one.id]: one for one in found_documents(answer)}
+    found = {keys[one.id]: one for one in api.documents(answer)}
     return {uri: _known(one) for uri, one in found.items()}
 
 
-class _Error(msgspec.Struct, frozen=True):
-    type: str = ""
-    reason: str | None = ""
-
-
-class _Got(msgspec.Struct, frozen=True, rename=lambda name: name if name in {"found", "error"} else f"_{name}"):
-    id: str
-    found: bool = False
-    seq_no: int = -1
-    primary_term: int = -1
-    source: msgspec.Raw = msgspec.Raw()
-    error: _Error | None = None
-
-
-class _GotAll(msgspec.Struct, frozen=True):
-    docs: list[_Got]
-
-
-def found_documents(answer: api.Answer) -> list[_Got]:
-    """Return the documents in the answer of a `get_documents`. Raises: Missing when the index is not there."""
-    docs = api.shaped(answer.body, _GotAll).docs
-    for one in docs:
-        if one.error is not None:
-            kind = Missing if one.error.type == "index_not_found_exception" else NotExecuted
-            raise kind(f"{one.error.type}: {one.error.reason}")
-    return docs
-
-
-def _known(one: _Got) -> Known:
+def _known(one: api.Document) -> Known:
     if not one.found:
         return Known()
     return Known(msgspec.json.decode(one.source, type=Record), one.seq_no, one.primary_term)
@@ -186,21 +166,21 @@ class Batch:
         plans = await self._write_content(plans)
         if not plans:
             return
-        items = await send(self._client, [plan.known.action(self._names.metadata, plan.record) for plan in plans])
-        won = [plan for plan, item in zip(plans, items, strict=True) if not refused(item)]
-        lost = [plan for plan, item in zip(plans, items, strict=True) if refused(item)]
-        won += await self._won_after_all(lost, items)
+        answers = await send(self._client, [plan.known.action(self._names.metadata, plan.record) for plan in plans])
+        won = [plan for plan, answer in zip(plans, answers, strict=True) if isinstance(answer, Done)]
+        lost = [plan for plan, answer in zip(plans, answers, strict=True) if not isinstance(answer, Done)]
+        won += await self._won_after_all(lost, answers)
         places = {plan.place for plan in won}
-        self._tell(plans, items, places)
+        self._tell(plans, answers, places)
         await self._clear(won, [plan for plan in lost if plan.place not in places])
         for plan in won:
             self._outcomes[plan.place] = _outcome(plan)
 
-    async def _won_after_all(self, lost: list[Plan], items: list[Item]) -> list[Plan]:
+    async def _won_after_all(self, lost: list[Plan], answers: list[Answered]) -> list[Plan]:
         """A commit that was sent twice may have been refused for the first one's sake. Raises what is no conflict."""
-        for item in items:
-            if item.failure is not None and not isinstance(item.failure, Conflict):
-                raise item.failure
+        for answer in answers:
+            if isinstance(answer, ElasticsearchError) and answer.status != _CONFLICT:
+                raise answer
         now = await read(self._client, self._names.metadata, [plan.change.uri for plan in lost])
         return [
             plan for plan in lost if (there := now[plan.change.uri].record) and there.version == plan.record.version
@@ -215,19 +195,19 @@ class Batch:
                 actions += content_actions(self._names, plan.change, plan.record)
                 owners += [plan] * (len(actions) - len(owners))
         failed: dict[int, str] = {}
-        for plan, item in zip(owners, await send(self._client, actions), strict=True):
-            if item.failure is not None:
-                failed.setdefault(plan.place, str(item.failure))
+        for plan, answer in zip(owners, await send(self._client, actions), strict=True):
+            if isinstance(answer, ElasticsearchError):
+                failed.setdefault(plan.place, str(answer))
         for place, reason in failed.items():
             self._outcomes[place] = Outcome(plans_uri(plans, place), "failed", reason=reason)
         await self._clear([], [plan for plan in plans if plan.place in failed])
         return [plan for plan in plans if plan.place not in failed]
 
-    def _tell(self, plans: list[Plan], items: list[Item], won: set[int]) -> None:
-        for plan, item in zip(plans, items, strict=True):
+    def _tell(self, plans: list[Plan], answers: list[Answered], won: set[int]) -> None:
+        for plan, answer in zip(plans, answers, strict=True):
             if plan.place in won:
                 listed = plan.known.live is None or not plan.record.live
-                self._told(Notice(plan.change.uri, listed=listed), item.seq_no)
+                self._told(Notice(plan.change.uri, listed=listed), answer.seq_no if isinstance(answer, Done) else -1)
 
     async def _clear(self, won: list[Plan], lost: list[Plan]) -> None:
         """Remove what the new versions replace, and what was written in vain."""
@@ -237,6 +217,19 @@ class Batch:
         removed = [plan.record for plan in won if not plan.record.live]
         if removed:
             await remove_relations(self._client, self._names, removed)
+
+
+async def send(client: Elasticsearch, actions: Sequence[Action], refresh: api.Refresh = "") -> list[Answered]:
+    """Send the writes and return what became of each, in order: done, or refused for good.
+
+    Raises: ElasticsearchError when the cluster did not get to one of them, or nobody knows. Others may have been done
+    then. Cancellation: likewise.
+    """
+    answers = await client.bulk(actions, refresh=refresh)
+    for answer in answers:
+        if isinstance(answer, ElasticsearchError) and answer.status not in _FINAL:
+            raise answer
+    return answers
 
 
 def plans_uri(plans: list[Plan], place: int) -> str:
@@ -258,7 +251,7 @@ def content_actions(names: Generation, put: Put, record: Record) -> list[Action]
     """Return the writes of what a version consists of."""
     key, indices = uri_key(record.uri), {"fulltext": names.fulltext, "vector": names.vector}
     return [
-        Action("index", indices[index], number, key, msgspec.json.encode(source))
+        bulk.put(indices[index], number, msgspec.json.encode(source), routing=key, repeatable=True)
         for index, number, source in records.content_records(put, record)
     ]
 
@@ -266,8 +259,9 @@ def content_actions(names: Generation, put: Put, record: Record) -> list[Action]
 def removal_actions(names: Generation, record: Record) -> list[Action]:
     """Return the writes that remove what a version consists of."""
     key = uri_key(record.uri)
-    found = [Action("delete", names.fulltext, records.content_id(record), key)]
-    return found + [Action("delete", names.vector, number, key) for number in records.vector_ids(record)]
+    content = [(names.fulltext, records.content_id(record))]
+    content += [(names.vector, number) for number in records.vector_ids(record)]
+    return [bulk.delete(index, number, routing=key, repeatable=True) for index, number in content]
 
 
 async def remove_relations(client: Elasticsearch, names: Generation, tombstones: Sequence[Record]) -> None:
@@ -280,7 +274,7 @@ async def remove_relations(client: Elasticsearch, names: Generation, tombstones:
             hits = api.found(await client.perform(api.search([names.metadata], body))).hits.hits
             if not hits:
                 break
-            actions = [Action("delete", names.metadata, hit.id, uri_key(one.uri)) for hit in hits]
+            actions = [bulk.delete(names.metadata, hit.id, routing=uri_key(one.uri), repeatable=True) for hit in hits]
             await send(client, actions, refresh="true")
 
 

@@ -46,6 +46,8 @@ async def test_several_documents_are_read_and_searched_in_one_go(client: Elastic
             await client.perform(api.put_document(prefix, str(n), {"n": n}, refresh="true", routing="r"))
         asked = [{"_id": "2", "routing": "r"}, {"_id": "7", "routing": "r"}]
         documents = api.documents(await client.perform(api.get_documents(prefix, asked)))
+        with pytest.raises(Missing, match="index_not_found"):
+            api.documents(await client.perform(api.get_documents(f"{prefix}-none", [{"_id": "1"}])))
         assert [one.found for one in documents] == [True, False]
         body = {"query": {"range": {"n": {"gte": 1}}}, "sort": ["n"], "seq_no_primary_term": True}
         found = api.found(await client.perform(api.search([prefix], body)))
@@ -90,7 +92,6 @@ async def test_aliases_move_at_once_and_a_blocked_index_says_so(client: Elastics
         await client.perform(api.create_index(old, {"aliases": {alias: {"is_write_index": True}}}))
         await client.perform(api.create_index(new, {}))
         await client.perform(api.put_mapping(new, {"_meta": {"v": 2}}))
-        await client.perform(api.put_settings(new, {"index": {"refresh_interval": "5s"}}))
         await client.perform(api.put_block(old))
         with pytest.raises(Blocked):
             await client.perform(api.put_document(old, "1", {"n": 1}))

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +15,9 @@ import pytest
 import trio
 
 from mcpd.drivers import elasticsearch_api as api
-from mcpd.drivers.elasticsearch import Elasticsearch, open_elasticsearch
+from mcpd.drivers.elasticsearch import Elasticsearch, Options, open_elasticsearch
+from mcpd.drivers.elasticsearch.bulk import Bulk
+from mcpd.drivers.elasticsearch_bulk import Action, Outcome
 from mcpd.storage.documents import Change, Matching, Near, Notice, Put, Relation, Remove, StoreUnreachable
 from mcpd.storage.elasticsearch import schema
 from mcpd.storage.elasticsearch.documents import ElasticsearchDocuments, open_documents
@@ -45,6 +47,9 @@ class Watched:
         self._client = client
         self._left = n
         self._happening = happening
+
+    async def bulk(self, actions: Iterable[Action], *, refresh: api.Refresh = "") -> list[Outcome]:
+        return await Bulk(self.perform, Options(), refresh).run(actions)
 
     async def perform(self, request: api.Request, **more: Any) -> api.Answer:
         if self._left == 0:
@@ -101,13 +106,14 @@ async def written_until(documents: ElasticsearchDocuments, client: Elasticsearch
         raise DiedError
 
     documents._client = Watched(client, n, die)  # type: ignore[assignment]
+    died = False
     try:
         await documents.write([change])
-    except DiedError:
-        return False
+    except* DiedError:
+        died = True
     finally:
         documents._client = client
-    return True
+    return not died
 
 
 @pytest.mark.slow
