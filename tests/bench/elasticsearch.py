@@ -10,17 +10,16 @@ Called by: `just bench-elasticsearch`. Law: only ratios within a round are compa
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from functools import partial
 
-from tests.bench import install, machine, report, rounds
+from tests.bench import clients, install, machine, report, rounds
+from tests.bench.clients import OURS
 from tests.bench.rounds import Ratio
 from tests.elasticsearch_server import ElasticsearchServer, serving
 
 LOADS = ("index-1", "index-16", "search-1", "search-16", "msearch-1", "bulk")
-OURS, BARE = "mcpd", "httpx"
+BARE = "httpx"
 PEERS = ("elasticsearch-py+aiohttp", "elasticsearch-py+httpx")
 SERVER_CORE, CLIENT_CORE = 1, 0
 MOST = 1.15
@@ -51,26 +50,13 @@ def prepare(server: ElasticsearchServer) -> None:
 
 def measure(pythons: dict[str, str], url: str, load: str, seconds: float, name: str) -> rounds.Sample:
     """Run one client for one turn."""
-    words = [pythons[name], "tests/bench/peers/elasticsearch_load.py", name, url, load, str(seconds)]
-    with machine.on_core(CLIENT_CORE):
-        done = subprocess.run(
-            words, cwd=install.PEERS.parents[2], env={"PYTHONPATH": "."}, capture_output=True, text=True, check=False
-        )
-    if done.returncode:
-        raise SystemExit(f"{name} failed: {done.stderr.strip().splitlines()[-1]}")
-    sample: rounds.Sample = json.loads(done.stdout)
-    return sample
+    return clients.measure(pythons[name], "elasticsearch_load.py", [name, url, load, str(seconds)], CLIENT_CORE)
 
 
 def row(load: str, name: str, samples: rounds.Samples) -> list[str]:
     """One line of the table."""
-    taken = samples[name]
-    figures = [
-        f"{rounds.median(taken, 'rate'):,.0f}",
-        f"{rounds.median(taken, 'us'):,.1f}",
-        f"{rounds.median(taken, 'mib'):.0f}",
-    ]
-    return [f"{load} {name}", *figures, "" if name == OURS else report.ratio_text(ratio(samples, name))]
+    compared = "" if name == OURS else report.ratio_text(ratio(samples, name))
+    return [f"{load} {name}", *clients.figures(samples[name]), compared]
 
 
 def ratio(samples: rounds.Samples, name: str) -> Ratio:

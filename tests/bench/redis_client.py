@@ -8,17 +8,15 @@ Called by: `just bench-redis`. Law: only ratios within a round are compared.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from functools import partial
 
-from tests.bench import install, machine, report, rounds
+from tests.bench import clients, install, machine, report, rounds
+from tests.bench.clients import OURS
 from tests.bench.rounds import Ratio
 from tests.redis_servers import serving
 
 LOADS = ("get-1", "get-16", "get-64", "set-16", "pipeline", "big")
-OURS = "mcpd"
 SERVER_CORE, CLIENT_CORE = 1, 0
 WANTED = {"get-1": 1.0, "get-16": 3.0, "set-16": 3.0}
 """Load -> the least ratio to redis-py with hiredis."""
@@ -37,28 +35,13 @@ def interpreters() -> dict[str, str]:
 
 def measure(pythons: dict[str, str], port: int, load: str, seconds: float, name: str) -> rounds.Sample:
     """Run one client for one turn."""
-    words = [pythons[name], "tests/bench/peers/redis_load.py", name, str(port), load, str(seconds)]
-    with machine.on_core(CLIENT_CORE):
-        done = subprocess.run(
-            words, cwd=install.PEERS.parents[2], env={"PYTHONPATH": "."}, capture_output=True, text=True, check=False
-        )
-    if done.returncode:
-        raise SystemExit(f"{name} failed: {done.stderr.strip().splitlines()[-1]}")
-    sample: rounds.Sample = json.loads(done.stdout)
-    return sample
+    return clients.measure(pythons[name], "redis_load.py", [name, str(port), load, str(seconds)], CLIENT_CORE)
 
 
 def row(load: str, name: str, samples: rounds.Samples) -> list[str]:
     """One line of the table."""
-    taken = samples[name]
-    rate = [
-        f"{rounds.median(taken, 'rate'):,.0f}",
-        f"{rounds.median(taken, 'us'):.1f}",
-        f"{rounds.median(taken, 'mib'):.0f}",
-    ]
-    if name == OURS:
-        return [f"{load} {name}", *rate, ""]
-    return [f"{load} {name}", *rate, report.ratio_text(ratio(samples, name))]
+    compared = "" if name == OURS else report.ratio_text(ratio(samples, name))
+    return [f"{load} {name}", *clients.figures(samples[name]), compared]
 
 
 def ratio(samples: rounds.Samples, name: str) -> Ratio:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import resource
 import sys
-import time
+
+from turn import counted
 
 INDEX, DOCUMENTS, CHUNK = "bench", 5_000, 1_000
 QUERY = {"query": {"match": {"text": "seven"}}, "size": 10}
@@ -142,23 +142,7 @@ def load_of(words, seconds, found, run_tasks):
         if kind == "bulk":
             assert await write_all(sources) == DOCUMENTS
 
-        async def measure(lasting):
-            done, end = 0, time.perf_counter() + lasting
-
-            async def job():
-                nonlocal done
-                while time.perf_counter() < end:
-                    await step()
-                    done += weight
-
-            begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
-            await run_tasks([job] * int(tasks or 1))
-            after, lasted = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter() - begin
-            used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            found.update(rate=done / lasted, us=used / done * 1e6, mib=after.ru_maxrss / 1024)
-
-        await measure(seconds / 5)
-        await measure(seconds)
+        found.update(await counted(step, weight, int(tasks or 1), seconds, run_tasks))
 
     return use
 

@@ -9,9 +9,9 @@ process.
 from __future__ import annotations
 
 import json
-import resource
 import sys
-import time
+
+from turn import counted
 
 SMALL, BIG = b"x" * 100, b"y" * 1_000_000
 
@@ -112,23 +112,7 @@ def load_of(words: str, seconds: float, found: dict):
         }
         step, weight = steps[kind]
 
-        async def measure(lasting):
-            done, end = 0, time.perf_counter() + lasting
-
-            async def job():
-                nonlocal done
-                while time.perf_counter() < end:
-                    await step()
-                    done += weight
-
-            begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
-            await run_tasks([job] * int(tasks or 1))
-            after, lasted = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter() - begin
-            used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            found.update(rate=done / lasted, us=used / done * 1e6, mib=after.ru_maxrss / 1024)
-
-        await measure(seconds / 5)
-        await measure(seconds)
+        found.update(await counted(step, weight, int(tasks or 1), seconds, run_tasks))
 
     return use
 
