@@ -2,7 +2,8 @@
 
 What is kept of a stream comes first, because its first word stands; then a stream of this process; then one of another
 process, which is asked for it. An event of a standalone stream of another process leads to the session's own here.
-A session has one reader of what belongs to no call, the newest: other processes are told of it, and end theirs.
+A session has one reader of what belongs to no call, the newest: other processes are told of it, and end theirs, unless
+that one came later by the machines' clocks.
 
 Called by: `gateway.stateful_http`. Calls: `messages.remote_streams`, `messages.kept_replies`. Deliberately not: reading
 the stream, or who may, which is the session's matter: a stream is only ever found in the session of its caller.
@@ -17,9 +18,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import msgspec
 import trio
 
 from mcpd.errors import Overloaded, counted
@@ -38,11 +41,24 @@ _READING = "reading"
 _log = logging.getLogger(__name__)
 
 
+class _Reading(msgspec.Struct, array_like=True, frozen=True):
+    session: str
+    at_s: float
+
+
 class Resumption:
     """Finds streams for clients that come back, and lends those of this process to others."""
 
-    def __init__(self, sessions: Sessions, *, max_remote: int, nursery: trio.Nursery) -> None:
-        """`max_remote` bounds the streams of other processes that one session reads here."""
+    def __init__(
+        self,
+        sessions: Sessions,
+        *,
+        max_remote: int,
+        nursery: trio.Nursery,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`max_remote` bounds the streams of other processes that one session reads here; `clock` is the machine's."""
+        self._clock = clock
         self._sessions = sessions
         self._standalone = f"{sessions.address}{STANDALONE}"
         self._max_remote = max_remote
@@ -78,15 +94,18 @@ class Resumption:
 
     async def _tell_reading(self, session: Session) -> None:
         if session.record is not None:
+            session.read_at_s = self._clock()
+            told = msgspec.json.encode(_Reading(session.key, session.read_at_s))
             try:
-                await self._sessions.inbox.send_all(_READING, session.key.encode())
+                await self._sessions.inbox.send_all(_READING, told)
             except StorageError as error:
                 _log.warning("other processes are not told that a stream is read here: %s", error)
 
     def _on_reading(self, message: Message) -> None:
-        session = self._sessions.here(message.body.decode())
+        told = msgspec.json.decode(message.body, type=_Reading)
+        session = self._sessions.here(told.session)
         stream = None if session is None else session.streams.get(self._standalone)
-        if stream is not None:
+        if session is not None and stream is not None and session.read_at_s <= told.at_s:
             stream.take_over(None)
 
     def _is_elsewhere(self, position: Position) -> bool:

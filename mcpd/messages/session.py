@@ -48,6 +48,8 @@ class Session:
         self.streams: dict[str, EventStream] = {}
         self.remote: set[EventStream] = set()
         """Streams of other processes that are read here."""
+        self.read_at_s = 0.0
+        """When somebody came last to read here what belongs to no call, by the machine's clock."""
         self.last_used = trio.current_time()
         self.renewed = self.last_used
         """What the store knows of that."""

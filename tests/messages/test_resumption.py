@@ -52,6 +52,21 @@ class LossyInbox(MemoryInbox):
     away = False
     losing = 0
     largest_bytes = 0
+    late: list[tuple[str, bytes]] | None = None
+    """What is sent to all and has not arrived yet; None: it arrives at once."""
+
+    async def send_all(self, topic: str, body: bytes) -> int:
+        if self.late is None:
+            return await super().send_all(topic, body)
+        self.late.append((topic, body))
+        await trio.lowlevel.checkpoint()
+        return len(self._shelf.living) - 1
+
+    async def arrive(self) -> None:
+        """Have arrive what is late."""
+        late, self.late = self.late or [], None
+        for topic, body in late:
+            await super().send_all(topic, body)
 
     async def send(self, to: str, topic: str, body: bytes) -> bool:
         self.largest_bytes = max(self.largest_bytes, len(body))
@@ -91,7 +106,7 @@ class Site:
         for store in self.stores:
             store.replies = self.replies
         self.parts = [server(folder, store, inbox=box) for store, box in zip(self.stores, self.boxes, strict=True)]
-        self.resumptions = [Resumption(one.sessions, max_remote=2, nursery=nursery) for one in self.parts]
+        self.resumptions = [Resumption(one.sessions, max_remote=2, nursery=nursery, clock=clock) for one in self.parts]
 
     async def begin(self, request_id: str | int | None = 7) -> tuple[Session, EventStream]:
         """Begin a session on the first server, and a reply that has been read up to its first event."""
@@ -475,3 +490,23 @@ async def test_an_end_is_kept_once_the_store_is_back(tmp_path: Path, autojump_cl
         stream.fetched = False
         site.replies.away = False
         await until(lambda: stream.name in site.shelf.replies.get(session.key, {}))
+
+
+async def test_a_late_word_of_an_older_reader_elsewhere_ends_no_newer_one(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """STR-6: of two standalone readers the newer one stays, in whatever order their processes hear of each other."""
+    async with site_of(tmp_path) as site:
+        session, _ = await site.begin()
+        there = await site.seen_on(1, session)
+        readers = []
+        for number, one in enumerate((session, there)):
+            site.boxes[number].late = []
+            async with site.resumptions[number].stream(one, None) as (stream, _):
+                stream.take_over(number)
+                readers.append(stream)
+            await trio.sleep(0.01)
+        await site.boxes[1].arrive()
+        assert [stream.reader for stream in readers] == [None, 1]
+        await site.boxes[0].arrive()
+        assert [stream.reader for stream in readers] == [None, 1]

@@ -130,16 +130,23 @@ async def test_a_session_that_is_ended_anywhere_ends_its_calls_everywhere(client
         assert (await client.call("tools/list")).status == 404
 
 
-async def test_the_newest_reader_of_a_session_ends_the_one_before_wherever_that_is(clients: list[Mcp]) -> None:
+async def test_the_newest_reader_of_a_session_ends_the_one_before_wherever_that_is(
+    clients: list[Mcp], site: Site
+) -> None:
     """STR-6: what belongs to no call is told once, however many streams a client opens on however many processes."""
     headers = {**clients[0].session, "accept": "text/event-stream"}
     async with AsyncExitStack() as opened:
-        readers = []
-        for client in (clients[0], clients[1], clients[0]):
-            readers.append(await opened.enter_async_context(client.streaming("GET", None, headers)))
-            if len(readers) > 1:
-                while await readers[-2].message() is not None:
-                    pass
+        first, second, third = [
+            await opened.enter_async_context(client.streaming("GET", None, headers))
+            for client in (clients[0], clients[1], clients[0])
+        ]
+        for reader in (first, second):
+            told = [message["method"].split("/")[1] async for message in _all(reader)]
+            assert set(told) <= {"tools", "prompts", "resources"}, "before the next one came; then it has ended"
+        assert (await clients[1].call("resources/subscribe", {"uri": NOTE})).code is None
+        async with attending(third) as ear:
+            await put(clients[1], site, "something new")
+            await ear.wait(NOTE)
 
 
 async def test_an_answer_is_taken_once_wherever_it_comes_and_however_often(clients: list[Mcp]) -> None:
@@ -166,6 +173,12 @@ async def test_an_answer_is_taken_once_wherever_it_comes_and_however_often(clien
     assert statuses == [202] * DUPLICATES
 
 
+async def put(client: Mcp, site: Site, text: str) -> None:
+    """Have a tool store the note."""
+    arguments = {"data": str(site.data), "uri": NOTE, "text": text}
+    assert (await client.ask("tools/call", {"name": "put", "arguments": arguments})).status == 200
+
+
 async def _all(reader: Any) -> AsyncIterator[Any]:
     while (message := await reader.message()) is not None:
         yield message
@@ -173,19 +186,14 @@ async def _all(reader: Any) -> AsyncIterator[Any]:
 
 async def test_an_open_stream_hears_of_what_was_subscribed_to_elsewhere(clients: list[Mcp], site: Site) -> None:
     """STR-6: with no request of its own in between."""
-
-    async def put(text: str) -> None:
-        arguments = {"data": str(site.data), "uri": NOTE, "text": text}
-        assert (await clients[-1].ask("tools/call", {"name": "put", "arguments": arguments})).status == 200
-
-    await put("first")
+    await put(clients[-1], site, "first")
     get = partial(clients[0].streaming, "GET", None, {**clients[0].session, "accept": "text/event-stream"})
     async with get() as reader, attending(reader) as ear:
         assert (await clients[-1].call("resources/subscribe", {"uri": NOTE})).code is None
         number = 0
         while NOTE not in ear.heard:
             number += 1
-            await put(f"text {number}")
+            await put(clients[-1], site, f"text {number}")
             await _moment(ear)
 
 
