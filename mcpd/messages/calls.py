@@ -30,7 +30,7 @@ from mcpd.errors import InvalidParams, NotFound, StoreUnavailable
 from mcpd.messages.flight import Flight
 from mcpd.storage.documents import StorageError
 from mcpd.storage.inbox import Inbox, Message
-from mcpd.wire.call import Call
+from mcpd.wire.call import Call, target_of
 
 PATIENCE_S: Final = 0.3
 """How long other processes may take to answer: many times what one needs whose event loop is not held."""
@@ -184,13 +184,12 @@ def _is_seen(flight: Flight, owner: str | None, name: str | None) -> bool:
 
 def _entry(flight: Flight, now: float) -> Entry:
     call = flight.call
-    target = call.params.get("name") or call.params.get("uri")
     return Entry(
         id=flight.key,
         method=call.method[:MAX_NAME_CHARS],
         transport=call.transport,
         age_ms=round((now - flight.started) * 1000),
-        target=target[:MAX_NAME_CHARS] if isinstance(target, str) else "",
+        target=target_of(call.params)[:MAX_NAME_CHARS],
         principal=call.principal.name,
         task=call.task,
     )

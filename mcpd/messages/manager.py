@@ -54,7 +54,7 @@ from mcpd.monitoring.logs import Logs, RequestLine, raised
 from mcpd.monitoring.metrics import TRANSPORTS, Metrics
 from mcpd.service import McpService
 from mcpd.wire import jsonrpc, sieve
-from mcpd.wire.call import Call
+from mcpd.wire.call import Call, target_of
 from mcpd.wire.methods import OTHERS, TABLE, Method, lookup
 
 _log = logging.getLogger(__name__)
@@ -231,7 +231,11 @@ class MessageManager:
         cause = error if not told or error.__cause__ is None else error.__cause__
         with suppress(BaseException):  # a handler of others may render the exception, which may raise anything
             _log.error(
-                "request_id=%s %s %s failed", call.request_id, call.method, _target(call), exc_info=raised(cause)
+                "request_id=%s %s %s failed",
+                call.request_id,
+                call.method,
+                target_of(call.params),
+                exc_info=raised(cause),
             )
         if told:
             return self._done(call, sieve.failed(str(error)), crashed=True)
@@ -295,7 +299,7 @@ class MessageManager:
                 call.method,
                 label,
                 seconds,
-                target=_target(call),
+                target=target_of(call.params),
                 principal=call.principal.name,
                 client=flight.client,
                 traceparent=call.traceparent or "",
@@ -372,8 +376,3 @@ def _detail(error: WireError) -> str:
 
 def _is_cancellation(error: BaseException) -> bool:
     return all(type(leaf) is trio.Cancelled for leaf in leaves(error))
-
-
-def _target(call: Call) -> str:
-    target = call.params.get("name") or call.params.get("uri")
-    return target if isinstance(target, str) else ""

@@ -38,7 +38,7 @@ from mcpd.monitoring.logs import RequestLine, mask
 from mcpd.monitoring.metrics import Metrics
 from mcpd.storage.documents import StorageError
 from mcpd.storage.records import Keep, Record, Records, id_of
-from mcpd.wire.call import ANONYMOUS, Call, Principal
+from mcpd.wire.call import ANONYMOUS, Call, Principal, target_of
 from mcpd.wire.envelope import CLIENT_KEY
 
 MAX_QUEUED_ITEMS: Final = 8192
@@ -154,7 +154,7 @@ class Recorder:
                 False,
                 call.transport,
                 call.method[:MAX_TEXT_CHARS],
-                _target(call.params),
+                target_of(call.params)[:MAX_TEXT_CHARS],
                 call.principal,
                 flight.client,
                 call.client[:MAX_TEXT_CHARS],
@@ -180,7 +180,7 @@ class Recorder:
                 True,
                 line.transport,
                 line.method[:MAX_TEXT_CHARS],
-                _target(asked.params),
+                target_of(asked.params)[:MAX_TEXT_CHARS],
                 asked.principal,
                 line.client,
                 _client(asked.params),
@@ -337,19 +337,6 @@ def _reason(outcome: Outcome) -> str:
         return outcome.reason
     error = outcome.error
     return error.budget if isinstance(error, DeadlineExceeded) else type(error).__name__
-
-
-def _target(params: dict[str, Any]) -> str:
-    """Return what a message is about, bounded: a tool or prompt, a URI, a task, or what is to be completed."""
-    target = params.get("name")
-    if target is None:
-        target = params.get("uri")
-        if target is None:
-            target = params.get("taskId")
-    if type(target) is str:
-        return target[:MAX_TEXT_CHARS]
-    ref = params.get("ref")
-    return _target({"name": ref.get("name"), "uri": ref.get("uri")}) if type(ref) is dict else ""
 
 
 def _client(params: dict[str, Any]) -> str:

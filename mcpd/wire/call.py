@@ -98,3 +98,16 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     def stateless(self) -> bool:
         """True for a 2026-07-28 call."""
         return is_stateless(self.version)
+
+
+def target_of(params: dict[str, Any]) -> str:
+    """Return what a message is about, of any length: a tool or prompt, a URI, a task, or what is to be completed."""
+    target = params.get("name")
+    if target is None:
+        target = params.get("uri")
+        if target is None:
+            target = params.get("taskId")
+    if type(target) is str:
+        return target
+    ref = params.get("ref")
+    return target_of({"name": ref.get("name"), "uri": ref.get("uri")}) if type(ref) is dict else ""
