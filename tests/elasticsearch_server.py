@@ -20,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -130,11 +131,10 @@ class ElasticsearchServer:
         os.kill(pid, signal.SIGKILL)
         launcher.wait(END_S)
 
-    def restart(self) -> None:
-        """Start it again after `kill`, with its data, at the same port; return when it answers."""
+    def start_again(self) -> None:
+        """Start it after `kill`, with its data, at the same port; `wait_up` says when it answers."""
         assert self.home is not None
         self.launcher = _launch(self.home)
-        self.wait_up()
 
     def wait_up(self) -> None:
         """Return when it answers and its indices are readable."""
@@ -244,7 +244,8 @@ def _run(home: Path, program: str, *words: str, given: str = "") -> None:
 
 
 def _launch(home: Path) -> subprocess.Popen[bytes]:
-    """Start it. Whatever becomes of us, it ends with us where the system can see to that."""
+    """Start it. Whatever becomes of us, it ends with us where the system can see to that: with the thread, in fact."""
+    assert threading.current_thread() is threading.main_thread(), "it would end with this thread"
     words = [str(home / "bin/elasticsearch"), "-p", str(home / "tmp/es.pid")]
     if shutil.which("setpriv"):
         words = ["setpriv", "--pdeathsig", "KILL", *words]

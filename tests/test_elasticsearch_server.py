@@ -23,7 +23,8 @@ def test_it_comes_back_with_its_data_after_a_failure(elasticsearch: Elasticsearc
     elasticsearch.kill()
     with pytest.raises(OSError, match="refused"):
         elasticsearch.ask("GET", "/_nodes/_local")
-    elasticsearch.restart()
+    elasticsearch.start_again()
+    elasticsearch.wait_up()
     assert elasticsearch.ask("GET", f"/{prefix}/_doc/1")[1]["_source"] == {"k": 1}
     elasticsearch.forget(prefix)
 

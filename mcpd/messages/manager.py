@@ -54,7 +54,7 @@ from mcpd.monitoring.logs import Logs, RequestLine, raised
 from mcpd.monitoring.metrics import TRANSPORTS, Metrics
 from mcpd.service import McpService
 from mcpd.wire import jsonrpc, sieve
-from mcpd.wire.call import Call, target_of
+from mcpd.wire.call import Call
 from mcpd.wire.methods import OTHERS, TABLE, Method, lookup
 
 _log = logging.getLogger(__name__)
@@ -234,7 +234,7 @@ class MessageManager:
                 "request_id=%s %s %s failed",
                 call.request_id,
                 call.method,
-                target_of(call.params),
+                _target(call),
                 exc_info=raised(cause),
             )
         if told:
@@ -299,7 +299,7 @@ class MessageManager:
                 call.method,
                 label,
                 seconds,
-                target=target_of(call.params),
+                target=_target(call),
                 principal=call.principal.name,
                 client=flight.client,
                 traceparent=call.traceparent or "",
@@ -376,3 +376,9 @@ def _detail(error: WireError) -> str:
 
 def _is_cancellation(error: BaseException) -> bool:
     return all(type(leaf) is trio.Cancelled for leaf in leaves(error))
+
+
+def _target(call: Call) -> str:
+    """Return what a call is about, for the log, which is never told the id of a task."""
+    target = call.params.get("name") or call.params.get("uri")
+    return target if isinstance(target, str) else ""

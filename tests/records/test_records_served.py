@@ -116,6 +116,8 @@ async def test_who_is_refused_is_recorded_and_nobody_is_named_whom_the_key_does_
             assert (await client.ask("tools/call", {"name": "echo"}, headers={**bearer, "mcp-name": "x"})).status == 400
             assert (await client.ask("tools/call", {"name": "echo"}, headers=bearer)).status == 200
             assert (await client.post(b"{", bearer)).status == 400
+            assert (await client.post(b"{}", {**bearer, "content-type": "text/plain"})).status == 415
+            assert (await client.http.get("/api/v1/none", headers=bearer)).status_code == 404
     records = await kept(tmp_path / "data")
     assert [(one.reason, one.target, bool(one.principal), one.refused, one.transport) for one in records] == [
         ("unauthenticated", "", False, True, "http"),
@@ -124,6 +126,8 @@ async def test_who_is_refused_is_recorded_and_nobody_is_named_whom_the_key_does_
         ("HeaderMismatch", "echo", True, True, "http"),
         ("", "echo", True, False, "http"),
         ("ParseError", "", True, True, "http"),
+        ("body", "", True, True, "http"),
+        ("not found", "", True, True, "rest"),
     ]
     assert "mcpd_" not in repr(records), "SEC-6: no key is kept"
 

@@ -128,7 +128,9 @@ async def test_wherever_a_writer_dies_its_change_is_whole_or_absent(
             await documents.relate(Relation("a", f"cites{n}", "c"))
             before = await seen(documents, uri)
             ended = await written_until(documents, client, change, n)
-            text = (await seen(documents, uri))[0]
+            found = await seen(documents, uri)
+            text = found[0]
+            assert found == before or text != before[0], "nobody is shown what was not committed"
             await reconcile(client, prefix, young_s=0.0)
             now, after = await seen(documents, uri), _after(change)
             assert now[0] == text
@@ -164,6 +166,15 @@ async def test_a_slow_writer_whose_content_was_taken_for_dead_writes_it_anew(
             documents._client = client
             assert outcomes[0].status in {"created", "updated", "removed"}
             assert await seen(documents, change.uri) == _after(change), n
+
+
+async def test_what_a_change_replaces_is_gone_when_it_is_acknowledged(
+    elasticsearch: ElasticsearchServer, prefix: str
+) -> None:
+    async with opened(elasticsearch, prefix) as (_, documents):
+        for change, left in ((put("a", "before", **OLD), ["a"]), (CHANGES["update"], ["a"]), (Remove(uri="a"), [])):  # type: ignore[arg-type]
+            await documents.write([change])
+            assert [stored(elasticsearch, prefix, name) for name in ("fulltext", "vector")] == [left, left]
 
 
 async def test_tombstones_go_when_no_writer_can_be_left(elasticsearch: ElasticsearchServer, prefix: str) -> None:
@@ -243,7 +254,8 @@ async def test_documents_outlive_a_cluster_that_is_killed_and_comes_back(
         await trio.to_thread.run_sync(elasticsearch.kill)
         with pytest.raises(StoreUnreachable):
             await documents.match(Matching(text="word"))
-        await trio.to_thread.run_sync(elasticsearch.restart)
+        elasticsearch.start_again()
+        await trio.to_thread.run_sync(elasticsearch.wait_up)
         await documents.refresh()
         assert (await documents.match(Matching(text="word"))).total == len(outcomes)
         await reconcile(client, prefix, young_s=0.0)
