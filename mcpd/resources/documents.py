@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import logging
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -86,8 +87,8 @@ async def follow(
 ) -> None:
     """Tell of every change of the store until cancelled: one event that reaches caches, listeners and sessions.
 
-    Here alone: each process on the store watches it, so that an event of another's would be heard twice. When watching
-    fails it begins again, and tells that anything may have changed meanwhile.
+    Here alone: each process on the store watches it, so that an event of another's would be heard twice. A store that
+    is away is no reason not to start. Once it is watched again, everybody is told that anything may have changed.
     """
 
     def tell(notice: Notice) -> None:
@@ -95,14 +96,42 @@ async def follow(
         if notice.listed:
             bus.tell_here(Changed("resources"))
 
+    watch = _Watch(task_status, lambda: tell(Notice(None, listed=True)))
     while True:
         try:
-            await documents.watch(tell, task_status=task_status)
+            await documents.watch(tell, task_status=watch)
         except StorageError as error:
-            _log.error("watching the document store failed, trying again in %g s: %s", RETRY_S, error)
-        task_status = trio.TASK_STATUS_IGNORED
+            watch.failed(error)
         await trio.sleep(RETRY_S)
-        tell(Notice(None, listed=True))
+
+
+class _Watch(trio.TaskStatus[None]):
+    """How watching goes: reported once, as begun or as failed; the log has a line for each turn of it."""
+
+    def __init__(self, task_status: trio.TaskStatus[None], again: Callable[[], None]) -> None:
+        self._task_status: trio.TaskStatus[None] | None = task_status
+        self._again = again
+        self._has_failed = False
+
+    def started(self, value: None = None) -> None:  # noqa: ARG002 - the Protocol's
+        """Take that the store is watched."""
+        if self._has_failed:
+            _log.warning("the document store is watched again")
+            self._again()
+        self._has_failed = False
+        self._report()
+
+    def failed(self, error: StorageError) -> None:
+        """Take that it is not."""
+        if not self._has_failed:
+            _log.error("watching the document store failed, trying again every %g s: %s", RETRY_S, error)
+        self._has_failed = True
+        self._report()
+
+    def _report(self) -> None:
+        if self._task_status is not None:
+            self._task_status.started()
+        self._task_status = None
 
 
 def cut(result: dict[str, Any], uri: str) -> dict[str, Any]:

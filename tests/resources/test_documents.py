@@ -346,3 +346,32 @@ async def test_watching_that_fails_begins_again_and_tells_that_anything_may_have
     told = Changed("resource", "docs:///n/a")
     assert heard == [*anything, told, Changed("resources"), told], "no entry of the listing has changed in the end"
     assert "gone for a moment" in caplog.text
+
+
+class Away(MemoryDocuments):
+    """A store that cannot be watched while it is away."""
+
+    away = True
+
+    async def watch(self, notice: Any, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        if self.away:
+            await trio.lowlevel.checkpoint()
+            raise StoreUnreachable("away")
+        await super().watch(notice, task_status=task_status)
+
+
+async def test_a_store_that_is_away_holds_no_start_and_is_said_once(
+    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Law 7: documents are missing, and all else is served; one line for the outage, one for its end."""
+    store, bus = Away(clock=lambda: 0.0), LocalBus()
+    heard: list[Changed] = []
+    bus.subscribe(heard.append)
+    with trio.fail_after(1):
+        await nursery.start(follow, store, bus)
+    await trio.sleep(20 * RETRY_S)
+    assert (len(caplog.records), heard) == (1, [])
+    store.away = False
+    await trio.sleep(2 * RETRY_S)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+    assert heard == [Changed("resource", None), Changed("resources")]

@@ -17,7 +17,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from mcpd.config import Embeddings, Redis
+from mcpd.config import Elasticsearch, Embeddings, Redis
 from mcpd.secret import SecretUrl
 from mcpd.storage.documents import StoreUnreachable
 from mcpd.storage.memory.tasks import MemoryTasks, TaskShelf
@@ -167,3 +167,19 @@ async def test_the_result_of_a_task_that_could_not_ask_says_as_little(
     assert [line for line in caplog.messages if "10.0.0.7" in line] == [
         "a task could not ask its client: redis://10.0.0.7:6379 does not answer"
     ]
+
+
+async def test_a_server_starts_without_its_elasticsearch_and_serves_all_else(tmp_path: Path) -> None:
+    """Documents and searches fail with an error that says retryable, /readyz says so, and no caller learns where."""
+    port = free_port()
+    config = replace(server_config(tmp_path), elasticsearch=Elasticsearch(url=SecretUrl(f"http://127.0.0.1:{port}")))
+    with trio.fail_after(WAIT_S):
+        async with http_server(config) as running, client_at(f"http://127.0.0.1:{running.port}") as client:
+            assert (await client.ask("tools/list")).status == 200
+            for _ in range(2):
+                found = await client.ask("tools/call", {"name": "search_documents", "arguments": {"query": "x"}})
+                assert (found.status, found.last["error"]["data"]["retryable"]) == (503, True)
+                assert re.search(rf"{LIBRARY}|{port}", found.text) is None
+            ready = await client.http.get("/readyz")
+            assert (ready.status_code, ready.text.splitlines()[0]) == (503, "down: documents")
+            assert re.search(rf"{LIBRARY}|{port}", ready.text) is None

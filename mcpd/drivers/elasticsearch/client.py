@@ -127,7 +127,11 @@ class Elasticsearch:
         pause, doubtful = SHORTEST_PAUSE_S, False
         while True:
             try:
-                return await self._attempt(await self._choose(deadline), request, opaque_id)
+                node = await self._choose(deadline)
+            except Unreachable as error:
+                raise _meaning(error, request, doubtful=doubtful) from None
+            try:
+                return await self._attempt(node, request, opaque_id)
             except ElasticsearchError as error:
                 failure = _meaning(error, request, doubtful=doubtful)
                 if not _again(error, request) or trio.current_time() + pause >= deadline:
